@@ -1,0 +1,124 @@
+//! What the user may choose about how the files behave.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Choices for the filesystem, all with a default.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How long attributes are believed without asking the server, and the kernel is told to.
+    pub attr_timeout: Duration,
+    /// How long a name is believed to mean the same file.
+    pub entry_timeout: Duration,
+    /// How long a name is believed not to exist.
+    pub negative_timeout: Duration,
+    /// How long a listing is believed.
+    pub dir_timeout: Duration,
+    /// Whether anything is remembered beyond what a request needs (`-o dir_cache=no`).
+    pub cache: bool,
+    /// Every read(2) and write(2) goes to the server, none through the page cache (`-o direct_io`).
+    pub direct_io: bool,
+    /// Pages stay over an open even if the file changed (`-o kernel_cache`).
+    pub kernel_cache: bool,
+    /// write(2) returns when the server has answered (`-o sync`, `-o sshfs_sync`).
+    pub sync: bool,
+    /// Bytes read ahead of one sequential reader at most; 0 reads nothing ahead.
+    pub readahead_max: usize,
+    /// Bytes written but not yet answered by the server, over all files, at most.
+    pub write_behind_max: usize,
+    /// The server's users and groups against ours.
+    pub id_map: IdMap,
+    /// All files seem to belong to this user (`-o uid=N`).
+    pub uid: Option<u32>,
+    /// All files seem to belong to this group (`-o gid=N`).
+    pub gid: Option<u32>,
+    /// Permission bits taken from every file (`-o umask=`, octal).
+    pub umask: Option<u32>,
+    /// Permission bits taken from every file that is no directory (`-o fmask=`).
+    pub fmask: Option<u32>,
+    /// Permission bits taken from every directory (`-o dmask=`).
+    pub dmask: Option<u32>,
+    /// What to do with symbolic links.
+    pub symlinks: Symlinks,
+    /// link(2) is refused (`-o disable_hardlink`).
+    pub disable_hardlink: bool,
+    /// What a whole-file copy inside the mount becomes.
+    pub copy_is_hardlink: CopyIsHardlink,
+}
+
+/// How user and group numbers of the server become ours, and back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdMap {
+    /// The server's numbers are shown as they are.
+    None,
+    /// The user we are logged in as there is the user who mounts here; other numbers unchanged.
+    User {
+        /// The user who mounts.
+        uid: u32,
+        /// That user's group.
+        gid: u32,
+    },
+    /// By tables of server number -> our number.
+    Table {
+        /// Users.
+        uids: HashMap<u32, u32>,
+        /// Groups.
+        gids: HashMap<u32, u32>,
+        /// A number that is in no table is an error (EPERM), not passed through.
+        strict: bool,
+    },
+}
+
+/// What becomes of symbolic links.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Symlinks {
+    /// Targets are shown as the server says them (`-o symlinks=raw`).
+    Raw,
+    /// Absolute targets below the mounted directory are made relative, so that they work here
+    /// (`-o transform_symlinks`, `-o symlinks=rebase`); other targets are shown as they are.
+    #[default]
+    Rebase,
+    /// As `Rebase`; targets that leave the mounted directory are refused with EPERM
+    /// (`-o contain_symlinks`, `-o symlinks=contain`).
+    Contain,
+    /// Links are followed by the server and never shown (`-o follow_symlinks`).
+    Follow,
+}
+
+/// What a whole-file copy inside the mount becomes (`-o copy_is_hardlink[=...]`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CopyIsHardlink {
+    /// A copy.
+    #[default]
+    Off,
+    /// A hard link that a write breaks.
+    Cow,
+    /// A hard link.
+    Shared,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            attr_timeout: Duration::from_secs(5),
+            entry_timeout: Duration::from_secs(5),
+            negative_timeout: Duration::from_secs(2),
+            dir_timeout: Duration::from_secs(5),
+            cache: true,
+            direct_io: false,
+            kernel_cache: false,
+            sync: false,
+            readahead_max: 16 << 20,
+            write_behind_max: 64 << 20,
+            id_map: IdMap::None,
+            uid: None,
+            gid: None,
+            umask: None,
+            fmask: None,
+            dmask: None,
+            symlinks: Symlinks::default(),
+            disable_hardlink: false,
+            copy_is_hardlink: CopyIsHardlink::default(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! impl fuser::Filesystem: convert, call, reply; no decisions.

@@ -1,0 +1,22 @@
+#![doc = include_str!("README.md")]
+
+// Top to bottom: a layer names only layers below it. `tidy` reads the sources and holds that.
+pub mod cli;
+pub mod mount;
+
+mod fuse;
+
+mod cache;
+mod client;
+mod fs;
+
+pub mod sftp;
+mod transport;
+
+mod clock;
+mod error;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tidy;

@@ -1,0 +1,2 @@
+//! `sftpfs`.
+fn main() {}

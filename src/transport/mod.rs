@@ -1,0 +1,95 @@
+//! Ways to reach an SFTP server: each gives a byte duplex, and says why it ended.
+//!
+//! **Invariant:** only this folder names SSH libraries, child processes and sockets. What leaves
+//! it is a [`Link`]: bytes in, bytes out; no file here knows an SFTP packet.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Where the server is and how to get there, as the user asked for it.
+///
+/// Everything is as typed; what ssh_config(5) makes of it is found out by [`Dialer::new`].
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// Host name, address, or an alias of ssh_config(5). Never starts with `-`, never empty.
+    pub host: String,
+    /// The user to log in as, if one was typed.
+    pub user: Option<String>,
+    /// The TCP port, if one was typed.
+    pub port: Option<u16>,
+    /// Which way to take.
+    pub way: Way,
+    /// `-o Key=Value` of ssh_config(5), in the order typed.
+    pub ssh_options: Vec<(String, String)>,
+    /// `-F FILE`: another ssh_config(5); `none` as for ssh(1).
+    pub config_file: Option<PathBuf>,
+    /// `-C`.
+    pub compression: bool,
+    /// `-o ssh_command=...`: what to run instead of `ssh`, already split into words.
+    pub ssh_command: Option<Vec<OsString>>,
+    /// `-o sftp_server=...`: a subsystem's name, or with a `/` in it a program to run there.
+    pub sftp_server: Option<String>,
+    /// A password read beforehand (`-o password_stdin`); offered once.
+    pub password: Option<Secret>,
+}
+
+/// Which transport to take.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Way {
+    /// russh, or OpenSSH's client when the settings of the host need it.
+    #[default]
+    Auto,
+    /// SSH in process, by the russh crate.
+    Russh,
+    /// A child `ssh`.
+    OpenSsh,
+    /// SSH in process, by libssh2.
+    LibSsh2,
+    /// Any command that speaks SFTP on its standard input and output, split into words.
+    Command(Vec<OsString>),
+}
+
+/// What a transport's two directions are: bytes of SFTP, no message boundaries.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// One connection to an SFTP server. Dropping the stream ends it, and whatever process or thread
+/// stands behind it.
+pub struct Link {
+    /// The bytes.
+    pub stream: Box<dyn Duplex>,
+    /// What answers there, for the log: `OpenSSH_9.2p1 through russh, aes128-gcm@openssh.com`.
+    pub peer: String,
+    /// What the transport knows about why the stream ended; grows until then.
+    pub diagnosis: Diagnosis,
+}
+
+/// The last lines that a transport has to say for itself: an ssh child's standard error, or a
+/// library's message. Shared with whoever fills it.
+#[derive(Debug, Clone, Default)]
+pub struct Diagnosis(Arc<Mutex<VecDeque<String>>>);
+
+impl Diagnosis {
+    /// Adds a line; only the last ones are kept.
+    pub fn note(&self, line: impl Into<String>) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == DIAGNOSIS_LINES_MAX {
+            lines.pop_front();
+        }
+        lines.push_back(line.into());
+    }
+
+    /// All that was said, one line each; empty if nothing was.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Enough for ssh's longest complaint (a changed host key takes 14 lines); the rest is a flood.
+const DIAGNOSIS_LINES_MAX: usize = 24;
