@@ -2,8 +2,10 @@
 //! asks them and the real ones one thing at a time.
 
 mod allocations;
+mod answer;
 mod honesty;
 mod longname;
+mod paths;
 mod program;
 mod record;
 mod script;
@@ -14,7 +16,8 @@ mod tests;
 mod tree;
 
 pub(crate) use allocations::peak;
+pub(crate) use answer::status;
 pub(crate) use script::{Reply, script};
 pub(crate) use server::{Options, Server};
-pub(crate) use session::status;
+
 pub(crate) use talk::Talk;

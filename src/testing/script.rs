@@ -93,9 +93,10 @@ async fn write(stream: &mut DuplexStream, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::sftp::StatusCode;
-    use crate::testing::{Talk, status};
+    use bytes::Bytes;
+
+    use crate::sftp::{Request, RequestId, Response, StatusCode};
+    use crate::testing::{Reply, Talk, script, status};
 
     fn limits() -> Request {
         Request::Limits

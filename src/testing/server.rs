@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use super::session::Session;
 use super::tree::Tree;
-use crate::sftp::{Extensions, Frames, Request, RequestId, Response};
+use crate::sftp::{Extensions, Frames, Request, Response};
 
 /// How the server is. The default is OpenSSH 9.2 with all its extensions, run by root.
 #[derive(Debug, Clone)]
