@@ -7,6 +7,9 @@ mod child;
 mod command;
 mod host_config;
 mod loan;
+mod openssh;
+#[cfg(test)]
+mod test_sshd;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
