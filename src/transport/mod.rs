@@ -10,6 +10,7 @@ mod echo;
 mod host_config;
 mod host_keys;
 mod known_hosts;
+mod libssh2;
 mod loan;
 mod openssh;
 mod prompt;

@@ -76,7 +76,7 @@ fn is_same(file: Option<&PublicKey>, agent: &PublicKey) -> bool {
 
 /// The public half of a key file: beside it in `.pub`, in it in the clear (OpenSSH's format), or
 /// the file itself, if it names a key that only the agent has. `None` if it takes the passphrase.
-fn find_public(path: &Path) -> io::Result<Option<PublicKey>> {
+pub(in super::super) fn find_public(path: &Path) -> io::Result<Option<PublicKey>> {
     let text = read(path);
     // The private key may be missing, too: the agent can have it.
     if let Some(key) = read(&with_pub(path)).ok().and_then(|text| parse_public(&text)) {
@@ -115,7 +115,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 /// # Errors
 ///
 /// Why it cannot be had, in words.
-pub(super) fn load(path: &Path, prompter: &Prompter) -> Result<Arc<PrivateKey>, String> {
+pub(in super::super) fn load(path: &Path, prompter: &Prompter) -> Result<Arc<PrivateKey>, String> {
     check_permissions(path)?;
     let text = read(path).map_err(|error| plain(&error))?;
     match decode_secret_key(&text, None) {

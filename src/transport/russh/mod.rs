@@ -23,12 +23,14 @@ use russh::client::{Config, Handle, Msg, connect_stream};
 use russh::{Channel, ChannelMsg, SshId};
 use tokio::time::timeout;
 
-pub(super) use self::memory::Memory;
+pub(super) use self::identities::{find_public, load};
+pub(super) use self::memory::{Memory, Proofs};
+pub(super) use self::wire::{Cut, Wire};
 
 use self::auth::Login;
 use self::handler::{Handler, Learned};
 use self::stream::Stream;
-use self::wire::{Head, Wire};
+use self::wire::Head;
 use super::host_config::Settings;
 use super::host_keys;
 use super::secrets::{Prompter, Secret};

@@ -19,7 +19,7 @@ use super::super::host_config::{Family, Settings};
 use crate::error::{Error, Result};
 
 /// A connected socket, for russh to speak on.
-pub(super) struct Wire {
+pub(in super::super) struct Wire {
     socket: TcpStream,
     /// What was read ahead of russh, which asks for a packet in two or three pieces.
     ahead: Box<[u8]>,
@@ -33,7 +33,7 @@ pub(super) struct Wire {
 pub(super) struct Head(Arc<Mutex<Vec<u8>>>);
 
 /// Ends the connection when dropped.
-pub(super) struct Cut(OwnedFd);
+pub(in super::super) struct Cut(OwnedFd);
 
 impl Wire {
     /// Connects to the host of the settings, trying its addresses in turn.
@@ -41,7 +41,7 @@ impl Wire {
     /// # Errors
     ///
     /// [`Error::Setup`], naming host, port and reason.
-    pub(super) async fn connect(settings: &Settings) -> Result<(Self, Cut)> {
+    pub(in super::super) async fn connect(settings: &Settings) -> Result<(Self, Cut)> {
         let (host, port) = (settings.host_name(), settings.port());
         let limit = settings.connect_timeout();
         let fail =
@@ -82,6 +82,11 @@ impl Wire {
         let cut = Cut(std::os::fd::AsFd::as_fd(&socket).try_clone_to_owned()?);
         let ahead = vec![0; AHEAD_SIZE].into_boxed_slice();
         Ok((Self { socket, ahead, start: 0, end: 0, head: Head::default() }, cut))
+    }
+
+    /// The socket alone, for who reads it otherwise; nothing was read yet.
+    pub(in super::super) fn into_socket(self) -> TcpStream {
+        self.socket
     }
 
     /// Where the first bytes are to be found.
