@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use crate::sftp::StatusCode;
+use crate::sftp::{Malformed, StatusCode};
 
 /// The result of anything that can fail below the command line.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -61,5 +61,11 @@ impl std::error::Error for Error {}
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
         Self::Errno(errno)
+    }
+}
+
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Self {
+        Self::Protocol(malformed.0)
     }
 }
