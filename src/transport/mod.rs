@@ -3,6 +3,14 @@
 //! **Invariant:** only this folder names SSH libraries, child processes and sockets. What leaves
 //! it is a [`Link`]: bytes in, bytes out; no file here knows an SFTP packet.
 
+mod child;
+mod command;
+mod host_config;
+mod loan;
+mod openssh;
+#[cfg(test)]
+mod test_sshd;
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::PathBuf;
