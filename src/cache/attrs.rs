@@ -127,6 +127,11 @@ impl AttrCache {
         }
     }
 
+    /// Whether a change of ours may have come after `asked`.
+    pub(crate) fn has_changed(&self, ino: Ino, asked: Stamp) -> bool {
+        self.entries.peek(&ino).map_or(self.given_up, |entry| entry.changed) > asked
+    }
+
     /// Notes a change of ours whose outcome is known: `change` makes it, and the result is
     /// believed until `until`. Nothing is stored if nothing was known.
     pub(crate) fn change(&mut self, ino: Ino, until: Instant, change: impl FnOnce(&mut Attr)) {

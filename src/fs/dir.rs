@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 
 use super::Ino;
 use super::inodes::Name;
+use crate::cache::Stamp;
 use crate::client::{Client, Handle};
 use crate::error::Result;
 use crate::sftp::{Attrs, LongName, NameEntry};
@@ -31,6 +32,8 @@ pub(super) struct Listed {
     pub(super) attrs: Attrs,
     /// st_nlink, if the long name tells.
     pub(super) links: Option<u32>,
+    /// When the server was asked for the page that this was on.
+    pub(super) asked: Stamp,
 }
 
 /// Where a listing is.
@@ -39,7 +42,7 @@ pub(super) struct Listing {
     path: Bytes,
     handle: Option<Handle>,
     /// READDIR requests under way, oldest first.
-    asked: VecDeque<Page>,
+    asked: VecDeque<(Stamp, Page)>,
     entries: VecDeque<Listed>,
     /// The index of the first of `entries` in the whole directory.
     first: u64,
@@ -50,7 +53,7 @@ type Page = Pin<Box<dyn Future<Output = Result<Option<Vec<NameEntry>>>> + Send>>
 
 impl Listing {
     /// A listing of an opened directory; asks for its first pages at once.
-    pub(super) fn new(client: Arc<Client>, path: Bytes, handle: Handle) -> Self {
+    pub(super) fn new(client: Arc<Client>, path: Bytes, handle: Handle, now: Stamp) -> Self {
         let mut listing = Self {
             client,
             path,
@@ -60,18 +63,22 @@ impl Listing {
             first: 0,
             is_complete: false,
         };
-        listing.ask();
+        listing.ask(now);
         listing
     }
 
     /// The entries from `index` on that are here: at least one, unless the directory ends there.
-    pub(super) async fn from(&mut self, index: u64) -> Result<impl Iterator<Item = (u64, &Listed)>> {
+    pub(super) async fn from(
+        &mut self,
+        index: u64,
+        now: Stamp,
+    ) -> Result<impl Iterator<Item = (u64, &Listed)>> {
         if index < self.first {
             self.restart().await?;
         }
         self.drop_before(index.saturating_sub(KEPT_BEHIND));
         while self.end() <= index && !self.is_complete {
-            self.next_page().await?;
+            self.next_page(now).await?;
             self.drop_before(index.saturating_sub(KEPT_BEHIND));
         }
         let skip = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
@@ -90,24 +97,26 @@ impl Listing {
         self.first + self.entries.len() as u64
     }
 
-    fn ask(&mut self) {
+    fn ask(&mut self, now: Stamp) {
         let Some(handle) = &self.handle else { return };
         while self.asked.len() < PAGES_AHEAD {
-            self.asked.push_back(Box::pin(self.client.readdir(handle)));
+            self.asked.push_back((now, Box::pin(self.client.readdir(handle))));
         }
     }
 
-    async fn next_page(&mut self) -> Result<()> {
-        self.ask();
-        let Some(page) = self.asked.front_mut() else {
+    async fn next_page(&mut self, now: Stamp) -> Result<()> {
+        self.ask(now);
+        let Some((asked, page)) = self.asked.front_mut() else {
             self.is_complete = true;
             return Ok(());
         };
         // Kept in the queue while it is waited for: a wait that is given up loses no page.
-        let page = page.await;
+        let (asked, page) = (*asked, page.await);
         self.asked.pop_front();
         match page? {
-            Some(names) => self.entries.extend(names.iter().filter_map(listed)),
+            Some(names) => {
+                self.entries.extend(names.iter().filter_map(|entry| listed(entry, asked)));
+            }
             None => {
                 self.is_complete = true;
                 self.close();
@@ -133,7 +142,7 @@ impl Listing {
 
 /// An entry that can be shown: a server may say anything, and a name with a `/` or a `..` in it
 /// would lead a program elsewhere.
-fn listed(entry: &NameEntry) -> Option<Listed> {
+fn listed(entry: &NameEntry, asked: Stamp) -> Option<Listed> {
     let name = &entry.name[..];
     if matches!(name, b"" | b"." | b"..") {
         return None;
@@ -143,7 +152,7 @@ fn listed(entry: &NameEntry) -> Option<Listed> {
         return None;
     }
     let links = LongName::parse(&entry.longname).map(|longname| longname.links);
-    Some(Listed { name: name.into(), attrs: entry.attrs.clone(), links })
+    Some(Listed { name: name.into(), attrs: entry.attrs.clone(), links, asked })
 }
 
 /// Longer names cannot go through the kernel (FUSE_NAME_MAX, fs/fuse/fuse_i.h).
