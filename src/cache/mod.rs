@@ -4,4 +4,4 @@ mod attrs;
 mod blocks;
 
 pub(crate) use attrs::{Attr, AttrCache, Ino, Stamp};
-pub(crate) use blocks::{Block, Blocks, Fetch};
+pub(crate) use blocks::{Block, Blocks};
