@@ -27,14 +27,15 @@ impl Quiet {
         let mut quiet = before.clone();
         quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHONL);
         // Ctrl-Z would leave the terminal quiet for the shell; it is an ordinary character here.
-        if let Some(suspend) =
-            quiet.control_chars.get_mut(SpecialCharacterIndices::VSUSP as usize)
+        if let Some(suspend) = quiet.control_chars.get_mut(SpecialCharacterIndices::VSUSP as usize)
         {
             *suspend = libc::_POSIX_VDISABLE;
         }
         let mut mask = SigSet::empty();
         let handlers = catch(&terminal, &before.clone().into());
-        let _ = signals().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_UNBLOCK).map(|old| mask = old);
+        let _ = signals()
+            .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_UNBLOCK)
+            .map(|old| mask = old);
         let guard = Self { terminal, before: before.into(), handlers, mask };
         tcsetattr(&guard.terminal, SetArg::TCSAFLUSH, &quiet).ok()?;
         Some(guard)
@@ -64,12 +65,15 @@ fn catch(terminal: &OwnedFd, before: &libc::termios) -> Vec<(Signal, SigAction)>
     // waited for.
     BEFORE.store(Box::into_raw(Box::new(*before)), Ordering::SeqCst);
     TERMINAL.store(terminal.as_raw_fd(), Ordering::SeqCst);
-    let ours = SigAction::new(SigHandler::Handler(restore_and_raise), SaFlags::empty(), SigSet::empty());
+    let ours =
+        SigAction::new(SigHandler::Handler(restore_and_raise), SaFlags::empty(), SigSet::empty());
     let mut replaced = Vec::new();
     for signal in SIGNALS {
         // SAFETY: the handler makes only calls that signal-safety(7) lists.
-        let Ok(old) = (unsafe { sigaction(signal, &ours) }) else { continue };
-        if old.handler() == SigHandler::SigIgn {
+        let Ok(old) = (unsafe { sigaction(signal, &ours) }) else {
+            continue;
+        };
+        if matches!(old.handler(), SigHandler::SigIgn) {
             // SAFETY: puts back what was there.
             let _ = unsafe { sigaction(signal, &old) };
         } else {

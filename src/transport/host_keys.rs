@@ -172,7 +172,11 @@ fn confirm(
     let mut question = format!(
         "The authenticity of host '{name}' can't be established{}\n{} key fingerprint is {fingerprint}.\n\
          Are you sure you want to continue connecting (yes/no/[fingerprint])? ",
-        if others.is_empty() { "." } else { ",\nbut keys of different type are already known for this host." },
+        if others.is_empty() {
+            "."
+        } else {
+            ",\nbut keys of different type are already known for this host."
+        },
         kind(key),
     );
     loop {
@@ -189,7 +193,9 @@ fn confirm(
 }
 
 fn remember(settings: &Settings, name: &str, key: &[u8]) {
-    let Some(file) = settings.user_known_hosts().into_iter().next() else { return };
+    let Some(file) = settings.user_known_hosts().into_iter().next() else {
+        return;
+    };
     let kind_of_key = known_hosts::type_of(key).unwrap_or_default();
     let hash = settings.hash_known_hosts();
     match known_hosts::add(&file, name, kind_of_key, key, hash) {

@@ -50,14 +50,21 @@ pub(super) fn name_of(host: &str, port: u16) -> String {
 /// # Errors
 ///
 /// What the filesystem says.
-pub(super) fn add(file: &Path, name: &str, key_type: &str, key: &[u8], hash: bool) -> io::Result<()> {
+pub(super) fn add(
+    file: &Path,
+    name: &str,
+    key_type: &str,
+    key: &[u8],
+    hash: bool,
+) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     let mut options = OpenOptions::new();
     let mut file = options.read(true).append(true).create(true).mode(0o600).open(file)?;
     let name = if hash { hashed(name)? } else { name.to_owned() };
-    let line = format!("{}{name} {key_type} {}\n", missing_line_end(&mut file)?, BASE64.encode(key));
+    let line =
+        format!("{}{name} {key_type} {}\n", missing_line_end(&mut file)?, BASE64.encode(key));
     // One write: two mounts that start at once do not mix their lines.
     file.write_all(line.as_bytes())
 }
@@ -81,7 +88,9 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 
 fn parse(file: &Path, text: &[u8], name: &str) -> Vec<Entry> {
     let lines = text.split(|byte| *byte == b'\n').enumerate();
-    lines.filter_map(|(n, line)| parse_line(file, n + 1, str::from_utf8(line).ok()?, name)).collect()
+    lines
+        .filter_map(|(n, line)| parse_line(file, n + 1, str::from_utf8(line).ok()?, name))
+        .collect()
 }
 
 fn parse_line(file: &Path, line: usize, text: &str, name: &str) -> Option<Entry> {
@@ -164,7 +173,9 @@ pub(super) fn matches_pattern(pattern: &str, name: &str) -> bool {
                 n += 1;
             }
             _ => {
-                let Some((after, from)) = star else { return false };
+                let Some((after, from)) = star else {
+                    return false;
+                };
                 star = Some((after, from + 1));
                 (p, n) = (after, from + 1);
             }
@@ -203,7 +214,12 @@ mod tests {
 
     #[test]
     fn plain_names_comments_and_damaged_lines() {
-        let text = format!("# host\n\n{}host\nhost ssh-rsa {}\n{}", line("host"), "!!", line("other,host"));
+        let text = format!(
+            "# host\n\n{}host\nhost ssh-rsa {}\n{}",
+            line("host"),
+            "!!",
+            line("other,host")
+        );
         assert_eq!(found(&text, "host"), [3, 6]);
         assert_eq!(found(&text, "hos"), [0; 0]);
     }
@@ -247,8 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn hashed_names_that_ssh_keygen_made() {
-        // ssh-keygen -H of OpenSSH 9.2 on `[127.0.0.1]:2222`.
+    fn hashed_names_that_openssh_made() {
         let text = line("|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg=");
         assert_eq!(found(&text, "192.168.1.61"), [1]);
         assert_eq!(found(&text, "192.168.1.62"), [0; 0]);

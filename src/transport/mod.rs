@@ -5,9 +5,16 @@
 
 mod child;
 mod command;
+mod dialer;
+mod echo;
 mod host_config;
+mod host_keys;
+mod known_hosts;
 mod loan;
 mod openssh;
+mod prompt;
+mod russh;
+mod secrets;
 #[cfg(test)]
 mod test_sshd;
 
@@ -17,6 +24,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use dialer::Dialer;
+pub use secrets::Secret;
 
 /// Where the server is and how to get there, as the user asked for it.
 ///

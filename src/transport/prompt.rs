@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 
 use zeroize::Zeroizing;
 
-use super::secrets::{SECRET_LEN_MAX, Secret};
 use super::echo::Quiet;
+use super::secrets::{SECRET_LEN_MAX, Secret};
 
 /// Whom to ask, if anybody. Its questions block; ask from a thread that may wait.
 #[derive(Debug, Clone)]
@@ -70,6 +70,11 @@ impl Prompter {
         Some(String::from_utf8_lossy(answer.bytes()).into_owned())
     }
 
+    /// Whether there may be somebody to ask. A terminal can turn out to be missing.
+    pub(super) fn can_ask(&self) -> bool {
+        self.askpass.is_some() || (self.terminal && File::open(TERMINAL).is_ok())
+    }
+
     fn ask(&self, question: &str, echo: bool) -> Option<Secret> {
         let question = printable(question);
         if self.askpass_first {
@@ -87,7 +92,9 @@ impl Prompter {
 /// What may be shown of a text that a server wrote: no control characters but line ends and tabs,
 /// so that it cannot play with the terminal.
 pub(super) fn printable(text: &str) -> String {
-    let plain = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
+    let plain = |c: char| {
+        if c.is_control() && c != '\n' && c != '\t' { '?' } else { c }
+    };
     text.replace("\r\n", "\n").chars().map(plain).collect()
 }
 
@@ -110,7 +117,9 @@ fn run_askpass(program: &OsString, question: &str) -> Option<Secret> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .inspect_err(|error| log::warn!("SSH_ASKPASS {}: {error}", PathBuf::from(program).display()))
+        .inspect_err(|error| {
+            log::warn!("SSH_ASKPASS {}: {error}", PathBuf::from(program).display())
+        })
         .ok()?;
     let answer = child.stdout.take().and_then(|mut out| read_line(&mut out));
     // Not zero is how it says that the person pressed "Cancel".
@@ -167,7 +176,8 @@ mod tests {
 
     #[test]
     fn ssh_askpass_require_is_followed() {
-        let env = |require| [("SSH_ASKPASS", "/x"), ("DISPLAY", ":0"), ("SSH_ASKPASS_REQUIRE", require)];
+        let env =
+            |require| [("SSH_ASKPASS", "/x"), ("DISPLAY", ":0"), ("SSH_ASKPASS_REQUIRE", require)];
         assert_eq!(by(&env("prefer")), (true, Some("/x".into()), true));
         assert_eq!(by(&env("never")), (true, None, false));
         let forced = by(&[("SSH_ASKPASS", "/x"), ("SSH_ASKPASS_REQUIRE", "force")]);

@@ -122,7 +122,9 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut inside = false;
         for line in maps.lines() {
-            if let Some((start, end)) = line.split(' ').next().and_then(|range| range.split_once('-')) {
+            if let Some((start, end)) =
+                line.split(' ').next().and_then(|range| range.split_once('-'))
+            {
                 let bound = |text| usize::from_str_radix(text, 16).unwrap_or(0);
                 inside = (bound(start)..bound(end)).contains(&address);
             } else if inside && line.starts_with("VmFlags:") {

@@ -60,7 +60,8 @@ fn ciphers(list: &[&str], typed: bool, fast_aes: bool) -> Vec<cipher::Name> {
     let mut names = known(list, |name| cipher::Name::try_from(name).ok(), CIPHERS);
     // OpenSSH's default begins with ChaCha20 on every processor. A list in that order was not
     // chosen for its order, or was typed.
-    let chosen = typed || list.first().is_some_and(|first| *first != cipher::CHACHA20_POLY1305.as_ref());
+    let chosen =
+        typed || list.first().is_some_and(|first| *first != cipher::CHACHA20_POLY1305.as_ref());
     if !chosen && fast_aes {
         names.sort_by_key(|name| CIPHERS.iter().position(|ours| ours == name));
     }
@@ -72,7 +73,11 @@ fn host_keys(list: &[&str], typed: bool, known_types: &[String]) -> Vec<Algorith
         known(list, |name| HOST_KEYS.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone()), &[]);
     if names.is_empty() {
         // SHA-1 signatures (ssh-rsa) only for who asks for them, as in OpenSSH.
-        names = HOST_KEYS.iter().filter(|(name, _)| *name != "ssh-rsa").map(|(_, a)| a.clone()).collect();
+        names = HOST_KEYS
+            .iter()
+            .filter(|(name, _)| *name != "ssh-rsa")
+            .map(|(_, a)| a.clone())
+            .collect();
     }
     if !typed {
         // A stable sort: among the known ones, and among the others, the order stays.
@@ -82,7 +87,8 @@ fn host_keys(list: &[&str], typed: bool, known_types: &[String]) -> Vec<Algorith
 }
 
 fn is_of(algorithm: &Algorithm, key_type: &str) -> bool {
-    algorithm.as_str() == key_type || (algorithm.is_rsa() && key_type == "ssh-rsa")
+    algorithm.as_str() == key_type
+        || (matches!(algorithm, Algorithm::Rsa { .. }) && key_type == "ssh-rsa")
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
@@ -92,7 +98,8 @@ fn has_fast_aes() -> bool {
 
 #[cfg(target_arch = "aarch64")]
 fn has_fast_aes() -> bool {
-    std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull")
+    std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull")
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
@@ -184,7 +191,11 @@ mod tests {
 
     #[test]
     fn a_key_type_that_is_known_is_asked_for_first() {
-        let names = host_keys(&["ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com", "rsa-sha2-512"], false, &["ssh-rsa".into()]);
+        let names = host_keys(
+            &["ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com", "rsa-sha2-512"],
+            false,
+            &["ssh-rsa".into()],
+        );
         assert_eq!(names, [Algorithm::Rsa { hash: Some(HashAlg::Sha512) }, Algorithm::Ed25519]);
         let typed = host_keys(&["ssh-ed25519", "rsa-sha2-512"], true, &["ssh-rsa".into()]);
         assert_eq!(typed[0], Algorithm::Ed25519);

@@ -7,9 +7,10 @@
 use std::future::Future;
 use std::time::Duration;
 
+use russh::MethodSet;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse, Prompt};
+use russh::keys::agent::AgentIdentity;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
-use russh::{MethodKind, MethodSet};
 use tokio::time::timeout;
 
 use super::super::host_config::Settings;
@@ -170,17 +171,28 @@ impl<'a> Login<'a> {
         let user = self.settings.user().to_owned();
         self.signer.with = Some(identity.origin.clone());
         let certificate = match &identity.origin {
-            Origin::Agent(agent) => agent.certificate().cloned(),
+            Origin::Agent(agent) => match agent.as_ref() {
+                AgentIdentity::Certificate { certificate, .. } => Some(certificate.clone()),
+                AgentIdentity::PublicKey { .. } => None,
+            },
             Origin::File(_) => None,
         };
         let handle = &mut *self.handle;
         let signer = &mut self.signer;
         let answer = match certificate {
             Some(certificate) => {
-                timeout(ANSWER_PATIENCE, handle.authenticate_certificate_with(user, certificate, hash, signer)).await
+                timeout(
+                    ANSWER_PATIENCE,
+                    handle.authenticate_certificate_with(user, certificate, hash, signer),
+                )
+                .await
             }
             None => {
-                timeout(ANSWER_PATIENCE, handle.authenticate_publickey_with(user, public.clone(), hash, signer)).await
+                timeout(
+                    ANSWER_PATIENCE,
+                    handle.authenticate_publickey_with(user, public.clone(), hash, signer),
+                )
+                .await
             }
         };
         let answer = match answer {
@@ -233,7 +245,8 @@ impl<'a> Login<'a> {
         let mut known = self.known.password.clone().into_iter().chain(self.given.take());
         let mut again = false;
         for _ in 0..self.settings.password_attempts() {
-            let question = format!("{}{}'s password: ", if again { AGAIN } else { "" }, self.whom());
+            let question =
+                format!("{}{}'s password: ", if again { AGAIN } else { "" }, self.whom());
             let secret = match known.next() {
                 Some(secret) => Some(secret),
                 None => {
@@ -261,7 +274,8 @@ impl<'a> Login<'a> {
         if !self.may_send_secrets("keyboard-interactive") {
             return Ok(None);
         }
-        let nobody = !self.prompter.can_ask() && self.known.answers.is_empty() && self.given.is_none();
+        let nobody =
+            !self.prompter.can_ask() && self.known.answers.is_empty() && self.given.is_none();
         let mut last = None;
         for attempt in 0..self.settings.password_attempts() {
             if nobody {
@@ -324,7 +338,9 @@ impl<'a> Login<'a> {
         if first && let Some(known) = self.known.answer(&prompt.prompt) {
             return Some(known);
         }
-        if !prompt.echo && let Some(given) = self.given.take() {
+        if !prompt.echo
+            && let Some(given) = self.given.take()
+        {
             return Some(given);
         }
         let question = format!("{preface}({}) {}", self.whom(), prompt.prompt);
@@ -411,7 +427,11 @@ impl<'a> Login<'a> {
             n => tried.push(format!("agent ({n} keys)")),
         }
         tried.extend(self.tried.iter().cloned());
-        if tried.is_empty() { "; tried nothing: no key is there".to_owned() } else { format!("; tried {}", tried.join(", ")) }
+        if tried.is_empty() {
+            "; tried nothing: no key is there".to_owned()
+        } else {
+            format!("; tried {}", tried.join(", "))
+        }
     }
 }
 
@@ -436,7 +456,9 @@ impl Answer for KeyboardInteractiveAuthResponse {
 /// russh's answer, or its error; `None` for none in time.
 type Heard<T> = std::result::Result<T, Option<russh::Error>>;
 
-async fn patiently<T>(answer: impl Future<Output = std::result::Result<T, russh::Error>>) -> Heard<T> {
+async fn patiently<T>(
+    answer: impl Future<Output = std::result::Result<T, russh::Error>>,
+) -> Heard<T> {
     match timeout(ANSWER_PATIENCE, answer).await {
         Ok(answer) => answer.map_err(Some),
         Err(_) => Err(None),
@@ -448,8 +470,10 @@ fn is_progress(answer: &AuthResult) -> bool {
 }
 
 fn is_accepted(algorithm: &Algorithm, accepted: &[&str]) -> bool {
-    if algorithm.is_rsa() {
-        return ["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"].iter().any(|name| allows(accepted, name));
+    if matches!(algorithm, Algorithm::Rsa { .. }) {
+        return ["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"]
+            .iter()
+            .any(|name| allows(accepted, name));
     }
     allows(accepted, algorithm.as_str())
 }

@@ -104,7 +104,10 @@ impl russh::client::Handler for Handler {
         });
         let verified = verified.await;
         self.learned.asking.store(false, Ordering::SeqCst);
-        let trust = verified.map_err(russh::Error::from)?.map_err(Failure::Ours)?;
+        let trust = verified
+            .map_err(|error| Error::setup(format!("checking the host key failed: {error}")))
+            .and_then(|trust| trust)
+            .map_err(Failure::Ours)?;
         self.memory.remember_host_key(key, trust);
         self.learned.facts().trust = Some(trust);
         Ok(true)

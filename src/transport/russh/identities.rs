@@ -55,7 +55,8 @@ pub(super) fn gather(
         let key = identity.public_key();
         files.iter().position(|(_, public)| is_same(public.as_ref(), &key))
     };
-    let mut agent: Vec<_> = agent.into_iter().map(|identity| (names(&identity), identity)).collect();
+    let mut agent: Vec<_> =
+        agent.into_iter().map(|identity| (names(&identity), identity)).collect();
     agent.retain(|(named, _)| named.is_some() || !settings.identities_only());
     agent.sort_by_key(|(named, _)| named.unwrap_or(usize::MAX));
     let held: Vec<_> = agent.iter().filter_map(|(named, _)| *named).collect();
@@ -133,7 +134,9 @@ pub(super) fn load(path: &Path, prompter: &Prompter) -> Result<Arc<PrivateKey>, 
         if passphrase.bytes().is_empty() {
             return Err("no passphrase given".into());
         }
-        if let Some(key) = passphrase.text().and_then(|text_of| decode_secret_key(&text, Some(text_of)).ok()) {
+        if let Some(key) =
+            passphrase.text().and_then(|text_of| decode_secret_key(&text, Some(text_of)).ok())
+        {
             return Ok(Arc::new(key));
         }
     }

@@ -54,7 +54,9 @@ impl Signer {
         binding: Option<&russh::keys::agent::AgentSessionBinding>,
         notes: &mut Vec<String>,
     ) -> Vec<AgentIdentity> {
-        let Some(path) = settings.identity_agent() else { return Vec::new() };
+        let Some(path) = settings.identity_agent() else {
+            return Vec::new();
+        };
         let list = async {
             let mut agent = AgentClient::connect_uds(&path).await?;
             if let Some(binding) = binding {
@@ -87,11 +89,25 @@ impl Signer {
         Ok(key)
     }
 
-    async fn sign(&mut self, hash: Option<HashAlg>, mut data: Vec<u8>) -> Result<Vec<u8>, Unsigned> {
+    /// The file that signed last, and its key.
+    pub(super) fn key_in_use(&self) -> Option<(PathBuf, Arc<PrivateKey>)> {
+        let Some(Origin::File(path)) = &self.with else {
+            return None;
+        };
+        self.keys.iter().find(|(of, _)| of == path).cloned()
+    }
+
+    async fn sign(
+        &mut self,
+        hash: Option<HashAlg>,
+        mut data: Vec<u8>,
+    ) -> Result<Vec<u8>, Unsigned> {
         let declined = |error: String| Unsigned::Declined(error);
         match self.with.clone() {
             Some(Origin::Agent(identity)) => {
-                let Some(agent) = &mut self.agent else { return Err(declined("no agent".into())) };
+                let Some(agent) = &mut self.agent else {
+                    return Err(declined("no agent".into()));
+                };
                 let signed = agent.sign_request(&identity, hash, data).await;
                 signed.map_err(|error| declined(format!("the agent did not sign: {error}")))
             }

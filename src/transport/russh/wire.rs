@@ -44,7 +44,8 @@ impl Wire {
     pub(super) async fn connect(settings: &Settings) -> Result<(Self, Cut)> {
         let (host, port) = (settings.host_name(), settings.port());
         let limit = settings.connect_timeout();
-        let fail = |why: String| Error::setup(format!("cannot connect to {host} port {port}: {why}"));
+        let fail =
+            |why: String| Error::setup(format!("cannot connect to {host} port {port}: {why}"));
         let found = timeout(limit, lookup_host((host, port))).await;
         let found = match found {
             Ok(found) => found.map_err(|error| unknown_host(host, &error))?,
@@ -54,9 +55,13 @@ impl Wire {
         let mut last = "it has no address of the kind that AddressFamily allows".to_owned();
         for address in addresses {
             match timeout(limit, open(address, settings)).await {
-                Ok(Ok(socket)) => return Self::new(socket, settings).map_err(|e| fail(e.to_string())),
+                Ok(Ok(socket)) => {
+                    return Self::new(socket, settings).map_err(|e| fail(e.to_string()));
+                }
                 Ok(Err(error)) => last = describe(&error, address),
-                Err(_) => last = format!("no answer from {} in {} s", address.ip(), limit.as_secs()),
+                Err(_) => {
+                    last = format!("no answer from {} in {} s", address.ip(), limit.as_secs())
+                }
             }
             log::debug!("{last}");
         }
