@@ -29,4 +29,8 @@ pub use status::StatusCode;
 pub use wire::Malformed;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod tests;
