@@ -111,30 +111,3 @@ impl Diagnosis {
 
 /// Enough for ssh's longest complaint (a changed host key takes 14 lines); the rest is a flood.
 const DIAGNOSIS_LINES_MAX: usize = 24;
-
-/// Stands in until the real one lands.
-pub struct Dialer(Target);
-
-impl Dialer {
-    /// Temporary.
-    pub async fn new(target: Target) -> crate::error::Result<Self> {
-        Ok(Self(target))
-    }
-
-    /// Temporary.
-    pub async fn dial(&self) -> crate::error::Result<Link> {
-        match &self.0.way {
-            Way::Command(words) => command::dial(words).await,
-            _ => Err(crate::error::Error::setup("only sftp_command works yet")),
-        }
-    }
-}
-/// Temporary.
-#[derive(Debug, Clone)]
-pub struct Secret;
-impl Secret {
-    /// Temporary.
-    pub fn new<T>(_: T) -> Self {
-        Self
-    }
-}
