@@ -44,7 +44,9 @@ pub fn unmount(directory: &Path, how: UnmountHow) -> Result<()> {
     let witness = Witness::find(&mounted.device, mounted_by);
     detach(&path, &mounted, how)?;
     // After a lazy one the process ends when the last file is closed, which may be never.
-    if !how.lazy && let Some(witness) = witness {
+    if !how.lazy
+        && let Some(witness) = witness
+    {
         witness.wait();
     }
     Ok(())
@@ -65,13 +67,24 @@ fn detach(path: &Path, mounted: &Mounted, how: UnmountHow) -> Result<()> {
     match umount2(path, flags) {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => Err(Error::setup(in_use(path, &users_of(path)))),
-        Err(errno) => Err(Error::setup(format!("{shown} ({}): {}", mounted.source, errno.desc()))),
+        Err(errno) => Err(Error::setup(format!(
+            "{shown} ({}): {}",
+            mounted.source,
+            errno.desc()
+        ))),
     }
 }
 
 fn in_use(path: &Path, users: &[String]) -> String {
-    let by = if users.is_empty() { String::new() } else { format!(" by {}", users.join(", ")) };
-    format!("{}: in use{by}; end that first, or detach it now with -l", path.display())
+    let by = if users.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", users.join(", "))
+    };
+    format!(
+        "{}: in use{by}; end that first, or detach it now with -l",
+        path.display()
+    )
 }
 
 /// Which processes have something open in a mount, e.g. `bash (1234)`. Links in /proc are read and
@@ -83,7 +96,11 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
     let mut users = Vec::new();
     for process in processes.flatten() {
         let folder = process.path();
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
             continue;
         };
         if links_of(&folder).any(|target| target.starts_with(mountpoint)) {
@@ -102,7 +119,10 @@ const USERS_MAX: usize = 8;
 
 fn links_of(process: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let fixed = ["cwd", "root", "exe"].map(|name| process.join(name));
-    let open = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let open = std::fs::read_dir(process.join("fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let links = fixed.into_iter().chain(open.map(|entry| entry.path()));
     links.filter_map(|link| std::fs::read_link(link).ok())
 }
@@ -114,11 +134,17 @@ mod tests {
     #[test]
     fn only_a_mount_of_ours_is_unmounted() {
         let plain = tempfile::tempdir().unwrap();
-        let error = unmount(plain.path(), UnmountHow::default()).unwrap_err().to_string();
+        let error = unmount(plain.path(), UnmountHow::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("nothing is mounted there"), "{error}");
-        let error = unmount(Path::new("/proc"), UnmountHow::default()).unwrap_err().to_string();
+        let error = unmount(Path::new("/proc"), UnmountHow::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("of type proc; use umount /proc"), "{error}");
-        let error = unmount(Path::new("/none"), UnmountHow::default()).unwrap_err().to_string();
+        let error = unmount(Path::new("/none"), UnmountHow::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("/none: "), "{error}");
     }
 

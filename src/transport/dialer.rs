@@ -23,7 +23,10 @@ pub struct Dialer {
 enum Route {
     Command,
     OpenSsh(Settings),
-    Russh { settings: Arc<Settings>, memory: Arc<russh::Memory> },
+    Russh {
+        settings: Arc<Settings>,
+        memory: Arc<russh::Memory>,
+    },
 }
 
 impl Dialer {
@@ -34,7 +37,11 @@ impl Dialer {
     /// [`Error::Setup`](crate::error::Error::Setup) if the target or its settings make no sense.
     pub async fn new(target: Target) -> Result<Self> {
         let route = choose(&target).await?;
-        Ok(Self { target, route, done: Mutex::new(false) })
+        Ok(Self {
+            target,
+            route,
+            done: Mutex::new(false),
+        })
     }
 
     /// Makes a new connection, logged in, with the SFTP server started. The first one asks what a
@@ -74,7 +81,9 @@ impl Dialer {
             Route::OpenSsh(settings) if again => {
                 let mut target = self.target.clone();
                 // The first value counts (ssh_config(5)).
-                target.ssh_options.insert(0, ("BatchMode".to_owned(), "yes".to_owned()));
+                target
+                    .ssh_options
+                    .insert(0, ("BatchMode".to_owned(), "yes".to_owned()));
                 openssh::dial(&target, settings).await
             }
             Route::OpenSsh(settings) => openssh::dial(&self.target, settings).await,
@@ -103,10 +112,18 @@ async fn choose(target: &Target) -> Result<Route> {
             log::info!("{}: using OpenSSH's client, because {reason}", target.host);
             Route::OpenSsh(settings)
         }
-        _ => Route::Russh { settings: Arc::new(settings), memory: Arc::default() },
+        _ => Route::Russh {
+            settings: Arc::new(settings),
+            memory: Arc::default(),
+        },
     })
 }
 
 fn place(settings: &Settings) -> String {
-    format!("{}@{} port {}", settings.user(), settings.host_name(), settings.port())
+    format!(
+        "{}@{} port {}",
+        settings.user(),
+        settings.host_name(),
+        settings.port()
+    )
 }
