@@ -40,10 +40,14 @@ use crate::error::{Error, Result};
 /// [`Error::Setup`], in words for the person who wants to mount.
 pub(super) async fn dial(plan: Plan) -> Result<Link> {
     let (wire, cut) = Wire::connect(&plan.settings).await?;
-    let tcp = wire.into_socket().into_std().map_err(|error| no_thread(&error))?;
+    let tcp = wire
+        .into_socket()
+        .into_std()
+        .map_err(|error| no_thread(&error))?;
     let (ours, theirs) = StdStream::pair().map_err(|error| no_thread(&error))?;
     for end in [&ours, &theirs] {
-        end.set_nonblocking(true).map_err(|error| no_thread(&error))?;
+        end.set_nonblocking(true)
+            .map_err(|error| no_thread(&error))?;
     }
     let diagnosis = Diagnosis::default();
     let (sender, ready) = oneshot::channel();
@@ -58,7 +62,11 @@ pub(super) async fn dial(plan: Plan) -> Result<Link> {
         Err(_) => unreachable!("drive() always says how the login went"),
     };
     let socket = UnixStream::from_std(ours).map_err(|error| no_thread(&error))?;
-    Ok(Link { stream: Box::new(Stream { socket, _cut: cut }), peer, diagnosis })
+    Ok(Link {
+        stream: Box::new(Stream { socket, _cut: cut }),
+        peer,
+        diagnosis,
+    })
 }
 
 /// The life of a connection's thread.
@@ -94,20 +102,27 @@ fn open(plan: &Plan, tcp: &TcpStream) -> Result<(Session, Channel, String)> {
     algorithms::prefer(&session, &plan.settings).map_err(|error| fail("libssh2", &error))?;
     // A second descriptor: the session closes its own when it is dropped.
     session.set_tcp_stream(tcp.try_clone().map_err(|error| no_thread(&error))?);
-    session.handshake().map_err(|error| fail("the SSH handshake failed", &error))?;
+    session
+        .handshake()
+        .map_err(|error| fail("the SSH handshake failed", &error))?;
     let trust = judge(plan, &session)?;
     // The person who is asked may take their time, and the server's patience is in its own hands.
     session.set_timeout(milliseconds(LOGIN_PATIENCE));
-    plan.memory.remember(Login::new(&session, plan, trust).run()?);
+    plan.memory
+        .remember(Login::new(&session, plan, trust).run()?);
     session.set_timeout(milliseconds(plan.settings.connect_timeout()));
     let channel = session.channel_open("session", WINDOW_SIZE, PACKET_SIZE, None);
     let mut channel = channel.map_err(|error| fail("the server opens no channel", &error))?;
     let server = plan.sftp_server.as_deref().unwrap_or("sftp");
     if server.contains('/') {
-        channel.exec(server).map_err(|error| fail(&format!("it does not run {server}"), &error))?;
+        channel
+            .exec(server)
+            .map_err(|error| fail(&format!("it does not run {server}"), &error))?;
     } else {
         let what = format!("it has no subsystem {server} (is SFTP turned off there?)");
-        channel.subsystem(server).map_err(|error| fail(&what, &error))?;
+        channel
+            .subsystem(server)
+            .map_err(|error| fail(&what, &error))?;
     }
     let peer = describe(&session);
     Ok((session, channel, peer))
@@ -116,7 +131,10 @@ fn open(plan: &Plan, tcp: &TcpStream) -> Result<(Session, Channel, String)> {
 /// Judges the server's key before anything secret is said to it.
 fn judge(plan: &Plan, session: &Session) -> Result<Trust> {
     let Some((key, _)) = session.host_key() else {
-        return Err(Error::setup(format!("{}: the server showed no host key", place(plan))));
+        return Err(Error::setup(format!(
+            "{}: the server showed no host key",
+            place(plan)
+        )));
     };
     if let Some(trust) = plan.memory.trust_of_host_key(key) {
         return Ok(trust);
@@ -142,11 +160,17 @@ fn describe(session: &Session) -> String {
 }
 
 fn place(plan: &Plan) -> String {
-    format!("{} port {}", plan.settings.host_name(), plan.settings.port())
+    format!(
+        "{} port {}",
+        plan.settings.host_name(),
+        plan.settings.port()
+    )
 }
 
 fn no_thread(error: &io::Error) -> Error {
-    Error::setup(format!("cannot set up a connection through libssh2: {error}"))
+    Error::setup(format!(
+        "cannot set up a connection through libssh2: {error}"
+    ))
 }
 
 fn milliseconds(time: Duration) -> u32 {

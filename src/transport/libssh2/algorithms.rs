@@ -10,12 +10,23 @@ use super::super::host_keys;
 /// algorithms that this transport is for.
 pub(super) fn prefer(session: &Session, settings: &Settings) -> Result<(), Error> {
     for (key, kinds, ours) in PREFERENCES {
-        let typed = if settings.is_typed(key) { settings.list(key) } else { Vec::new() };
+        let typed = if settings.is_typed(key) {
+            settings.list(key)
+        } else {
+            Vec::new()
+        };
         for kind in *kinds {
             let supported = session.supported_algs(*kind)?;
-            let wanted = if typed.is_empty() { ours } else { typed.as_slice() };
-            let mut names: Vec<&str> =
-                wanted.iter().copied().filter(|name| supported.contains(name)).collect();
+            let wanted = if typed.is_empty() {
+                ours
+            } else {
+                typed.as_slice()
+            };
+            let mut names: Vec<&str> = wanted
+                .iter()
+                .copied()
+                .filter(|name| supported.contains(name))
+                .collect();
             if *key == "hostkeyalgorithms" && typed.is_empty() {
                 put_known_first(&mut names, settings);
             }
@@ -31,9 +42,17 @@ pub(super) fn prefer(session: &Session, settings: &Settings) -> Result<(), Error
 
 /// What was agreed on that no server should still need.
 pub(super) fn weak(session: &Session) -> Vec<String> {
-    let kinds = [MethodType::Kex, MethodType::HostKey, MethodType::CryptSc, MethodType::MacSc];
+    let kinds = [
+        MethodType::Kex,
+        MethodType::HostKey,
+        MethodType::CryptSc,
+        MethodType::MacSc,
+    ];
     let agreed = kinds.into_iter().filter_map(|kind| session.methods(kind));
-    agreed.filter(|name| is_weak(name)).map(str::to_owned).collect()
+    agreed
+        .filter(|name| is_weak(name))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// SHA-1 in a signature or key exchange, and CBC, which leaks plaintext in SSH (CVE-2008-5161).
@@ -46,7 +65,11 @@ fn is_weak(name: &str) -> bool {
 fn put_known_first(names: &mut [&str], settings: &Settings) {
     let known = host_keys::known_types(settings);
     names.sort_by_key(|name| {
-        let key_type = if name.starts_with("rsa-sha2-") { "ssh-rsa" } else { name };
+        let key_type = if name.starts_with("rsa-sha2-") {
+            "ssh-rsa"
+        } else {
+            name
+        };
         !known.iter().any(|known| known == key_type)
     });
 }

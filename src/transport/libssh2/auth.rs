@@ -99,8 +99,12 @@ impl<'a> Login<'a> {
     /// The agent's keys, then those in files that the agent does not have.
     fn public_keys(&mut self) -> Result<()> {
         let files: Vec<_> = self.plan.settings.identity_files();
-        let public =
-            |path: &Path| find_public(path).ok().flatten().and_then(|key| key.to_bytes().ok());
+        let public = |path: &Path| {
+            find_public(path)
+                .ok()
+                .flatten()
+                .and_then(|key| key.to_bytes().ok())
+        };
         let named: Vec<Option<Vec<u8>>> = files.iter().map(|path| public(path)).collect();
         let held = self.agent_keys(&named)?;
         for (path, blob) in files.iter().zip(&named) {
@@ -129,12 +133,16 @@ impl<'a> Login<'a> {
         let (agent, keys) = match keys {
             Ok(found) => found,
             Err(error) => {
-                self.tried.push(format!("agent ({}: {})", path.display(), error.message()));
+                self.tried
+                    .push(format!("agent ({}: {})", path.display(), error.message()));
                 return Ok(Vec::new());
             }
         };
-        let place =
-            |key: &PublicKey| named.iter().position(|blob| blob.as_deref() == Some(key.blob()));
+        let place = |key: &PublicKey| {
+            named
+                .iter()
+                .position(|blob| blob.as_deref() == Some(key.blob()))
+        };
         let mut ordered: Vec<_> = keys.iter().map(|key| (place(key), key)).collect();
         ordered.retain(|(named, _)| named.is_some() || !self.plan.settings.identities_only());
         ordered.sort_by_key(|(named, key)| {
@@ -161,7 +169,8 @@ impl<'a> Login<'a> {
     fn file(&mut self, path: &Path) -> Result<()> {
         if !path.exists() {
             if !self.plan.settings.identity_file_is_default(path) {
-                self.tried.push(format!("{} (no such file)", path.display()));
+                self.tried
+                    .push(format!("{} (no such file)", path.display()));
             }
             return Ok(());
         }
@@ -179,7 +188,10 @@ impl<'a> Login<'a> {
         let Ok(text) = key.to_openssh(LineEnding::LF) else {
             return Ok(());
         };
-        match self.session.userauth_pubkey_memory(self.plan.settings.user(), None, &text, None) {
+        match self
+            .session
+            .userauth_pubkey_memory(self.plan.settings.user(), None, &text, None)
+        {
             Ok(()) => {
                 self.won.private_keys.push((path.to_owned(), key));
                 Ok(())
@@ -193,12 +205,22 @@ impl<'a> Login<'a> {
             return Ok(());
         }
         let question = format!("{}'s password: ", self.whom());
-        let mut ready = self.known.password.clone().into_iter().chain(self.given.take());
+        let mut ready = self
+            .known
+            .password
+            .clone()
+            .into_iter()
+            .chain(self.given.take());
         for _ in 0..self.plan.settings.password_attempts() {
-            let secret = ready.next().or_else(|| self.plan.prompter.secret(&question));
+            let secret = ready
+                .next()
+                .or_else(|| self.plan.prompter.secret(&question));
             let Some(secret) = secret else { break };
             let Some(text) = secret.text() else { continue };
-            match self.session.userauth_password(self.plan.settings.user(), text) {
+            match self
+                .session
+                .userauth_password(self.plan.settings.user(), text)
+            {
                 Ok(()) => {
                     self.won.password = Some(secret.clone());
                     return Ok(());
@@ -217,14 +239,22 @@ impl<'a> Login<'a> {
         for attempt in 0..self.plan.settings.password_attempts() {
             let mut interview = Interview {
                 prompter: &self.plan.prompter,
-                known: if attempt == 0 { Some(&self.known) } else { None },
+                known: if attempt == 0 {
+                    Some(&self.known)
+                } else {
+                    None
+                },
                 given: self.given.take(),
                 answers: Vec::new(),
                 silent: false,
             };
             let user = self.plan.settings.user();
-            let result = self.session.userauth_keyboard_interactive(user, &mut interview);
-            let Interview { answers, silent, .. } = interview;
+            let result = self
+                .session
+                .userauth_keyboard_interactive(user, &mut interview);
+            let Interview {
+                answers, silent, ..
+            } = interview;
             match result {
                 Ok(()) => {
                     self.won.answers = answers;
@@ -242,7 +272,8 @@ impl<'a> Login<'a> {
 
     fn may_send_secrets(&mut self, method: &str) -> bool {
         if self.trust == Trust::KeysOnly {
-            self.tried.push(format!("{method} (not sent: the host key changed)"));
+            self.tried
+                .push(format!("{method} (not sent: the host key changed)"));
         }
         self.trust == Trust::Full
     }
@@ -286,7 +317,11 @@ impl<'a> Login<'a> {
     }
 
     fn whom(&self) -> String {
-        format!("{}@{}", self.plan.settings.user(), self.plan.settings.host_name())
+        format!(
+            "{}@{}",
+            self.plan.settings.user(),
+            self.plan.settings.host_name()
+        )
     }
 }
 
@@ -302,7 +337,10 @@ struct Interview<'a> {
 
 impl KeyboardInteractivePrompt for Interview<'_> {
     fn prompt<'b>(&mut self, _: &str, instructions: &str, prompts: &[Prompt<'b>]) -> Vec<String> {
-        prompts.iter().map(|prompt| self.answer(instructions, prompt)).collect()
+        prompts
+            .iter()
+            .map(|prompt| self.answer(instructions, prompt))
+            .collect()
     }
 }
 
@@ -317,7 +355,9 @@ impl Interview<'_> {
                 instructions => format!("{instructions}\n{question}"),
             };
             if prompt.echo {
-                self.prompter.line(&shown).and_then(|line| Secret::new(&mut line.into_bytes()))
+                self.prompter
+                    .line(&shown)
+                    .and_then(|line| Secret::new(&mut line.into_bytes()))
             } else {
                 self.prompter.secret(&shown)
             }

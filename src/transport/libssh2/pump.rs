@@ -49,7 +49,16 @@ impl Pump {
         diagnosis: Diagnosis,
     ) -> Self {
         let (inbound, outbound) = (Buffer::new(), Buffer::new());
-        Self { session, channel, tcp, local, diagnosis, inbound, outbound, deaf: false }
+        Self {
+            session,
+            channel,
+            tcp,
+            local,
+            diagnosis,
+            inbound,
+            outbound,
+            deaf: false,
+        }
     }
 
     /// Until the end of either side. An idle connection says something every `interval`, for
@@ -143,7 +152,10 @@ impl Pump {
     /// Waits until something can move.
     fn wait(&mut self, interval: Duration) -> Result<(), End> {
         let directions = self.session.block_directions();
-        let sending = matches!(directions, BlockDirections::Outbound | BlockDirections::Both);
+        let sending = matches!(
+            directions,
+            BlockDirections::Outbound | BlockDirections::Both
+        );
         let mut remote = PollFlags::empty();
         remote.set(PollFlags::POLLOUT, sending);
         // While our own side takes nothing, the wire waits, too: that is the backpressure.
@@ -164,8 +176,10 @@ impl Pump {
             ends.push(PollFd::new(self.tcp.as_fd(), remote));
         }
         let woken = poll(&mut ends, timeout);
-        let hung_up =
-            |end: &PollFd<'_>| end.revents().is_some_and(|e| e.contains(PollFlags::POLLHUP));
+        let hung_up = |end: &PollFd<'_>| {
+            end.revents()
+                .is_some_and(|e| e.contains(PollFlags::POLLHUP))
+        };
         if ends.first().is_some_and(hung_up) {
             return Err(End::Ours);
         }
@@ -173,7 +187,8 @@ impl Pump {
             // Idle, so that this small packet goes out in one piece.
             Ok(0) if !sending => {
                 let sent = self.session.keepalive_send();
-                sent.map(|_| ()).map_err(|error| End::Lost(format!("libssh2: {}", error.message())))
+                sent.map(|_| ())
+                    .map_err(|error| End::Lost(format!("libssh2: {}", error.message())))
             }
             Ok(_) | Err(Errno::EINTR) => {
                 // If nothing moves now although there are bytes to read, only sending helps.
@@ -208,7 +223,8 @@ impl Pump {
         }
         match self.channel.exit_status() {
             Ok(status) if status != 0 => {
-                self.diagnosis.note(format!("the SFTP server ended with status {status}"));
+                self.diagnosis
+                    .note(format!("the SFTP server ended with status {status}"));
             }
             _ => self.diagnosis.note("the server closed the connection"),
         }
@@ -224,7 +240,11 @@ struct Buffer {
 
 impl Buffer {
     fn new() -> Self {
-        Self { bytes: vec![0; BUFFER_SIZE].into_boxed_slice(), start: 0, end: 0 }
+        Self {
+            bytes: vec![0; BUFFER_SIZE].into_boxed_slice(),
+            start: 0,
+            end: 0,
+        }
     }
 
     fn is_empty(&self) -> bool {

@@ -16,7 +16,13 @@ const OLD: [&str; 5] = [
 ];
 
 async fn dial(target: Target) -> Result<Link> {
-    Dialer::new(Target { way: Way::LibSsh2, ..target }).await?.dial().await
+    Dialer::new(Target {
+        way: Way::LibSsh2,
+        ..target
+    })
+    .await?
+    .dial()
+    .await
 }
 
 async fn why_not(target: Target) -> String {
@@ -25,7 +31,10 @@ async fn why_not(target: Target) -> String {
 
 /// Sends SSH_FXP_INIT of version 3, and takes the answer.
 async fn greet(link: &mut Link) {
-    link.stream.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await.unwrap();
+    link.stream
+        .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
+        .await
+        .unwrap();
     assert_eq!(answer(link).await[..5], [2, 0, 0, 0, 3]);
 }
 
@@ -43,11 +52,19 @@ fn request(kind: u8, id: u32, rest: &[&[u8]]) -> Vec<u8> {
 }
 
 fn string(bytes: &[u8]) -> Vec<u8> {
-    [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
+    [
+        &u32::try_from(bytes.len()).unwrap().to_be_bytes()[..],
+        bytes,
+    ]
+    .concat()
 }
 
 async fn open(link: &mut Link, path: &str, flags: u32) -> Vec<u8> {
-    let rest = [&string(path.as_bytes())[..], &flags.to_be_bytes(), &0_u32.to_be_bytes()];
+    let rest = [
+        &string(path.as_bytes())[..],
+        &flags.to_be_bytes(),
+        &0_u32.to_be_bytes(),
+    ];
     link.stream.write_all(&request(3, 1, &rest)).await.unwrap();
     let answer = answer(link).await;
     assert_eq!(answer[0], 102, "no HANDLE: {answer:?}");
@@ -66,7 +83,9 @@ async fn a_key_file_opens_the_door() {
 
 #[tokio::test]
 async fn a_server_with_only_older_algorithms_is_reached() {
-    let Some(sshd) = Sshd::start(&OLD) else { return };
+    let Some(sshd) = Sshd::start(&OLD) else {
+        return;
+    };
     let mut link = dial(sshd.target()).await.unwrap();
     assert!(link.peer.ends_with("aes128-cbc"), "{}", link.peer);
     greet(&mut link).await;
@@ -75,7 +94,12 @@ async fn a_server_with_only_older_algorithms_is_reached() {
 #[tokio::test]
 async fn each_sound_cipher_works() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    for cipher in ["aes128-ctr", "aes256-ctr", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com"] {
+    for cipher in [
+        "aes128-ctr",
+        "aes256-ctr",
+        "aes128-gcm@openssh.com",
+        "aes256-gcm@openssh.com",
+    ] {
         let mut link = dial(sshd.target_with("Ciphers", cipher)).await.unwrap();
         assert!(link.peer.ends_with(cipher), "{}", link.peer);
         greet(&mut link).await;
@@ -86,13 +110,25 @@ async fn each_sound_cipher_works() {
 async fn a_program_on_the_server_is_run_in_place_of_the_subsystem() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let sftp_server = Some("/usr/lib/openssh/sftp-server".to_owned());
-    greet(&mut dial(Target { sftp_server, ..sshd.target() }).await.unwrap()).await;
+    greet(
+        &mut dial(Target {
+            sftp_server,
+            ..sshd.target()
+        })
+        .await
+        .unwrap(),
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_missing_subsystem_is_named() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    let why = why_not(Target { sftp_server: Some("nosuch".to_owned()), ..sshd.target() }).await;
+    let why = why_not(Target {
+        sftp_server: Some("nosuch".to_owned()),
+        ..sshd.target()
+    })
+    .await;
     assert!(why.contains("has no subsystem nosuch"), "{why}");
 }
 
@@ -100,11 +136,19 @@ async fn a_missing_subsystem_is_named() {
 async fn a_program_that_ends_at_once_leaves_its_words() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let sftp_server = Some("echo sorry >&2; exit 3 #/".to_owned());
-    let mut link = dial(Target { sftp_server, ..sshd.target() }).await.unwrap();
+    let mut link = dial(Target {
+        sftp_server,
+        ..sshd.target()
+    })
+    .await
+    .unwrap();
     let mut bytes = Vec::new();
     link.stream.read_to_end(&mut bytes).await.unwrap();
     assert_eq!(bytes, b"");
-    assert_eq!(link.diagnosis.text(), "sorry\nthe SFTP server ended with status 3");
+    assert_eq!(
+        link.diagnosis.text(),
+        "sorry\nthe SFTP server ended with status 3"
+    );
 }
 
 #[tokio::test]
@@ -112,14 +156,20 @@ async fn a_wrong_key_is_refused_and_named() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let stranger = sshd.path("stranger").display().to_string();
     let why = why_not(sshd.target_with("IdentityFile", &stranger)).await;
-    assert!(why.contains("permission denied") && why.contains(&stranger), "{why}");
+    assert!(
+        why.contains("permission denied") && why.contains(&stranger),
+        "{why}"
+    );
 }
 
 #[tokio::test]
 async fn an_unknown_host_gets_no_login() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let why = why_not(sshd.target_with("UserKnownHostsFile", "/dev/null")).await;
-    assert!(why.contains("not known") && why.contains("SHA256:"), "{why}");
+    assert!(
+        why.contains("not known") && why.contains("SHA256:"),
+        "{why}"
+    );
 }
 
 #[tokio::test]
@@ -137,7 +187,10 @@ async fn a_changed_host_key_gets_no_login() {
 async fn of_several_host_keys_the_known_one_is_asked_for() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let known = fs::read_to_string(sshd.path("known_hosts")).unwrap();
-    let rsa: String = known.lines().filter(|line| line.contains("ssh-rsa")).collect();
+    let rsa: String = known
+        .lines()
+        .filter(|line| line.contains("ssh-rsa"))
+        .collect();
     fs::write(sshd.path("known_hosts"), rsa + "\n").unwrap();
     greet(&mut dial(sshd.target()).await.unwrap()).await;
 }
@@ -145,7 +198,11 @@ async fn of_several_host_keys_the_known_one_is_asked_for() {
 #[tokio::test]
 async fn a_port_where_nobody_listens_is_named() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    let why = why_not(Target { port: Some(1), ..sshd.target() }).await;
+    let why = why_not(Target {
+        port: Some(1),
+        ..sshd.target()
+    })
+    .await;
     assert!(why.contains("port 1") && why.contains("refused"), "{why}");
 }
 
@@ -184,7 +241,10 @@ async fn copy_there_and_back(sshd: &Sshd) {
             match packet[0] {
                 101 => assert_eq!(packet[5..9], [0; 4], "write {id} failed"),
                 103 => {
-                    assert!(packet[9..] == piece(id), "piece {id} is not what was written");
+                    assert!(
+                        packet[9..] == piece(id),
+                        "piece {id} is not what was written"
+                    );
                     read += 1;
                 }
                 kind => panic!("packet type {kind}"),
@@ -197,12 +257,16 @@ async fn copy_there_and_back(sshd: &Sshd) {
 
 #[tokio::test]
 async fn data_survives_full_windows_and_new_keys_on_the_way() {
-    let Some(sshd) = Sshd::start(&["RekeyLimit 1M"]) else { return };
+    let Some(sshd) = Sshd::start(&["RekeyLimit 1M"]) else {
+        return;
+    };
     copy_there_and_back(&sshd).await;
 }
 
 #[tokio::test]
 async fn data_survives_older_algorithms() {
-    let Some(sshd) = Sshd::start(&OLD) else { return };
+    let Some(sshd) = Sshd::start(&OLD) else {
+        return;
+    };
     copy_there_and_back(&sshd).await;
 }

@@ -37,11 +37,17 @@ pub(in super::super) struct Proofs {
 
 impl Proofs {
     pub(in super::super) fn private_key(&self, path: &Path) -> Option<Arc<PrivateKey>> {
-        self.private_keys.iter().find(|(of, _)| of == path).map(|(_, key)| key.clone())
+        self.private_keys
+            .iter()
+            .find(|(of, _)| of == path)
+            .map(|(_, key)| key.clone())
     }
 
     pub(in super::super) fn answer(&self, question: &str) -> Option<Secret> {
-        self.answers.iter().find(|(asked, _)| asked == question).map(|(_, answer)| answer.clone())
+        self.answers
+            .iter()
+            .find(|(asked, _)| asked == question)
+            .map(|(_, answer)| answer.clone())
     }
 }
 
@@ -63,7 +69,11 @@ impl Memory {
     }
 
     pub(in super::super) fn trust_of_host_key(&self, key: &[u8]) -> Option<Trust> {
-        self.lock().host_key.as_ref().filter(|(known, _)| known == key).map(|(_, trust)| *trust)
+        self.lock()
+            .host_key
+            .as_ref()
+            .filter(|(known, _)| known == key)
+            .map(|(_, trust)| *trust)
     }
 
     pub(in super::super) fn remember_host_key(&self, key: Vec<u8>, trust: Trust) {

@@ -81,7 +81,16 @@ impl Wire {
         setsockopt(&socket, sockopt::KeepAlive, &true)?;
         let cut = Cut(std::os::fd::AsFd::as_fd(&socket).try_clone_to_owned()?);
         let ahead = vec![0; AHEAD_SIZE].into_boxed_slice();
-        Ok((Self { socket, ahead, start: 0, end: 0, head: Head::default() }, cut))
+        Ok((
+            Self {
+                socket,
+                ahead,
+                start: 0,
+                end: 0,
+                head: Head::default(),
+            },
+            cut,
+        ))
     }
 
     /// The socket alone, for who reads it otherwise; nothing was read yet.
@@ -106,7 +115,9 @@ impl Head {
         let head = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&head);
         let line = text.lines().find(|line| !line.trim().is_empty())?;
-        Some(super::super::prompt::printable(line.get(..HEAD_SHOWN_MAX).unwrap_or(line).trim()))
+        Some(super::super::prompt::printable(
+            line.get(..HEAD_SHOWN_MAX).unwrap_or(line).trim(),
+        ))
     }
 
     fn keep(&self, bytes: &[u8]) {
@@ -128,10 +139,16 @@ impl Drop for Cut {
 }
 
 async fn open(address: SocketAddr, settings: &Settings) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     if let Some(bind) = settings.bind_address() {
         let bind: IpAddr = bind.parse().map_err(|_| {
-            io::Error::other(format!("BindAddress {bind} is no address (use -o transport=openssh)"))
+            io::Error::other(format!(
+                "BindAddress {bind} is no address (use -o transport=openssh)"
+            ))
         })?;
         socket.bind((bind, 0).into())?;
     }
@@ -149,14 +166,19 @@ fn suits(address: &SocketAddr, settings: &Settings) -> bool {
 fn unknown_host(host: &str, error: &io::Error) -> Error {
     let text = error.to_string();
     // The resolver's own words, without the prefix that std puts before them.
-    let why = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+    let why = text
+        .strip_prefix("failed to lookup address information: ")
+        .unwrap_or(&text);
     Error::setup(format!("cannot find the host {host}: {why}"))
 }
 
 fn describe(error: &io::Error, address: SocketAddr) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
-            format!("refused (no SSH server listens there, or {} forbids it)", address.ip())
+            format!(
+                "refused (no SSH server listens there, or {} forbids it)",
+                address.ip()
+            )
         }
         _ => format!("{} ({})", plain(error), address.ip()),
     }
