@@ -49,7 +49,7 @@ pub(super) fn split(foreground: bool) -> Result<Side> {
     }
     let cannot = |errno| Error::setup(format!("cannot go to the background: {errno}"));
     let (read, write): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(cannot)?;
-    let waiting = getppid_of_child();
+    let waiting = nix::unistd::getpid();
     match fork_without_threads().map_err(cannot)? {
         ForkResult::Parent { child } => {
             drop(write);
@@ -61,10 +61,6 @@ pub(super) fn split(foreground: bool) -> Result<Side> {
             Ok(Side::Serving(Report { pipe: Some(File::from(write)), is_background: true }))
         }
     }
-}
-
-fn getppid_of_child() -> Pid {
-    nix::unistd::getpid()
 }
 
 #[expect(unsafe_code, reason = "nix offers fork(2) only so")]

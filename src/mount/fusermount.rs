@@ -68,7 +68,8 @@ fn complaint(output: &Output, fallback: &str) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = said
         .lines()
-        .map(|line| line.trim_start_matches("fusermount3:").trim_start_matches("fusermount:").trim())
+        // "/usr/bin/fusermount3: ..." says no more than we do.
+        .map(|line| line.split_once("fusermount3: ").map_or(line, |(_, said)| said).trim())
         .filter(|line| !line.is_empty())
         .collect();
     let said = if lines.is_empty() { fallback.to_owned() } else { lines.join("; ") };

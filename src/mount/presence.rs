@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -23,7 +23,7 @@ impl Presence {
     /// Announces this process as the one behind a mount.
     pub(super) fn announce(device: &str) -> io::Result<Self> {
         let Some(folder) = folders_of(geteuid()).into_iter().find(|f| make_folder(f)) else {
-            return Err(io::Error::other("no /run/sftpfs and no XDG_RUNTIME_DIR to note it in"));
+            return Err(io::Error::other("neither a runtime directory nor /tmp can be written"));
         };
         Self::announce_in(&folder, device)
     }
@@ -78,14 +78,19 @@ fn folders_of(user: Uid) -> Vec<PathBuf> {
     if user == geteuid() && let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR") {
         folders.insert(0, Path::new(&runtime).join("sftpfs"));
     }
+    // cron and su give no runtime directory. Whose folder this is, is checked before it is used.
+    folders.push(format!("/tmp/.sftpfs-{user}").into());
     folders.retain(|folder| folder.is_absolute());
     folders
 }
 
+/// Makes the folder if it is not there; whether it is ours, and no one else can write in it.
 fn make_folder(folder: &Path) -> bool {
-    // Everyone may look into root's: other users' `sftpfs umount` does not ask there, but `ls` may.
-    let made = DirBuilder::new().mode(0o755).create(folder);
-    made.is_ok() || fs::symlink_metadata(folder).is_ok_and(|about| about.is_dir())
+    // Only a failure to be ours counts, and that is looked at next.
+    let _ = DirBuilder::new().mode(0o700).create(folder);
+    fs::symlink_metadata(folder).is_ok_and(|about| {
+        about.is_dir() && about.uid() == geteuid().as_raw() && about.mode() & 0o022 == 0
+    })
 }
 
 #[cfg(test)]
