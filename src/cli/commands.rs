@@ -42,16 +42,17 @@ fn mount(mut typed: Typed) -> Result<(), String> {
 fn read_password(from: impl BufRead) -> Result<Secret, String> {
     // OpenSSH reads passwords of at most 1023 bytes; more than this is no password.
     const PASSWORD_SIZE_MAX: u64 = 4096;
-    let mut line = String::with_capacity(4096);
+    let mut line = Vec::with_capacity(4096);
     from.take(PASSWORD_SIZE_MAX)
-        .read_line(&mut line)
+        .read_until(b'\n', &mut line)
         .map_err(|error| format!("option 'password_stdin': standard input: {error}"))?;
-    let end = line.trim_end_matches(['\r', '\n']).len();
-    line.truncate(end);
+    while line.last().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) {
+        line.pop();
+    }
     if line.is_empty() {
         return Err("option 'password_stdin': there is no password on standard input".into());
     }
-    Ok(Secret::new(line))
+    Secret::new(&mut line).ok_or_else(|| "option 'password_stdin': the line is too long".into())
 }
 
 fn unmount(directories: &[PathBuf], how: UnmountHow) -> ExitCode {

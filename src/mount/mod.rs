@@ -15,7 +15,6 @@ mod presence;
 mod process;
 mod serve;
 mod signals;
-mod stub;
 mod terminal;
 mod unmount;
 

@@ -16,10 +16,13 @@ use super::kernel::{self, Mount};
 use super::place::Place;
 use super::presence::Presence;
 use super::signals::{self, Stage};
-use super::stub::{Client, Dialer, Face, Filesystem};
 use super::terminal::Terminal;
 use super::{Options, device};
+use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::fs::Filesystem;
+use crate::fuse::Face;
+use crate::transport::Dialer;
 
 /// Threads that read requests from the kernel. An operation answered from memory is done on the
 /// thread, and all others only pass through, so that more would only add their 16 MiB buffers.
@@ -77,7 +80,7 @@ pub(super) fn serve(
 
 async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
     let dialer = Dialer::new(options.target.clone()).await?;
-    let client = Client::connect(dialer, options.client.clone()).await?;
+    let client = Client::connect(dialer, &options.client).await?;
     Filesystem::new(client, &options.directory, options.fs.clone()).await
 }
 
@@ -143,14 +146,7 @@ fn wait_for_end(events: &Receiver<Event>, mount: &Mount) -> Result<()> {
 }
 
 fn write_the_rest(network: &Handle, fs: &Filesystem) -> Result<()> {
-    let shutdown = async { tokio::time::timeout(SHUTDOWN_MAX, fs.shutdown()).await };
-    match network.block_on(shutdown) {
-        Ok(written) => written,
-        Err(_) => Err(Error::setup(format!(
-            "the server did not take all that was written within {} s; the rest is lost",
-            SHUTDOWN_MAX.as_secs()
-        ))),
-    }
+    network.block_on(fs.shut_down(SHUTDOWN_MAX))
 }
 
 /// The thread on which connections live.

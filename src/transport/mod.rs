@@ -3,12 +3,30 @@
 //! **Invariant:** only this folder names SSH libraries, child processes and sockets. What leaves
 //! it is a [`Link`]: bytes in, bytes out; no file here knows an SFTP packet.
 
+mod child;
+mod command;
+mod dialer;
+mod echo;
+mod host_config;
+mod host_keys;
+mod known_hosts;
+mod loan;
+mod openssh;
+mod prompt;
+mod russh;
+mod secrets;
+#[cfg(test)]
+mod test_sshd;
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use dialer::Dialer;
+pub use secrets::Secret;
 
 /// Where the server is and how to get there, as the user asked for it.
 ///
