@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -23,9 +23,7 @@ impl Presence {
     /// Announces this process as the one behind a mount.
     pub(super) fn announce(device: &str) -> io::Result<Self> {
         let Some(folder) = folders_of(geteuid()).into_iter().find(|f| make_folder(f)) else {
-            return Err(io::Error::other(
-                "no /run/sftpfs and no XDG_RUNTIME_DIR to note it in",
-            ));
+            return Err(io::Error::other("neither a runtime directory nor /tmp can be written"));
         };
         Self::announce_in(&folder, device)
     }
@@ -34,13 +32,8 @@ impl Presence {
         let path = folder.join(device);
         // One that a killed process left behind: device numbers are used again.
         let _ = fs::remove_file(&path);
-        let open = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .open(&path)?;
-        let lock =
-            Flock::lock(open, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
+        let open = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
+        let lock = Flock::lock(open, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
         Ok(Self { path, _lock: lock })
     }
 }
@@ -59,21 +52,14 @@ pub(super) struct Witness(File);
 impl Witness {
     /// Finds the process behind a mount of this user; `None` if it has not announced itself.
     pub(super) fn find(device: &str, mounted_by: Uid) -> Option<Self> {
-        folders_of(mounted_by)
-            .iter()
-            .find_map(|folder| Self::find_in(folder, device))
+        folders_of(mounted_by).iter().find_map(|folder| Self::find_in(folder, device))
     }
 
     fn find_in(folder: &Path, device: &str) -> Option<Self> {
         // A user's folder is not trusted when root looks into it: no links, no waiting for pipes.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags)
-            .open(folder.join(device));
-        file.ok()
-            .filter(|file| file.metadata().is_ok_and(|about| about.is_file()))
-            .map(Self)
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(folder.join(device));
+        file.ok().filter(|file| file.metadata().is_ok_and(|about| about.is_file())).map(Self)
     }
 
     /// Waits until the process has ended. It ends by itself, in bounded time.
@@ -89,19 +75,22 @@ fn folders_of(user: Uid) -> Vec<PathBuf> {
         return vec!["/run/sftpfs".into()];
     }
     let mut folders = vec![PathBuf::from(format!("/run/user/{user}/sftpfs"))];
-    if user == geteuid()
-        && let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR")
-    {
+    if user == geteuid() && let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR") {
         folders.insert(0, Path::new(&runtime).join("sftpfs"));
     }
+    // cron and su give no runtime directory. Whose folder this is, is checked before it is used.
+    folders.push(format!("/tmp/.sftpfs-{user}").into());
     folders.retain(|folder| folder.is_absolute());
     folders
 }
 
+/// Makes the folder if it is not there; whether it is ours, and no one else can write in it.
 fn make_folder(folder: &Path) -> bool {
-    // Everyone may look into root's: other users' `sftpfs umount` does not ask there, but `ls` may.
-    let made = DirBuilder::new().mode(0o755).create(folder);
-    made.is_ok() || fs::symlink_metadata(folder).is_ok_and(|about| about.is_dir())
+    // Only a failure to be ours counts, and that is looked at next.
+    let _ = DirBuilder::new().mode(0o700).create(folder);
+    fs::symlink_metadata(folder).is_ok_and(|about| {
+        about.is_dir() && about.uid() == geteuid().as_raw() && about.mode() & 0o022 == 0
+    })
 }
 
 #[cfg(test)]
