@@ -52,7 +52,7 @@ impl Prompter {
         Self { terminal: true, askpass: allowed.then(program), askpass_first: first }
     }
 
-    /// Only through this program; for tests, which have no terminal.
+    /// Only through this program.
     #[cfg(test)]
     pub(super) fn askpass(program: impl Into<OsString>) -> Self {
         Self { terminal: false, askpass: Some(program.into()), askpass_first: true }
@@ -152,6 +152,56 @@ const TERMINAL: &str = "/dev/tty";
 /// ssh's own default (its `_PATH_SSH_ASKPASS_DEFAULT` on Debian).
 const ASKPASS_DEFAULT: &str = "/usr/bin/ssh-askpass";
 
+/// A person for tests: an askpass program that gives prepared answers and keeps the questions.
+#[cfg(test)]
+pub(super) struct Person(tempfile::TempDir);
+
+#[cfg(test)]
+impl Person {
+    /// Gives one answer after the other, and none after the last.
+    pub(super) fn who_says(answers: &[&str]) -> Self {
+        let person = Self(tempfile::tempdir().unwrap());
+        for (n, answer) in answers.iter().enumerate() {
+            std::fs::write(person.file(&format!("answer{}", n + 1)), format!("{answer}\n"))
+                .unwrap();
+        }
+        person.write_script(
+            r#"n=$(ls "$0".question* 2>/dev/null | wc -l); n=$((n + 1))
+            printf '%s' "$1" > "$0.question$n"
+            exec cat "$0.answer$n""#,
+        );
+        person
+    }
+
+    pub(super) fn prompter(&self) -> Prompter {
+        Prompter::askpass(self.file_of_script())
+    }
+
+    /// What was asked so far.
+    pub(super) fn questions(&self) -> Vec<String> {
+        let question = |n| std::fs::read_to_string(self.file(&format!("question{n}")));
+        (1..).map_while(|n| question(n).ok()).collect()
+    }
+
+    fn file_of_script(&self) -> PathBuf {
+        self.0.path().join("askpass")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("askpass.{name}"))
+    }
+
+    /// A program that this process has open for writing, were it only in a child that another test
+    /// just forked, cannot be run (ETXTBSY); so another process writes it.
+    fn write_script(&self, body: &str) {
+        let draft = self.file("draft");
+        std::fs::write(&draft, format!("#!/bin/sh\n{body}\n")).unwrap();
+        let mut install = Command::new("install");
+        install.args(["-m", "700"]).arg(draft).arg(self.file_of_script());
+        assert!(install.status().unwrap().success());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,16 +241,22 @@ mod tests {
 
     #[test]
     fn askpass_gets_the_question_and_its_first_line_is_the_answer() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = script(&dir, "echo \"you said $1\"; echo more");
-        assert_eq!(Prompter::askpass(program).line("what? ").unwrap(), "you said what? ");
+        let person = Person::who_says(&["sesame\nmore", ""]);
+        assert_eq!(person.prompter().line("what? ").unwrap(), "sesame");
+        assert_eq!(person.prompter().line("and?").unwrap(), "");
+        assert_eq!(person.questions(), ["what? ", "and?"]);
     }
 
     #[test]
     fn an_askpass_that_was_cancelled_answers_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = script(&dir, "echo secret; exit 1");
-        assert!(Prompter::askpass(program).secret("what? ").is_none());
+        let person = Person::who_says(&[]);
+        person.write_script("echo secret; exit 1");
+        assert!(person.prompter().secret("what? ").is_none());
+    }
+
+    #[test]
+    fn an_askpass_that_is_not_there_answers_nothing() {
+        assert!(Prompter::askpass("/nowhere/askpass").secret("what? ").is_none());
     }
 
     #[test]
@@ -216,13 +272,5 @@ mod tests {
     #[test]
     fn a_server_cannot_send_escapes_to_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\r\nc\td\u{9b}"), "a?[2Jb\nc\td?");
-    }
-
-    fn script(dir: &tempfile::TempDir, body: &str) -> OsString {
-        use std::os::unix::fs::PermissionsExt;
-        let path = dir.path().join("askpass");
-        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        path.into()
     }
 }
