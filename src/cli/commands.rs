@@ -1,6 +1,6 @@
 //! Does what was asked, prints what went wrong, and chooses the exit code.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -46,7 +46,10 @@ fn read_password(from: impl BufRead) -> Result<Secret, String> {
     from.take(PASSWORD_SIZE_MAX)
         .read_until(b'\n', &mut line)
         .map_err(|error| format!("option 'password_stdin': standard input: {error}"))?;
-    while line.last().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) {
+    while line
+        .last()
+        .is_some_and(|byte| matches!(byte, b'\r' | b'\n'))
+    {
         line.pop();
     }
     if line.is_empty() {
@@ -63,11 +66,18 @@ fn unmount(directories: &[PathBuf], how: UnmountHow) -> ExitCode {
             false
         }
     };
-    let succeeded = directories.iter().filter(|directory| unmount_one(directory)).count();
+    let succeeded = directories
+        .iter()
+        .filter(|directory| unmount_one(directory))
+        .count();
     if succeeded == directories.len() {
         return ExitCode::SUCCESS;
     }
-    ExitCode::from(if succeeded == 0 { MOUNT_FAILURE } else { SOME_SUCCEEDED })
+    ExitCode::from(if succeeded == 0 {
+        MOUNT_FAILURE
+    } else {
+        SOME_SUCCEEDED
+    })
 }
 
 #[cfg(test)]

@@ -29,14 +29,13 @@ pub(super) fn read(
         return Err(say("must not be writable by others: chmod go-w it".into()));
     }
     let mut text = String::new();
-    file.take(FILE_SIZE_MAX).read_to_string(&mut text).map_err(|error| say(error.to_string()))?;
+    file.take(FILE_SIZE_MAX)
+        .read_to_string(&mut text)
+        .map_err(|error| say(error.to_string()))?;
     parse(&text, local).map_err(say)
 }
 
-fn parse(
-    text: &str,
-    local: fn(&str) -> Result<u32, String>,
-) -> Result<HashMap<u32, u32>, String> {
+fn parse(text: &str, local: fn(&str) -> Result<u32, String>) -> Result<HashMap<u32, u32>, String> {
     let mut table = HashMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -72,15 +71,22 @@ mod tests {
 
     #[test]
     fn both_formats_are_read() {
-        let text = "# ours:theirs\n\nroot:0\nalice:5001\nalice:x:5002:5002:Alice:/home/alice:/bin/sh\n";
+        let text =
+            "# ours:theirs\n\nroot:0\nalice:5001\nalice:x:5002:5002:Alice:/home/alice:/bin/sh\n";
         let expected = HashMap::from([(0, 0), (5001, 1000), (5002, 1000)]);
         assert_eq!(parse(text, local), Ok(expected));
     }
 
     #[test]
     fn a_wrong_line_is_named() {
-        assert_eq!(parse("root:0\nalice", local).unwrap_err(), "line 2: 'alice' is not name:number");
-        assert_eq!(parse("bob:1", local).unwrap_err(), "line 1: there is no user 'bob' here");
+        assert_eq!(
+            parse("root:0\nalice", local).unwrap_err(),
+            "line 2: 'alice' is not name:number"
+        );
+        assert_eq!(
+            parse("bob:1", local).unwrap_err(),
+            "line 1: there is no user 'bob' here"
+        );
     }
 
     #[test]

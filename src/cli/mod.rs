@@ -79,7 +79,9 @@ pub fn main() -> ExitCode {
 
 /// The program's name decides whose command line it is.
 fn parse(arguments: &[OsString]) -> Result<Request, Stop> {
-    let name = arguments.first().and_then(|path| Path::new(path).file_name());
+    let name = arguments
+        .first()
+        .and_then(|path| Path::new(path).file_name());
     let name = name.unwrap_or_default().as_encoded_bytes();
     if name.starts_with(b"mount.") {
         parse_mount_helper(arguments)
@@ -98,7 +100,10 @@ fn parse_sftpfs(arguments: &[OsString]) -> Result<Request, Stop> {
     let mut typed = Typed::default();
     place(&mut typed, &mut matches)?;
     let mount = &mut typed.mount;
-    mount.target.port = matches.get_one::<u16>("port").copied().or(mount.target.port);
+    mount.target.port = matches
+        .get_one::<u16>("port")
+        .copied()
+        .or(mount.target.port);
     mount.target.config_file = matches.remove_one("config");
     mount.target.compression = matches.get_flag("compression");
     mount.foreground = matches.get_flag("foreground") || matches.get_flag("debug");
@@ -106,12 +111,19 @@ fn parse_sftpfs(arguments: &[OsString]) -> Result<Request, Stop> {
         mount_options::apply(&mut typed, &text)?;
     }
     if matches.get_flag("single-thread") {
-        typed.warnings.push("-s has no effect: sftpfs always works on many requests at once".into());
+        typed
+            .warnings
+            .push("-s has no effect: sftpfs always works on many requests at once".into());
     }
-    let verbosity = matches.get_count("verbose").max(2 * u8::from(matches.get_flag("debug")));
+    let verbosity = matches
+        .get_count("verbose")
+        .max(2 * u8::from(matches.get_flag("debug")));
     raise_log_level(&mut typed.mount, verbosity);
     settle::settle(&mut typed)?;
-    Ok(Request::Mount { typed: Box::new(typed), is_helper: false })
+    Ok(Request::Mount {
+        typed: Box::new(typed),
+        is_helper: false,
+    })
 }
 
 fn parse_mount_helper(arguments: &[OsString]) -> Result<Request, Stop> {
@@ -130,12 +142,22 @@ fn parse_mount_helper(arguments: &[OsString]) -> Result<Request, Stop> {
         return Ok(Request::Nothing);
     }
     settle::settle(&mut typed)?;
-    Ok(Request::Mount { typed: Box::new(typed), is_helper: true })
+    Ok(Request::Mount {
+        typed: Box::new(typed),
+        is_helper: true,
+    })
 }
 
 fn parse_unmount(matches: &ArgMatches) -> Result<Request, Stop> {
-    let directories = matches.get_many::<PathBuf>("DIR").unwrap_or_default().cloned().collect();
-    let how = UnmountHow { lazy: matches.get_flag("lazy"), force: matches.get_flag("force") };
+    let directories = matches
+        .get_many::<PathBuf>("DIR")
+        .unwrap_or_default()
+        .cloned()
+        .collect();
+    let how = UnmountHow {
+        lazy: matches.get_flag("lazy"),
+        force: matches.get_flag("force"),
+    };
     Ok(Request::Unmount { directories, how })
 }
 
@@ -145,8 +167,12 @@ fn place(typed: &mut Typed, matches: &mut ArgMatches) -> Result<(), Stop> {
     let parsed = source::parse(&shown).map_err(|why| hint_at_command(&shown, why))?;
     typed.mount.source = source::printable(shown.as_encoded_bytes());
     typed.mount.directory = parsed.directory;
-    typed.mount.target =
-        Target { host: parsed.host, user: parsed.user, port: parsed.port, ..Target::default() };
+    typed.mount.target = Target {
+        host: parsed.host,
+        user: parsed.user,
+        port: parsed.port,
+        ..Target::default()
+    };
     typed.mount.mountpoint = matches.remove_one("MOUNTPOINT").unwrap_or_default();
     Ok(())
 }
@@ -184,7 +210,7 @@ fn raise_log_level(mount: &mut mount::Options, count: u8) {
 }
 
 /// `sftpfs`.
-pub(crate) fn sftpfs_command() -> Command {
+fn sftpfs_command() -> Command {
     Command::new("sftpfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Mounts a directory of an SFTP server as a filesystem")
@@ -200,7 +226,11 @@ pub(crate) fn sftpfs_command() -> Command {
         .args(place_args())
         .arg(options_arg())
         .arg(switch("foreground", 'f', "Stay in the foreground"))
-        .arg(switch("debug", 'd', "Stay in the foreground and log what is done"))
+        .arg(switch(
+            "debug",
+            'd',
+            "Stay in the foreground and log what is done",
+        ))
         .arg(count("verbose", 'v', "Log more; twice for all requests"))
         .arg(
             Arg::new("port")
@@ -217,7 +247,11 @@ pub(crate) fn sftpfs_command() -> Command {
                 .help("Another ssh_config(5) file"),
         )
         .arg(switch("compression", 'C', "Compress what is sent"))
-        .arg(switch("single-thread", 's', "Accepted for sshfs; no effect"))
+        .arg(switch(
+            "single-thread",
+            's',
+            "Accepted for sshfs; no effect",
+        ))
         .subcommand(
             Command::new("umount")
                 .about("Unmounts, and waits until everything is written")
@@ -226,7 +260,7 @@ pub(crate) fn sftpfs_command() -> Command {
 }
 
 /// `mount.sftpfs SOURCE MOUNTPOINT [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]`, as mount(8) says.
-pub(crate) fn mount_helper_command() -> Command {
+fn mount_helper_command() -> Command {
     Command::new("mount.sftpfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Helper of mount(8) for type sftpfs")
@@ -236,8 +270,18 @@ pub(crate) fn mount_helper_command() -> Command {
         .arg(switch("fake", 'f', "Check the command line only"))
         .arg(switch("no-mtab", 'n', "No effect"))
         .arg(count("verbose", 'v', "Log more"))
-        .arg(Arg::new("namespace").short('N').value_name("NS").help("No effect: mount(8) enters it"))
-        .arg(Arg::new("type").short('t').value_name("TYPE").help("No effect: always fuse.sftpfs"))
+        .arg(
+            Arg::new("namespace")
+                .short('N')
+                .value_name("NS")
+                .help("No effect: mount(8) enters it"),
+        )
+        .arg(
+            Arg::new("type")
+                .short('t')
+                .value_name("TYPE")
+                .help("No effect: always fuse.sftpfs"),
+        )
 }
 
 /// `umount.sftpfs DIR [-nlfrv] [-N NS] [-t TYPE]`, as umount(8) says.
@@ -249,8 +293,18 @@ fn umount_helper_command() -> Command {
         .arg(switch("no-mtab", 'n', "No effect"))
         .arg(switch("read-only", 'r', "No effect"))
         .arg(count("verbose", 'v', "No effect"))
-        .arg(Arg::new("namespace").short('N').value_name("NS").help("No effect"))
-        .arg(Arg::new("type").short('t').value_name("TYPE").help("No effect"))
+        .arg(
+            Arg::new("namespace")
+                .short('N')
+                .value_name("NS")
+                .help("No effect"),
+        )
+        .arg(
+            Arg::new("type")
+                .short('t')
+                .value_name("TYPE")
+                .help("No effect"),
+        )
 }
 
 fn place_args() -> [Arg; 2] {
@@ -274,7 +328,11 @@ fn unmount_args() -> [Arg; 3] {
             .value_parser(value_parser!(PathBuf))
             .help("Where something is mounted"),
         switch("lazy", 'l', "Detach now, also while it is in use"),
-        switch("force", 'f', "Give up requests that the server does not answer"),
+        switch(
+            "force",
+            'f',
+            "Give up requests that the server does not answer",
+        ),
     ]
 }
 
@@ -289,16 +347,22 @@ fn options_arg() -> Arg {
 }
 
 fn switch(name: &'static str, short: char, help: &'static str) -> Arg {
-    Arg::new(name).short(short).action(ArgAction::SetTrue).help(help)
+    Arg::new(name)
+        .short(short)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 fn count(name: &'static str, short: char, help: &'static str) -> Arg {
-    Arg::new(name).short(short).action(ArgAction::Count).help(help)
+    Arg::new(name)
+        .short(short)
+        .action(ArgAction::Count)
+        .help(help)
 }
 
 /// `--help`'s list of mount options.
 fn options_help() -> String {
-    use mount_options::{Argument, Group, OPTIONS};
+    use mount_options::{Group, OPTIONS};
     let mut help = String::new();
     for (group, heading) in [
         (Group::Connection, "Connection"),
@@ -309,12 +373,7 @@ fn options_help() -> String {
     ] {
         help.push_str(&format!("{heading} (-o):\n"));
         for option in OPTIONS.iter().filter(|option| option.group == group) {
-            let left = match option.argument {
-                Argument::No => option.name.to_owned(),
-                Argument::Needed(what) => format!("{}={what}", option.name),
-                Argument::Possible(what) => format!("{}[={what}]", option.name),
-            };
-            help.push_str(&format!("  {left:<27} {}\n", option.help));
+            help.push_str(&format!("  {:<27} {}\n", option.usage(), option.help));
         }
         help.push('\n');
     }
@@ -328,3 +387,7 @@ fn options_help() -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod words;
+#[cfg(test)]
+pub(crate) use words::{flags_of_mount_helper, flags_of_sftpfs, is_option, option_names};

@@ -44,6 +44,25 @@ pub(super) struct MountOption {
     apply: Apply,
 }
 
+impl MountOption {
+    /// As it is typed: `ro`, `port=N`, `copy_is_hardlink[=HOW]`.
+    pub(super) fn usage(&self) -> String {
+        match self.argument {
+            Argument::No => self.name.to_owned(),
+            Argument::Needed(what) => format!("{}={what}", self.name),
+            Argument::Possible(what) => format!("{}[={what}]", self.name),
+        }
+    }
+
+    /// Whether it does something; all others are accepted or refused with a word.
+    pub(super) fn has_effect(&self) -> bool {
+        !matches!(
+            self.group,
+            Group::Accepted | Group::NoEffect | Group::Refused
+        )
+    }
+}
+
 type Apply = fn(&mut Typed, &str) -> Result<(), String>;
 
 /// Whether a `=value` follows, and what it is called.
@@ -80,7 +99,13 @@ const fn option(
     help: &'static str,
     apply: Apply,
 ) -> MountOption {
-    MountOption { name, argument, group, help, apply }
+    MountOption {
+        name,
+        argument,
+        group,
+        help,
+        apply,
+    }
 }
 
 /// Options that leave everything as it is.
@@ -230,6 +255,8 @@ pub(super) static OPTIONS: &[MountOption] = &[
     inert("nofail", No, Accepted, "for mount(8)"),
     inert("fail", No, Accepted, "for mount(8)"),
     inert("_netdev", No, Accepted, "for mount(8) and systemd: wait for the network"),
+    inert("helper", Needed("NAME"), Accepted, "for mount(8)"),
+    inert("uhelper", Needed("NAME"), Accepted, "for umount(8)"),
     inert("comment", Needed("TEXT"), Accepted, "for mount(8)"),
     inert("silent", No, Accepted, "for mount(8)"),
     inert("loud", No, Accepted, "for mount(8)"),
@@ -321,12 +348,16 @@ fn apply_known(typed: &mut Typed, option: &MountOption, value: Option<&str>) -> 
     let name = option.name;
     match (option.argument, value) {
         (No, Some(_)) => return Err(format!("option '{name}' takes no value")),
-        (Needed(what), None) => return Err(format!("option '{name}' needs a value: {name}={what}")),
+        (Needed(what), None) => {
+            return Err(format!("option '{name}' needs a value: {name}={what}"));
+        }
         _ => {}
     }
     match option.group {
         Refused => return Err(format!("option '{name}' is not supported: {}", option.help)),
-        NoEffect => typed.warnings.push(format!("option '{name}' has no effect: {}", option.help)),
+        NoEffect => typed
+            .warnings
+            .push(format!("option '{name}' has no effect: {}", option.help)),
         _ => {}
     }
     (option.apply)(typed, value.unwrap_or_default())
@@ -339,22 +370,33 @@ fn apply_ssh_key(typed: &mut Typed, name: &str, value: Option<&str>) -> Result<(
         None => ssh_keys::find(name).ok_or_else(|| unknown(name))?,
     };
     let Some(value) = value else {
-        return Err(format!("option '{name}' of ssh_config(5) needs a value: {name}=VALUE"));
+        return Err(format!(
+            "option '{name}' of ssh_config(5) needs a value: {name}=VALUE"
+        ));
     };
     let is_word = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric());
     if !is_word || value.bytes().any(|b| b.is_ascii_control()) {
-        return Err(format!("option '{name}': a key is letters and digits, \
-                            and a value holds no control characters"));
+        return Err(format!(
+            "option '{name}': a key is letters and digits, \
+                            and a value holds no control characters"
+        ));
     }
     if key.eq_ignore_ascii_case("port") {
         return set(&mut typed.mount.target.port, values::port(value).map(Some));
     }
-    typed.mount.target.ssh_options.push((key.to_owned(), value.to_owned()));
+    typed
+        .mount
+        .target
+        .ssh_options
+        .push((key.to_owned(), value.to_owned()));
     Ok(())
 }
 
 fn unknown(name: &str) -> String {
-    let known = OPTIONS.iter().map(|option| option.name).chain(ssh_keys::KEYS.iter().copied());
+    let known = OPTIONS
+        .iter()
+        .map(|option| option.name)
+        .chain(ssh_keys::KEYS.iter().copied());
     match near_miss::nearest(name, known) {
         Some(near) => format!("unknown option '{name}': did you mean '{near}'?"),
         None => format!(
@@ -402,22 +444,28 @@ fn way(value: &str) -> Result<Way, String> {
 }
 
 fn log_level(value: &str) -> Result<LevelFilter, String> {
-    one_of(value, &[
-        ("error", LevelFilter::Error),
-        ("warn", LevelFilter::Warn),
-        ("info", LevelFilter::Info),
-        ("debug", LevelFilter::Debug),
-        ("trace", LevelFilter::Trace),
-    ])
+    one_of(
+        value,
+        &[
+            ("error", LevelFilter::Error),
+            ("warn", LevelFilter::Warn),
+            ("info", LevelFilter::Info),
+            ("debug", LevelFilter::Debug),
+            ("trace", LevelFilter::Trace),
+        ],
+    )
 }
 
 fn symlinks(value: &str) -> Result<Symlinks, String> {
-    one_of(value, &[
-        ("raw", Symlinks::Raw),
-        ("rebase", Symlinks::Rebase),
-        ("contain", Symlinks::Contain),
-        ("follow", Symlinks::Follow),
-    ])
+    one_of(
+        value,
+        &[
+            ("raw", Symlinks::Raw),
+            ("rebase", Symlinks::Rebase),
+            ("contain", Symlinks::Contain),
+            ("follow", Symlinks::Follow),
+        ],
+    )
 }
 
 /// sshfs lets this be combined with follow_ and contain_symlinks, which both go further.
@@ -428,11 +476,14 @@ fn transform_symlinks(symlinks: &mut Symlinks) {
 }
 
 fn id_map(value: &str) -> Result<IdMapWord, String> {
-    one_of(value, &[
-        ("none", IdMapWord::None),
-        ("user", IdMapWord::User),
-        ("file", IdMapWord::File),
-    ])
+    one_of(
+        value,
+        &[
+            ("none", IdMapWord::None),
+            ("user", IdMapWord::User),
+            ("file", IdMapWord::File),
+        ],
+    )
 }
 
 fn nomap(value: &str) -> Result<bool, String> {
@@ -442,9 +493,17 @@ fn nomap(value: &str) -> Result<bool, String> {
 fn copy_is_hardlink(typed: &mut Typed, value: &str) -> Result<(), String> {
     typed.mount.fs.copy_is_hardlink = match value {
         "" => CopyIsHardlink::Cow,
-        _ => one_of(value, &[("cow", CopyIsHardlink::Cow), ("shared", CopyIsHardlink::Shared)])?,
+        _ => one_of(
+            value,
+            &[
+                ("cow", CopyIsHardlink::Cow),
+                ("shared", CopyIsHardlink::Shared),
+            ],
+        )?,
     };
-    typed.warnings.push("option 'copy_is_hardlink' has no effect yet: copies are copies".into());
+    typed
+        .warnings
+        .push("option 'copy_is_hardlink' has no effect yet: copies are copies".into());
     Ok(())
 }
 

@@ -26,7 +26,8 @@ fn distance(a: &str, b: &str) -> usize {
         for (j, &to) in b.iter().enumerate() {
             let changed = at(&last, j) + usize::from(from != to);
             let mut cost = changed.min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
-            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(&to) && b.get(j - 1) == Some(&from);
+            let swapped =
+                i > 0 && j > 0 && a.get(i - 1) == Some(&to) && b.get(j - 1) == Some(&from);
             if swapped {
                 cost = cost.min(at(&before_last, j - 1) + 1);
             }

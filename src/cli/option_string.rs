@@ -31,7 +31,11 @@ pub(super) fn split(typed: &str) -> Result<Vec<String>, String> {
         return Err(format!("options '{typed}': the quote \" is not closed"));
     }
     options.push(option);
-    Ok(options.into_iter().filter(|option| !option.is_empty()).map(unquote).collect())
+    Ok(options
+        .into_iter()
+        .filter(|option| !option.is_empty())
+        .map(unquote)
+        .collect())
 }
 
 /// Takes the quotes away from around a value, and then the backslashes before quotes in it.
@@ -39,13 +43,19 @@ fn unquote(option: String) -> String {
     let Some((name, value)) = option.split_once('=') else {
         return option;
     };
-    let Some(inside) = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+    let Some(inside) = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+    else {
         return option;
     };
     if unescaped_quote(inside) {
         return option;
     }
-    format!("{name}={}", inside.replace("\\\"", "\"").replace("\\\\", "\\"))
+    format!(
+        "{name}={}",
+        inside.replace("\\\"", "\"").replace("\\\\", "\\")
+    )
 }
 
 fn unescaped_quote(text: &str) -> bool {
@@ -72,7 +82,10 @@ mod tests {
             (",ro,,", &["ro"]),
             (r"Ciphers=a\,b,ro", &["Ciphers=a,b", "ro"]),
             (r#"Ciphers="a,b",ro"#, &["Ciphers=a,b", "ro"]),
-            (r#"sftp_command=ssh h "a, b",ro"#, &[r#"sftp_command=ssh h "a, b""#, "ro"]),
+            (
+                r#"sftp_command=ssh h "a, b",ro"#,
+                &[r#"sftp_command=ssh h "a, b""#, "ro"],
+            ),
             (r#"sftp_command="x" "y""#, &[r#"sftp_command="x" "y""#]),
             (r#"fsname="a \" b""#, &[r#"fsname=a " b"#]),
             (r"sftp_command=x a\ b\\", &[r"sftp_command=x a\ b\\"]),

@@ -17,7 +17,9 @@ pub(super) fn settle(typed: &mut Typed) -> Result<(), String> {
         return Err("option 'setuid': only root may run it as another user".into());
     }
     if typed.password_on_stdin && matches!(mount.target.way, Way::Command(_)) {
-        typed.warnings.push("option 'password_stdin' has no effect with sftp_command".into());
+        typed
+            .warnings
+            .push("option 'password_stdin' has no effect with sftp_command".into());
     }
     settle_id_map(typed)
 }
@@ -41,8 +43,14 @@ fn settle_id_map(typed: &mut Typed) -> Result<(), String> {
         IdMapWord::None => IdMap::None,
         IdMapWord::User => who_mounts(typed)?,
         IdMapWord::File => {
-            let uids = typed.uid_file.as_deref().map(|path| id_files::read(path, values::user));
-            let gids = typed.gid_file.as_deref().map(|path| id_files::read(path, values::group));
+            let uids = typed
+                .uid_file
+                .as_deref()
+                .map(|path| id_files::read(path, values::user));
+            let gids = typed
+                .gid_file
+                .as_deref()
+                .map(|path| id_files::read(path, values::group));
             IdMap::Table {
                 uids: uids.transpose()?.unwrap_or_default(),
                 gids: gids.transpose()?.unwrap_or_default(),
@@ -57,10 +65,18 @@ fn settle_id_map(typed: &mut Typed) -> Result<(), String> {
 fn who_mounts(typed: &Typed) -> Result<IdMap, String> {
     let Some(name) = &typed.mount.run_as else {
         let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
-        return Ok(IdMap::User { uid: uid.as_raw(), gid: gid.as_raw() });
+        return Ok(IdMap::User {
+            uid: uid.as_raw(),
+            gid: gid.as_raw(),
+        });
     };
     match nix::unistd::User::from_name(name) {
-        Ok(Some(user)) => Ok(IdMap::User { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
-        _ => Err(format!("option 'setuid={name}': there is no user '{name}' here")),
+        Ok(Some(user)) => Ok(IdMap::User {
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+        }),
+        _ => Err(format!(
+            "option 'setuid={name}': there is no user '{name}' here"
+        )),
     }
 }

@@ -53,9 +53,11 @@ fn parse_url(rest: &[u8]) -> Result<Source, String> {
     };
     let user = user.map(percent_decode).transpose()?;
     if user.as_ref().is_some_and(|user| user.contains(&b':')) {
-        return Err("a password in an address is seen by everyone on this machine; \
+        return Err(
+            "a password in an address is seen by everyone on this machine; \
                     leave it out, it is asked for"
-            .into());
+                .into(),
+        );
     }
     let path = percent_decode(path)?;
     // As curl does: /~/dir is below the login directory. "sftp://host" is the login directory.
@@ -127,7 +129,9 @@ fn checked_word(word: &[u8], what: &str) -> Result<String, String> {
         return Err(format!("a {what} never starts with '-'"));
     }
     if word.iter().any(|b| b.is_ascii_control() || *b == b' ') {
-        return Err(format!("a {what} holds no blanks and no control characters"));
+        return Err(format!(
+            "a {what} holds no blanks and no control characters"
+        ));
     }
     text(word, what).map(str::to_owned)
 }
@@ -161,7 +165,9 @@ fn percent_decode(encoded: &[u8]) -> Result<Vec<u8>, String> {
 /// For messages, df and mountinfo: what was typed, with control characters made visible.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -186,10 +192,16 @@ mod tests {
             ("u@h:~/x", source(Some("u"), "h", None, "~/x")),
             ("u@corp@h:/x@y", source(Some("u@corp"), "h", None, "/x@y")),
             ("[::1]:/d", source(None, "::1", None, "/d")),
-            ("u@[fe80::1%eth0]:", source(Some("u"), "fe80::1%eth0", None, "")),
+            (
+                "u@[fe80::1%eth0]:",
+                source(Some("u"), "fe80::1%eth0", None, ""),
+            ),
             ("sftp://h", source(None, "h", None, "")),
             ("sftp://h/", source(None, "h", None, "/")),
-            ("sftp://u@h:2222/a%20b", source(Some("u"), "h", Some(2222), "/a b")),
+            (
+                "sftp://u@h:2222/a%20b",
+                source(Some("u"), "h", Some(2222), "/a b"),
+            ),
             ("sftp://[::1]:22/~/x", source(None, "::1", Some(22), "x")),
             ("sftp://h/~", source(None, "h", None, "")),
             ("sftp://h/~alice", source(None, "h", None, "/~alice")),

@@ -117,5 +117,7 @@ pub(super) const KEYS: &[&str] = &[
 
 /// The keyword as the manual spells it; ssh compares without regard to case.
 pub(super) fn find(typed: &str) -> Option<&'static str> {
-    KEYS.iter().copied().find(|key| key.eq_ignore_ascii_case(typed))
+    KEYS.iter()
+        .copied()
+        .find(|key| key.eq_ignore_ascii_case(typed))
 }

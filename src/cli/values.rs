@@ -183,7 +183,10 @@ mod tests {
     #[test]
     fn a_command_is_split_as_a_shell_would() {
         for (typed, expected) in [
-            ("docker exec -i web sftp-server", &["docker", "exec", "-i", "web", "sftp-server"][..]),
+            (
+                "docker exec -i web sftp-server",
+                &["docker", "exec", "-i", "web", "sftp-server"][..],
+            ),
             ("sh -c 'a  b' c\\ d", &["sh", "-c", "a  b", "c d"]),
             (r#"x "a \" b" "$HOME \n""#, &["x", "a \" b", r"$HOME \n"]),
             ("x '' y", &["x", "", "y"]),

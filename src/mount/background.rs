@@ -45,7 +45,10 @@ const FAILED: u8 = b'-';
 /// Forks, unless all is to happen in the foreground.
 pub(super) fn split(foreground: bool) -> Result<Side> {
     if foreground {
-        return Ok(Side::Serving(Report { pipe: None, is_background: false }));
+        return Ok(Side::Serving(Report {
+            pipe: None,
+            is_background: false,
+        }));
     }
     let cannot = |errno| Error::setup(format!("cannot go to the background: {errno}"));
     let (read, write): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(cannot)?;
@@ -53,12 +56,18 @@ pub(super) fn split(foreground: bool) -> Result<Side> {
     match fork_without_threads().map_err(cannot)? {
         ForkResult::Parent { child } => {
             drop(write);
-            Ok(Side::Waiting(Child { pid: child, pipe: File::from(read) }))
+            Ok(Side::Waiting(Child {
+                pid: child,
+                pipe: File::from(read),
+            }))
         }
         ForkResult::Child => {
             drop(read);
             end_with(waiting);
-            Ok(Side::Serving(Report { pipe: Some(File::from(write)), is_background: true }))
+            Ok(Side::Serving(Report {
+                pipe: Some(File::from(write)),
+                is_background: true,
+            }))
         }
     }
 }
@@ -122,7 +131,8 @@ impl Report {
         let Some(mut pipe) = self.pipe.take() else {
             return Ok(());
         };
-        leave_terminal().map_err(|why| Error::setup(format!("cannot go to the background: {why}")))?;
+        leave_terminal()
+            .map_err(|why| Error::setup(format!("cannot go to the background: {why}")))?;
         let told = pipe.write_all(&[ANSWERS]);
         told.map_err(|_| Error::setup("the process that started it is gone"))
     }
@@ -153,7 +163,10 @@ fn leave_terminal() -> std::io::Result<()> {
     // The directory we were started in must not stay busy for ever.
     std::env::set_current_dir("/")?;
     logging::to_syslog();
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::{getgid, geteuid, getuid};
+use nix::unistd::{geteuid, getgid, getuid};
 
 use super::place::Place;
 use super::{Options, device, fusermount, mountinfo};
@@ -41,11 +41,22 @@ pub(super) fn attach(options: &Options, place: &Place) -> Result<(OwnedFd, Mount
     } else {
         mount_as_user(options, path)?
     };
-    let number = mountinfo::at(path).ok().flatten().filter(mountinfo::Mounted::is_ours);
+    let number = mountinfo::at(path)
+        .ok()
+        .flatten()
+        .filter(mountinfo::Mounted::is_ours);
     let Some(number) = number.map(|mounted| mounted.device) else {
-        return Err(Error::setup(format!("{}: mounted, but not to be seen", path.display())));
+        return Err(Error::setup(format!(
+            "{}: mounted, but not to be seen",
+            path.display()
+        )));
     };
-    Ok((device, Mount { at: Some((path.clone(), number)) }))
+    Ok((
+        device,
+        Mount {
+            at: Some((path.clone(), number)),
+        },
+    ))
 }
 
 impl Mount {
@@ -99,21 +110,34 @@ fn mount_as_root(options: &Options, path: &Path) -> Result<OwnedFd> {
         common_options(options),
     );
     let source = options.source.as_str();
-    let mounted = mount(Some(source), path, Some(mountinfo::TYPE), flags, Some(data.as_str()));
+    let mounted = mount(
+        Some(source),
+        path,
+        Some(mountinfo::TYPE),
+        flags,
+        Some(data.as_str()),
+    );
     mounted.map_err(|errno| {
         let advice = match errno {
             Errno::EPERM => "; a container needs --cap-add SYS_ADMIN for it",
             Errno::ENODEV => "; the kernel module is not loaded: modprobe fuse",
             _ => "",
         };
-        Error::setup(format!("mount on {}: {}{advice}", path.display(), errno.desc()))
+        Error::setup(format!(
+            "mount on {}: {}{advice}",
+            path.display(),
+            errno.desc()
+        ))
     })?;
     Ok(device)
 }
 
 fn mount_as_user(options: &Options, path: &Path) -> Result<OwnedFd> {
     let source = fusermount::escape(&options.source);
-    let mut words = format!("fsname={},subtype=sftpfs,nosuid,nodev", source.to_string_lossy());
+    let mut words = format!(
+        "fsname={},subtype=sftpfs,nosuid,nodev",
+        source.to_string_lossy()
+    );
     if options.read_only {
         words.push_str(",ro");
     }
@@ -158,12 +182,18 @@ fn inherit(descriptor: RawFd) -> Result<OwnedFd> {
         Err(errno) => {
             // Not ours to close: it is not open.
             std::mem::forget(device);
-            Err(Error::setup(format!("mountpoint /dev/fd/{descriptor}: {}", errno.desc())))
+            Err(Error::setup(format!(
+                "mountpoint /dev/fd/{descriptor}: {}",
+                errno.desc()
+            )))
         }
     }
 }
 
-#[expect(unsafe_code, reason = "mount.fuse3 hands the descriptor over as a number")]
+#[expect(
+    unsafe_code,
+    reason = "mount.fuse3 hands the descriptor over as a number"
+)]
 fn own(descriptor: RawFd) -> OwnedFd {
     // SAFETY: the number was given to us as our mountpoint, and nothing else here uses it.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
@@ -178,12 +208,17 @@ mod tests {
         let mut options = Options::default();
         assert_eq!(common_options(&options), "max_read=1048576");
         (options.allow_other, options.default_permissions) = (true, true);
-        assert_eq!(common_options(&options), "max_read=1048576,allow_other,default_permissions");
+        assert_eq!(
+            common_options(&options),
+            "max_read=1048576,allow_other,default_permissions"
+        );
     }
 
     #[test]
     fn a_mount_that_is_gone_needs_no_unmounting() {
-        let gone = Mount { at: Some(("/".into(), "0:99999".into())) };
+        let gone = Mount {
+            at: Some(("/".into(), "0:99999".into())),
+        };
         assert_eq!(gone.detach(), Ok(()));
     }
 }

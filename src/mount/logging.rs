@@ -24,13 +24,21 @@ struct Logger {
 
 /// Starts logging. Libraries say less than we do: their debugging is of use only with ours.
 pub(super) fn start(level: LevelFilter) {
-    let libraries = if level == LevelFilter::Trace { LevelFilter::Debug } else { LevelFilter::Warn };
+    let libraries = if level == LevelFilter::Trace {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Warn
+    };
     let stderr = env_logger::Builder::new()
         .filter(None, level.min(libraries))
         .filter(Some("sftpfs"), level)
         .parse_default_env()
         .format(|out, record| {
-            writeln!(out, "sftpfs: {}", one_line(record.level(), &record.args().to_string()))
+            writeln!(
+                out,
+                "sftpfs: {}",
+                one_line(record.level(), &record.args().to_string())
+            )
         })
         .build();
     log::set_max_level(stderr.filter());
@@ -91,7 +99,9 @@ fn syslog_line(level: Level, pid: u32, text: &str) -> String {
         Level::Debug | Level::Trace => 7,
     };
     let mut line = format!("<{}>sftpfs[{pid}]: {text}", FACILITY | severity);
-    line.truncate(line.floor_char_boundary(LINE_SIZE_MAX));
+    while line.len() > LINE_SIZE_MAX {
+        line.pop();
+    }
     line
 }
 
@@ -101,12 +111,18 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_a_log() {
-        assert_eq!(one_line(Level::Warn, "a\x1b[31m\nb"), "warn: a\\u{1b}[31m\\nb");
+        assert_eq!(
+            one_line(Level::Warn, "a\x1b[31m\nb"),
+            "warn: a\\u{1b}[31m\\nb"
+        );
     }
 
     #[test]
     fn a_line_has_its_priority_and_an_end() {
-        assert_eq!(syslog_line(Level::Error, 7, "error: x"), "<27>sftpfs[7]: error: x");
+        assert_eq!(
+            syslog_line(Level::Error, 7, "error: x"),
+            "<27>sftpfs[7]: error: x"
+        );
         let long = syslog_line(Level::Info, 7, &"\u{e9}".repeat(2000));
         assert!(long.len() <= LINE_SIZE_MAX);
     }

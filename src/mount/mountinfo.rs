@@ -27,7 +27,9 @@ impl Mounted {
 
     /// The user who mounted it, if the kernel says so.
     pub(super) fn user_id(&self) -> Option<u32> {
-        self.options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
+        self.options
+            .split(',')
+            .find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
     }
 }
 
@@ -35,7 +37,9 @@ impl Mounted {
 /// on top.
 pub(super) fn at(mountpoint: &Path) -> std::io::Result<Option<Mounted>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
-    Ok(parse(&text).filter(|mounted| mounted.mountpoint == mountpoint).last())
+    Ok(parse(&text)
+        .filter(|mounted| mounted.mountpoint == mountpoint)
+        .last())
 }
 
 fn parse(text: &[u8]) -> impl Iterator<Item = Mounted> {
@@ -105,7 +109,10 @@ garbage\n";
 
     #[test]
     fn of_two_mounts_at_one_place_the_last_is_on_top() {
-        let top = parse(TEXT).filter(|m| m.mountpoint == Path::new("/mnt/a b")).last().unwrap();
+        let top = parse(TEXT)
+            .filter(|m| m.mountpoint == Path::new("/mnt/a b"))
+            .last()
+            .unwrap();
         assert_eq!(top.kind, "tmpfs");
         assert!(!top.is_ours());
     }

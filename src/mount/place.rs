@@ -59,7 +59,10 @@ fn is_empty(path: &Path) -> Result<bool> {
         Ok(mut entries) => Ok(entries.next().is_none()),
         // A directory that one may enter but not list can still be mounted on.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(true),
-        Err(error) => Err(Error::setup(format!("mountpoint {}: {error}", path.display()))),
+        Err(error) => Err(Error::setup(format!(
+            "mountpoint {}: {error}",
+            path.display()
+        ))),
     }
 }
 
@@ -68,7 +71,9 @@ fn missing(mountpoint: &Path, error: &io::Error) -> Error {
     let why = match error.kind() {
         io::ErrorKind::NotFound => format!("does not exist; make it first: mkdir -p {shown}"),
         io::ErrorKind::NotConnected => {
-            format!("another program's mount there is dead; unmount it first: fusermount3 -u {shown}")
+            format!(
+                "another program's mount there is dead; unmount it first: fusermount3 -u {shown}"
+            )
         }
         _ => error.to_string(),
     };
@@ -110,6 +115,9 @@ mod tests {
 
     #[test]
     fn a_device_that_mount_fuse3_opened_is_recognised() {
-        assert_eq!(check(Path::new("/dev/fd/7"), false), Ok(Place::OpenDevice(7)));
+        assert_eq!(
+            check(Path::new("/dev/fd/7"), false),
+            Ok(Place::OpenDevice(7))
+        );
     }
 }

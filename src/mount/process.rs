@@ -34,7 +34,10 @@ pub(super) fn become_user(name: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-#[expect(unsafe_code, reason = "the environment is changed before any thread exists")]
+#[expect(
+    unsafe_code,
+    reason = "the environment is changed before any thread exists"
+)]
 fn set_environment(name: &str, user: &User) {
     // SAFETY: `run` calls this before the first thread is started.
     unsafe {

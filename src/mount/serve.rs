@@ -54,7 +54,12 @@ pub(super) fn serve(
     report: &mut Report,
 ) -> Result<()> {
     let (event, events) = channel();
-    let stages = signals::watch(terminal, report.is_background(), event.clone(), Event::Asked)?;
+    let stages = signals::watch(
+        terminal,
+        report.is_background(),
+        event.clone(),
+        Event::Asked,
+    )?;
     let network = Network::start()?;
     let fs = network.handle.block_on(connect(&options))?;
 
@@ -74,8 +79,11 @@ pub(super) fn serve(
     let written = write_the_rest(&network.handle, &fs);
     drop(fs);
     network.stop();
-    drop(presence);
-    ended.and(detached).and(written)
+    let ended = ended.and(detached).and(written);
+    if let Some(presence) = presence {
+        presence.leave(&ended);
+    }
+    ended
 }
 
 async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
@@ -102,7 +110,9 @@ fn attach(
         Ok(session) => Ok((mount, session)),
         Err(error) => {
             mount.detach()?;
-            Err(Error::setup(format!("the kernel does not accept the mount: {error}")))
+            Err(Error::setup(format!(
+                "the kernel does not accept the mount: {error}"
+            )))
         }
     }
 }
@@ -122,7 +132,9 @@ fn announce(mount: &Mount) -> Option<Presence> {
 fn answer(session: Session<Face>, event: Sender<Event>, report: &mut Report) -> Result<()> {
     // The main thread is there until it has received this.
     let run = move || drop(event.send(Event::Ended(session.run())));
-    let thread = std::thread::Builder::new().name("sftpfs-session".into()).spawn(run);
+    let thread = std::thread::Builder::new()
+        .name("sftpfs-session".into())
+        .spawn(run);
     thread.map_err(|error| Error::setup(format!("cannot start a thread: {error}")))?;
     report.answers()
 }
@@ -159,7 +171,10 @@ struct Network {
 impl Network {
     fn start() -> Result<Self> {
         let cannot = |error| Error::setup(format!("cannot start the network's thread: {error}"));
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(cannot)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let run = move || {
@@ -167,8 +182,14 @@ impl Network {
             let _ = runtime.block_on(stopped);
             runtime.shutdown_timeout(GOODBYE_MAX);
         };
-        let thread = std::thread::Builder::new().name("sftpfs-network".into()).spawn(run);
-        Ok(Self { handle, stop, thread: thread.map_err(cannot)? })
+        let thread = std::thread::Builder::new()
+            .name("sftpfs-network".into())
+            .spawn(run);
+        Ok(Self {
+            handle,
+            stop,
+            thread: thread.map_err(cannot)?,
+        })
     }
 
     fn stop(self) {

@@ -44,7 +44,9 @@ pub(super) fn watch<E: Send + 'static>(
     event: fn(Signal) -> E,
 ) -> Result<Stages> {
     let signals = SigSet::from(Signal::SIGTERM) | Signal::SIGINT | Signal::SIGHUP;
-    signals.thread_block().map_err(|errno| Error::setup(format!("sigprocmask: {errno}")))?;
+    signals
+        .thread_block()
+        .map_err(|errno| Error::setup(format!("sigprocmask: {errno}")))?;
     let stages = Stages(Arc::new(Mutex::new(Stage::Connecting)));
     let shared = stages.clone();
     let wait = move || {
@@ -72,7 +74,9 @@ pub(super) fn watch<E: Send + 'static>(
             }
         }
     };
-    let thread = std::thread::Builder::new().name("sftpfs-signals".into()).spawn(wait);
+    let thread = std::thread::Builder::new()
+        .name("sftpfs-signals".into())
+        .spawn(wait);
     thread.map_err(|error| Error::setup(format!("cannot start a thread: {error}")))?;
     Ok(stages)
 }

@@ -12,7 +12,11 @@ pub(super) struct Terminal(Option<(File, Termios)>);
 impl Terminal {
     /// Remembers the settings.
     pub(super) fn save() -> Self {
-        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
+        let tty = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .ok();
         Self(tty.and_then(|tty| {
             let settings = tcgetattr(&tty).ok()?;
             Some((tty, settings))

@@ -44,8 +44,12 @@ pub fn unmount(directory: &Path, how: UnmountHow) -> Result<()> {
     let witness = Witness::find(&mounted.device, mounted_by);
     detach(&path, &mounted, how)?;
     // After a lazy one the process ends when the last file is closed, which may be never.
-    if !how.lazy && let Some(witness) = witness {
-        witness.wait();
+    if !how.lazy
+        && let Some(witness) = witness
+    {
+        return witness
+            .wait()
+            .map_err(|why| Error::setup(format!("{shown}: unmounted, but {why}")));
     }
     Ok(())
 }
@@ -54,7 +58,7 @@ fn detach(path: &Path, mounted: &Mounted, how: UnmountHow) -> Result<()> {
     let shown = path.display();
     if !geteuid().is_root() {
         let unmounted = fusermount::unmount(path, how.lazy);
-        return unmounted.map_err(|why| match users_of(path).as_slice() {
+        return unmounted.map_err(|why| match users_of(path, std::process::id()).as_slice() {
             [] => why,
             users => Error::setup(format!("{why}\n{}", in_use(path, users))),
         });
@@ -64,28 +68,50 @@ fn detach(path: &Path, mounted: &Mounted, how: UnmountHow) -> Result<()> {
     flags.set(MntFlags::MNT_FORCE, how.force);
     match umount2(path, flags) {
         Ok(()) => Ok(()),
-        Err(Errno::EBUSY) => Err(Error::setup(in_use(path, &users_of(path)))),
-        Err(errno) => Err(Error::setup(format!("{shown} ({}): {}", mounted.source, errno.desc()))),
+        Err(Errno::EBUSY) => Err(Error::setup(in_use(
+            path,
+            &users_of(path, std::process::id()),
+        ))),
+        Err(errno) => Err(Error::setup(format!(
+            "{shown} ({}): {}",
+            mounted.source,
+            errno.desc()
+        ))),
     }
 }
 
 fn in_use(path: &Path, users: &[String]) -> String {
-    let by = if users.is_empty() { String::new() } else { format!(" by {}", users.join(", ")) };
-    format!("{}: in use{by}; end that first, or detach it now with -l", path.display())
+    let by = if users.is_empty() {
+        String::new()
+    } else {
+        format!(" by {}", users.join(", "))
+    };
+    format!(
+        "{}: in use{by}; end that first, or detach it now with -l",
+        path.display()
+    )
 }
 
 /// Which processes have something open in a mount, e.g. `bash (1234)`. Links in /proc are read and
-/// not followed, so that a dead mount does not hold us up.
-fn users_of(mountpoint: &Path) -> Vec<String> {
+/// not followed, so that a dead mount does not hold us up. Left out is `except`: ourselves, to whom
+/// a file in it may have been handed, are in nobody's way.
+fn users_of(mountpoint: &Path, except: u32) -> Vec<String> {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     let mut users = Vec::new();
     for process in processes.flatten() {
         let folder = process.path();
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
             continue;
         };
+        if pid == except {
+            continue;
+        }
         if links_of(&folder).any(|target| target.starts_with(mountpoint)) {
             let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
             users.push(format!("{} ({pid})", name.trim_end()));
@@ -102,7 +128,10 @@ const USERS_MAX: usize = 8;
 
 fn links_of(process: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let fixed = ["cwd", "root", "exe"].map(|name| process.join(name));
-    let open = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let open = std::fs::read_dir(process.join("fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let links = fixed.into_iter().chain(open.map(|entry| entry.path()));
     links.filter_map(|link| std::fs::read_link(link).ok())
 }
@@ -114,11 +143,17 @@ mod tests {
     #[test]
     fn only_a_mount_of_ours_is_unmounted() {
         let plain = tempfile::tempdir().unwrap();
-        let error = unmount(plain.path(), UnmountHow::default()).unwrap_err().to_string();
+        let error = unmount(plain.path(), UnmountHow::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("nothing is mounted there"), "{error}");
-        let error = unmount(Path::new("/proc"), UnmountHow::default()).unwrap_err().to_string();
+        let error = unmount(Path::new("/proc"), UnmountHow::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("of type proc; use umount /proc"), "{error}");
-        let error = unmount(Path::new("/none"), UnmountHow::default()).unwrap_err().to_string();
+        let error = unmount(Path::new("/none"), UnmountHow::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("/none: "), "{error}");
     }
 
@@ -128,6 +163,6 @@ mod tests {
         let path = std::fs::canonicalize(folder.path()).unwrap();
         let _open = std::fs::File::create(path.join("file")).unwrap();
         let me = format!("({})", std::process::id());
-        assert!(users_of(&path).iter().any(|user| user.ends_with(&me)));
+        assert!(users_of(&path, 0).iter().any(|user| user.ends_with(&me)));
     }
 }
