@@ -78,9 +78,9 @@ impl Error {
     pub(crate) fn errno(&self, operation: Operation) -> Errno {
         match self {
             Self::Errno(errno) => *errno,
-            Self::Refused { code, message } => {
-                of_code(*code).or_else(|| of_words(message)).unwrap_or_else(|| fallback(operation, *code))
-            }
+            Self::Refused { code, message } => of_code(*code)
+                .or_else(|| of_words(message))
+                .unwrap_or_else(|| fallback(operation, *code)),
             Self::Lost(_) | Self::Protocol(_) | Self::Setup(_) => Errno::EIO,
         }
     }
@@ -121,7 +121,10 @@ fn of_words(message: &str) -> Option<Errno> {
         ("operation not permitted", Errno::EPERM),
     ];
     let message = message.to_ascii_lowercase();
-    WORDS.iter().find(|(words, _)| message.contains(words)).map(|(_, errno)| *errno)
+    WORDS
+        .iter()
+        .find(|(words, _)| message.contains(words))
+        .map(|(_, errno)| *errno)
 }
 
 /// The likeliest meaning of OpenSSH's own codes.
@@ -173,7 +176,10 @@ mod tests {
     use super::*;
 
     fn refused(code: StatusCode, message: &str) -> Error {
-        Error::Refused { code, message: message.into() }
+        Error::Refused {
+            code,
+            message: message.into(),
+        }
     }
 
     #[test]
@@ -181,13 +187,29 @@ mod tests {
         for (code, operation, errno) in [
             (StatusCode::NO_SUCH_FILE, Operation::Stat, Errno::ENOENT),
             (StatusCode::NO_SUCH_FILE, Operation::Write, Errno::ESTALE),
-            (StatusCode::PERMISSION_DENIED, Operation::Open, Errno::EACCES),
-            (StatusCode::PERMISSION_DENIED, Operation::SetAttributes, Errno::EPERM),
+            (
+                StatusCode::PERMISSION_DENIED,
+                Operation::Open,
+                Errno::EACCES,
+            ),
+            (
+                StatusCode::PERMISSION_DENIED,
+                Operation::SetAttributes,
+                Errno::EPERM,
+            ),
             (StatusCode::BAD_MESSAGE, Operation::Mkdir, Errno::EINVAL),
-            (StatusCode::OP_UNSUPPORTED, Operation::Link, Errno::EOPNOTSUPP),
+            (
+                StatusCode::OP_UNSUPPORTED,
+                Operation::Link,
+                Errno::EOPNOTSUPP,
+            ),
             (StatusCode::FAILURE, Operation::Read, Errno::EIO),
         ] {
-            assert_eq!(refused(code, "").errno(operation), errno, "{code} {operation:?}");
+            assert_eq!(
+                refused(code, "").errno(operation),
+                errno,
+                "{code} {operation:?}"
+            );
         }
     }
 
@@ -205,6 +227,9 @@ mod tests {
 
     #[test]
     fn an_end_of_file_is_never_an_error_number_of_its_own() {
-        assert_eq!(refused(StatusCode::EOF, "").errno(Operation::Read), Errno::EIO);
+        assert_eq!(
+            refused(StatusCode::EOF, "").errno(Operation::Read),
+            Errno::EIO
+        );
     }
 }

@@ -14,18 +14,20 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
     Request, TimeOrNow, WriteFlags,
 };
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use crate::clock;
 use crate::error::Error;
-use crate::fs::{Access, Attr, Caller, Change, DirEntry, Entry, Fh, Filesystem, Ino, Known, Opened};
+use crate::fs::{
+    Access, Attr, Caller, Change, DirEntry, Entry, Fh, Filesystem, Ino, Known, Opened,
+};
 use crate::sftp::FileKind;
 
 /// The kernel's side of a mount.
@@ -137,10 +139,21 @@ impl fuser::Filesystem for Face {
             return reply.error(Errno::EINVAL);
         };
         let permissions = mode.map(|mode| u16::try_from(mode & 0o7777).unwrap_or(0));
-        let change = Change { permissions, uid, gid, size, atime, mtime };
+        let change = Change {
+            permissions,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+        };
         let (fs, fh) = (self.fs(), handle.map(fh));
         self.answer(async move {
-            reply_attr(ino(number), fs.setattr(ino(number), change, fh).await, reply);
+            reply_attr(
+                ino(number),
+                fs.setattr(ino(number), change, fh).await,
+                reply,
+            );
         });
     }
 
@@ -273,7 +286,10 @@ impl fuser::Filesystem for Face {
         let (fs, name, caller) = (self.fs(), owned(name), caller(request));
         let face = Self::new(self.fs(), self.runtime.clone());
         self.answer(async move {
-            match fs.create(ino(parent), &name, mode, access, exclusive, caller).await {
+            match fs
+                .create(ino(parent), &name, mode, access, exclusive, caller)
+                .await
+            {
                 Ok((entry, opened)) => reply.created(
                     &entry.ttl.min(entry.known.ttl),
                     &file_attr(entry.ino, &entry.known),
@@ -382,7 +398,12 @@ impl fuser::Filesystem for Face {
         self.answer(async move {
             let take = |entry: &DirEntry<'_>| {
                 let name = OsStr::from_bytes(entry.name);
-                reply.add(INodeNo(entry.ino.0), entry.next, file_type(entry.kind), name)
+                reply.add(
+                    INodeNo(entry.ino.0),
+                    entry.next,
+                    file_type(entry.kind),
+                    name,
+                )
             };
             match fs.readdir(fh(handle), offset, false, take).await {
                 Ok(()) => reply.ok(),
@@ -404,11 +425,26 @@ impl fuser::Filesystem for Face {
             let take = |entry: &DirEntry<'_>| {
                 let name = OsStr::from_bytes(entry.name);
                 // The kernel takes no attributes from `.` and `..`, only their number and type.
-                let nothing = FileAttr { kind: file_type(entry.kind), ..NOTHING };
-                let attr = entry.known.map_or(nothing, |known| file_attr(entry.ino, &known));
+                let nothing = FileAttr {
+                    kind: file_type(entry.kind),
+                    ..NOTHING
+                };
+                let attr = entry
+                    .known
+                    .map_or(nothing, |known| file_attr(entry.ino, &known));
                 let ttl = entry.known.map_or(Duration::ZERO, |known| known.ttl);
-                let attr = FileAttr { ino: INodeNo(entry.ino.0), ..attr };
-                reply.add(INodeNo(entry.ino.0), entry.next, name, &ttl, &attr, GENERATION)
+                let attr = FileAttr {
+                    ino: INodeNo(entry.ino.0),
+                    ..attr
+                };
+                reply.add(
+                    INodeNo(entry.ino.0),
+                    entry.next,
+                    name,
+                    &ttl,
+                    &attr,
+                    GENERATION,
+                )
             };
             match fs.readdir(fh(handle), offset, true, take).await {
                 Ok(()) => reply.ok(),
@@ -467,7 +503,9 @@ impl fuser::Filesystem for Face {
             return reply.error(Errno::EOPNOTSUPP);
         }
         let fs = self.fs();
-        let Some(end) = offset.checked_add(length) else { return reply.error(Errno::EFBIG) };
+        let Some(end) = offset.checked_add(length) else {
+            return reply.error(Errno::EFBIG);
+        };
         self.answer(async move {
             reply_empty(fs.grow(ino(number), fh(handle), end).await, reply);
         });
@@ -511,7 +549,16 @@ fn errno(error: &Error) -> Errno {
 }
 
 fn file_attr(ino: Ino, known: &Known) -> FileAttr {
-    let Attr { kind, permissions, uid, gid, size, atime, mtime, ctime } = known.attr;
+    let Attr {
+        kind,
+        permissions,
+        uid,
+        gid,
+        size,
+        atime,
+        mtime,
+        ctime,
+    } = known.attr;
     let time = |seconds: clock::Seconds| UNIX_EPOCH + Duration::from_secs(seconds.into());
     FileAttr {
         ino: INodeNo(ino.0),
@@ -563,13 +610,18 @@ fn seconds(time: Option<TimeOrNow>) -> Result<Option<clock::Seconds>, ()> {
         Some(TimeOrNow::Now) => Ok(Some(clock::wall())),
         Some(TimeOrNow::SpecificTime(time)) => {
             let since = time.duration_since(UNIX_EPOCH).map_err(|_| ())?;
-            clock::Seconds::try_from(since.as_secs()).map(Some).map_err(|_| ())
+            clock::Seconds::try_from(since.as_secs())
+                .map(Some)
+                .map_err(|_| ())
         }
     }
 }
 
 fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+    }
 }
 
 fn owned(name: &OsStr) -> Box<[u8]> {

@@ -127,8 +127,17 @@ fn sources() -> Vec<Source> {
             .to_str()
             .unwrap()
             .to_owned(),
+        is_test: false,
     };
-    let sources: Vec<_> = files_below(&src, "rs").into_iter().map(read).collect();
+    let mut sources: Vec<_> = files_below(&src, "rs").into_iter().map(read).collect();
+    let tests: Vec<String> = sources.iter().flat_map(Source::test_modules).collect();
+    for source in &mut sources {
+        let is_in = |module: &String| {
+            let rest = source.path.strip_prefix(module.as_str());
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        };
+        source.is_test = source.path.ends_with("tests.rs") || tests.iter().any(is_in);
+    }
     assert!(
         sources.len() > 20,
         "the sources are not where they are looked for"
@@ -237,6 +246,7 @@ fn the_layer_test_sees_what_it_is_to_see() {
     let source = |path: &str| Source {
         path: path.into(),
         text: String::new(),
+        is_test: false,
     };
     let named = |path, line| parts_named(&source(path), line);
     assert_eq!(
@@ -281,6 +291,14 @@ fn names_crate(line: &str, word: &str) -> bool {
         let is_inner = before == Some(':') && !word.contains("net") && !word.contains("process");
         !is_longer && !is_inner
     })
+}
+
+#[test]
+fn the_test_of_reserved_words_sees_what_it_is_to_see() {
+    assert!(names_crate("use fuser::{Config, Session};", "fuser::"));
+    assert!(names_crate("let x = std::process::Command::new(y);", "process::Command"));
+    assert!(!names_crate("use crate::transport::russh::dial;", "russh::"));
+    assert!(!names_crate("my_ssh2::x()", "ssh2::"));
 }
 
 #[test]

@@ -83,7 +83,11 @@ impl AttrCache {
 
     /// For how long the name is still believed to lead to this file.
     pub(crate) fn named(&self, ino: Ino, now: Instant) -> Option<Duration> {
-        let left = self.entries.peek(&ino)?.named_until?.checked_duration_since(now)?;
+        let left = self
+            .entries
+            .peek(&ino)?
+            .named_until?
+            .checked_duration_since(now)?;
         (!left.is_zero()).then_some(left)
     }
 
@@ -109,7 +113,15 @@ impl AttrCache {
         attr.ctime = known.map_or(attr.mtime, |entry| entry.attr.ctime.max(attr.mtime));
         let changed = known.map_or(self.given_up, |entry| entry.changed);
         let named_until = known.and_then(|entry| entry.named_until);
-        self.insert(ino, Entry { attr, until: Some(until), named_until, changed });
+        self.insert(
+            ino,
+            Entry {
+                attr,
+                until: Some(until),
+                named_until,
+                changed,
+            },
+        );
         attr
     }
 
@@ -129,7 +141,10 @@ impl AttrCache {
 
     /// Whether a change of ours may have come after `asked`.
     pub(crate) fn has_changed(&self, ino: Ino, asked: Stamp) -> bool {
-        self.entries.peek(&ino).map_or(self.given_up, |entry| entry.changed) > asked
+        self.entries
+            .peek(&ino)
+            .map_or(self.given_up, |entry| entry.changed)
+            > asked
     }
 
     /// Notes a change of ours whose outcome is known: `change` makes it, and the result is
@@ -194,7 +209,10 @@ mod tests {
     }
 
     fn cache(capacity: usize) -> (AttrCache, Instant) {
-        (AttrCache::new(NonZeroUsize::new(capacity).unwrap()), crate::clock::now())
+        (
+            AttrCache::new(NonZeroUsize::new(capacity).unwrap()),
+            crate::clock::now(),
+        )
     }
 
     #[test]

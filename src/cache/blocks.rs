@@ -92,7 +92,10 @@ impl Blocks {
 
     /// Where the next block after `offset` starts, if there is one.
     pub(crate) fn next_start(&self, offset: u64) -> Option<u64> {
-        self.by_start.range(offset..).next().map(|(&start, _)| start)
+        self.by_start
+            .range(offset..)
+            .next()
+            .map(|(&start, _)| start)
     }
 }
 
@@ -106,7 +109,12 @@ mod tests {
         let mut blocks = Blocks::default();
         for range in ranges {
             let fetch = async { Ok(Bytes::new()) }.boxed().shared();
-            blocks.insert(Block { start: range.start, len: range.end - range.start, fetch, budget: None });
+            blocks.insert(Block {
+                start: range.start,
+                len: range.end - range.start,
+                fetch,
+                budget: None,
+            });
         }
         blocks
     }
@@ -114,9 +122,18 @@ mod tests {
     #[test]
     fn a_block_is_found_by_each_of_its_bytes_and_no_other() {
         let blocks = blocks(&[10..20, 30..40]);
-        for (offset, start) in [(9, None), (10, Some(10)), (19, Some(10)), (20, None), (39, Some(30))]
-        {
-            assert_eq!(blocks.at(offset).map(|block| block.start), start, "at {offset}");
+        for (offset, start) in [
+            (9, None),
+            (10, Some(10)),
+            (19, Some(10)),
+            (20, None),
+            (39, Some(30)),
+        ] {
+            assert_eq!(
+                blocks.at(offset).map(|block| block.start),
+                start,
+                "at {offset}"
+            );
         }
     }
 

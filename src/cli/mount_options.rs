@@ -39,7 +39,7 @@ pub(super) struct MountOption {
     pub(super) name: &'static str,
     pub(super) argument: Argument,
     pub(super) group: Group,
-    /// One line for `--help`; for [`Group::NoEffect`] and [`Group::Refused`] the reason.
+    /// One line for `--help`; for [`NoEffect`] and [`Refused`] the reason.
     pub(super) help: &'static str,
     apply: Apply,
 }
@@ -48,9 +48,9 @@ impl MountOption {
     /// As it is typed: `ro`, `port=N`, `copy_is_hardlink[=HOW]`.
     pub(super) fn usage(&self) -> String {
         match self.argument {
-            Argument::No => self.name.to_owned(),
-            Argument::Needed(what) => format!("{}={what}", self.name),
-            Argument::Possible(what) => format!("{}[={what}]", self.name),
+            No => self.name.to_owned(),
+            Needed(what) => format!("{}={what}", self.name),
+            Possible(what) => format!("{}[={what}]", self.name),
         }
     }
 
@@ -58,7 +58,7 @@ impl MountOption {
     pub(super) fn has_effect(&self) -> bool {
         !matches!(
             self.group,
-            Group::Accepted | Group::NoEffect | Group::Refused
+            Accepted | NoEffect | Refused
         )
     }
 }

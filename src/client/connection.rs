@@ -98,7 +98,14 @@ impl Connection {
         });
         let reader = tokio::spawn(read(Arc::clone(&shared), read_half, frames)).abort_handle();
         let writer = tokio::spawn(write(Arc::clone(&shared), write_half, queued)).abort_handle();
-        Ok((Self { shared, reader, writer }, version))
+        Ok((
+            Self {
+                shared,
+                reader,
+                writer,
+            },
+            version,
+        ))
     }
 
     /// Sends a request; never waits. A failure to send is the ticket's answer.
@@ -134,7 +141,10 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.reader.abort();
         self.writer.abort();
-        self.shared.queue().pending.lose(&Error::Lost("closed by us".into()));
+        self.shared
+            .queue()
+            .pending
+            .lose(&Error::Lost("closed by us".into()));
     }
 }
 
@@ -235,7 +245,11 @@ fn append(batch: &mut BytesMut, request: &Encoded) {
 
 /// INIT and VERSION (draft-ietf-secsh-filexfer-02, section 4).
 async fn shake_hands(link: &mut Link, frames: &mut Frames) -> Result<Response> {
-    let init = Request::Init { version: 3, extensions: Vec::new() }.encode(RequestId(0));
+    let init = Request::Init {
+        version: 3,
+        extensions: Vec::new(),
+    }
+    .encode(RequestId(0));
     let sent = link.stream.write_all(&init.head).await;
     if sent.is_ok() {
         // A failure to send shows as the end of the stream below, where the reason is known.
@@ -249,7 +263,9 @@ async fn shake_hands(link: &mut Link, frames: &mut Frames) -> Result<Response> {
         if let Some(frame) = frame {
             return match Response::decode(frame) {
                 Ok((_, version @ Response::Version { .. })) => Ok(version),
-                _ => Err(Error::setup("what answers is no SFTP server: it did not send VERSION")),
+                _ => Err(Error::setup(
+                    "what answers is no SFTP server: it did not send VERSION",
+                )),
             };
         }
         let read = link.stream.read_buf(frames.buffer()).await;
@@ -280,7 +296,10 @@ fn ended_early(link: &Link, bytes: &[u8]) -> Error {
     } else {
         format!("it sent {} and ended", quoted(bytes))
     };
-    Error::setup(format!("no SFTP server there: {instead}{}", said(&link.diagnosis)))
+    Error::setup(format!(
+        "no SFTP server there: {instead}{}",
+        said(&link.diagnosis)
+    ))
 }
 
 fn said(diagnosis: &Diagnosis) -> String {
@@ -292,7 +311,11 @@ fn said(diagnosis: &Diagnosis) -> String {
 
 /// The first bytes for a person: printable ASCII as it is, the rest escaped.
 fn quoted(bytes: &[u8]) -> String {
-    let shown: String = bytes.iter().take(60).map(|byte| byte.escape_ascii().to_string()).collect();
+    let shown: String = bytes
+        .iter()
+        .take(60)
+        .map(|byte| byte.escape_ascii().to_string())
+        .collect();
     format!("\"{shown}\"")
 }
 

@@ -45,13 +45,19 @@ impl Lanes {
         let mut lanes = self.data.lock().unwrap_or_else(PoisonError::into_inner);
         let count = lanes.len().max(1);
         let index = self.next.fetch_add(1, Ordering::Relaxed) % count;
-        let Some(lane) = lanes.get_mut(index) else { return self.metadata() };
+        let Some(lane) = lanes.get_mut(index) else {
+            return self.metadata();
+        };
         match lane {
             Lane::Open(connection) if connection.lost().is_none() => Arc::clone(connection),
             Lane::Dialling => self.metadata(),
             Lane::Unused | Lane::Open(_) => {
                 *lane = Lane::Dialling;
-                tokio::spawn(dial(Arc::clone(&self.dialer), Arc::clone(&self.data), index));
+                tokio::spawn(dial(
+                    Arc::clone(&self.dialer),
+                    Arc::clone(&self.data),
+                    index,
+                ));
                 self.metadata()
             }
         }

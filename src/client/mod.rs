@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use bytes::Bytes;
 use nix::errno::Errno;
 
-pub(crate) use self::connection::Ticket;
 use self::connection::Connection;
+pub(crate) use self::connection::Ticket;
 use self::lanes::Lanes;
 use crate::error::{Error, Result};
 use crate::sftp::{
-    Attrs, Extensions, Limits, NameEntry, OpenFlags, Request, Response, Statvfs, StatusCode,
+    Attrs, Extensions, Limits, NameEntry, OpenFlags, Request, Response, StatusCode, Statvfs,
 };
 use crate::transport::Dialer;
 
@@ -77,7 +77,11 @@ impl Client {
         let features = features(&first, version).await?;
         log::info!("connected to {peer}; {}", features.describe());
         let lanes = Lanes::new(dialer, first, config.connections_max);
-        Ok(Self { lanes, features, symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8) })
+        Ok(Self {
+            lanes,
+            features,
+            symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8),
+        })
     }
 
     pub(crate) const fn features(&self) -> &Features {
@@ -104,8 +108,13 @@ impl Client {
         attrs(self.submit(&Request::Stat { path }))
     }
 
-    pub(crate) fn fstat(&self, handle: &Handle) -> impl Future<Output = Result<Attrs>> + Send + use<> {
-        attrs(handle.submit(&Request::Fstat { handle: handle.bytes.clone() }))
+    pub(crate) fn fstat(
+        &self,
+        handle: &Handle,
+    ) -> impl Future<Output = Result<Attrs>> + Send + use<> {
+        attrs(handle.submit(&Request::Fstat {
+            handle: handle.bytes.clone(),
+        }))
     }
 
     /// Follows symbolic links.
@@ -122,7 +131,10 @@ impl Client {
         handle: &Handle,
         attrs: Attrs,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(handle.submit(&Request::Fsetstat { handle: handle.bytes.clone(), attrs }))
+        done(handle.submit(&Request::Fsetstat {
+            handle: handle.bytes.clone(),
+            attrs,
+        }))
     }
 
     /// Changes a symbolic link itself (lsetstat@openssh.com, OpenSSH 8.0).
@@ -152,7 +164,11 @@ impl Client {
     /// The absolute path of what was typed; `~` and `~user` where the server knows them
     /// (expand-path@openssh.com, OpenSSH 8.7).
     pub(crate) async fn resolve(&self, typed: Bytes) -> Result<Bytes> {
-        let path = if typed.is_empty() { Bytes::from_static(b".") } else { typed };
+        let path = if typed.is_empty() {
+            Bytes::from_static(b".")
+        } else {
+            typed
+        };
         let request = if path.starts_with(b"~") && self.features.extensions.expand_path {
             Request::ExpandPath { path }
         } else {
@@ -255,7 +271,11 @@ impl Client {
         if wrong.is_ok_and(|says| says == link) {
             self.remove(target.clone()).await?;
             self.set_symlink_order(SymlinkOrder::Draft);
-            done(self.submit(&Request::Symlink { first: link.clone(), second: target })).await?;
+            done(self.submit(&Request::Symlink {
+                first: link.clone(),
+                second: target,
+            }))
+            .await?;
             return self.lstat(link).await;
         }
         seen
@@ -298,7 +318,11 @@ impl Client {
         attrs: Attrs,
     ) -> Result<(Handle, Attrs)> {
         let connection = self.lanes.data();
-        let open = connection.submit(&Request::Open { path: path.clone(), flags, attrs });
+        let open = connection.submit(&Request::Open {
+            path: path.clone(),
+            flags,
+            attrs,
+        });
         // By path and on the same connection: the handle is not known yet, the order is.
         let look = connection.submit(&Request::Stat { path });
         let handle = opened(connection, open).await?;
@@ -312,7 +336,10 @@ impl Client {
         }
     }
 
-    pub(crate) fn opendir(&self, path: Bytes) -> impl Future<Output = Result<Handle>> + Send + use<> {
+    pub(crate) fn opendir(
+        &self,
+        path: Bytes,
+    ) -> impl Future<Output = Result<Handle>> + Send + use<> {
         let connection = self.lanes.metadata();
         let ticket = connection.submit(&Request::Opendir { path });
         opened(connection, ticket)
@@ -323,25 +350,39 @@ impl Client {
         &self,
         handle: &Handle,
     ) -> impl Future<Output = Result<Option<Vec<NameEntry>>>> + Send + use<> {
-        let ticket = handle.submit(&Request::Readdir { handle: handle.bytes.clone() });
+        let ticket = handle.submit(&Request::Readdir {
+            handle: handle.bytes.clone(),
+        });
         async move {
             match ticket.await? {
                 Response::Names(names) => Ok(Some(names)),
-                Response::Status { code: StatusCode::EOF, .. } => Ok(None),
+                Response::Status {
+                    code: StatusCode::EOF,
+                    ..
+                } => Ok(None),
                 other => Err(unexpected(other)),
             }
         }
     }
 
     pub(crate) fn close(&self, handle: &Handle) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(handle.submit(&Request::Close { handle: handle.bytes.clone() }))
+        done(handle.submit(&Request::Close {
+            handle: handle.bytes.clone(),
+        }))
     }
 
     /// Reads up to `len` bytes when there is a place for the request among those outstanding.
     /// Empty means the end of the file, and nothing else does; fewer bytes than asked for mean
     /// nothing.
     pub(crate) async fn read(&self, handle: &Handle, offset: u64, len: u32) -> Result<Bytes> {
-        data(handle.connection.submit_data(&read_request(handle, offset, len)).await, len).await
+        data(
+            handle
+                .connection
+                .submit_data(&read_request(handle, offset, len))
+                .await,
+            len,
+        )
+        .await
     }
 
     /// As `read`, for data that nobody waits for yet; `None` if there is no place now.
@@ -351,7 +392,9 @@ impl Client {
         offset: u64,
         len: u32,
     ) -> Option<impl Future<Output = Result<Bytes>> + Send + 'static + use<>> {
-        let ticket = handle.connection.submit_ahead(&read_request(handle, offset, len))?;
+        let ticket = handle
+            .connection
+            .submit_ahead(&read_request(handle, offset, len))?;
         Some(data(ticket, len))
     }
 
@@ -362,7 +405,11 @@ impl Client {
         offset: u64,
         data: Bytes,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let request = Request::Write { handle: handle.bytes.clone(), offset, data };
+        let request = Request::Write {
+            handle: handle.bytes.clone(),
+            offset,
+            data,
+        };
         done(handle.connection.submit_data(&request).await)
     }
 
@@ -372,7 +419,10 @@ impl Client {
         if !self.features.extensions.fsync {
             return Ok(());
         }
-        done(handle.submit(&Request::Fsync { handle: handle.bytes.clone() })).await
+        done(handle.submit(&Request::Fsync {
+            handle: handle.bytes.clone(),
+        }))
+        .await
     }
 }
 
@@ -391,7 +441,10 @@ impl Features {
         ];
         let (yes, no): (Vec<_>, Vec<_>) = named.into_iter().partition(|(has, _)| *has);
         let list = |of: Vec<(bool, &'static str)>| {
-            of.into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(" ")
+            of.into_iter()
+                .map(|(_, name)| name)
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         format!(
             "read {} write {} bytes a request; has: {}; has not: {}",
@@ -420,7 +473,11 @@ enum SymlinkOrder {
 
 /// What VERSION and limits@openssh.com (OpenSSH 8.5) say.
 async fn features(connection: &Connection, version: Response) -> Result<Features> {
-    let Response::Version { version, extensions } = version else {
+    let Response::Version {
+        version,
+        extensions,
+    } = version
+    else {
         return Err(unexpected(version));
     };
     if version < 3 {
@@ -429,7 +486,11 @@ async fn features(connection: &Connection, version: Response) -> Result<Features
         )));
     }
     let extensions = Extensions::from_version(&extensions);
-    let mut features = Features { extensions, read_max: IO_DEFAULT, write_max: IO_DEFAULT };
+    let mut features = Features {
+        extensions,
+        read_max: IO_DEFAULT,
+        write_max: IO_DEFAULT,
+    };
     if features.extensions.limits {
         // A server that announces limits and then refuses to tell them is taken at the default.
         if let Ok(Response::Extended(body)) = connection.submit(&Request::Limits).await {
@@ -443,13 +504,23 @@ async fn features(connection: &Connection, version: Response) -> Result<Features
 
 /// What to ask for at once: the server's limit, held to what pays; 0 means it has none.
 fn io_size(max: u64, packet_max: u64) -> u32 {
-    let packet = if packet_max == 0 { u64::MAX } else { packet_max.saturating_sub(1024) };
+    let packet = if packet_max == 0 {
+        u64::MAX
+    } else {
+        packet_max.saturating_sub(1024)
+    };
     let max = if max == 0 { u64::from(IO_MAX) } else { max };
-    u32::try_from(max.min(packet)).unwrap_or(IO_MAX).clamp(IO_MIN, IO_MAX)
+    u32::try_from(max.min(packet))
+        .unwrap_or(IO_MAX)
+        .clamp(IO_MIN, IO_MAX)
 }
 
 fn read_request(handle: &Handle, offset: u64, len: u32) -> Request {
-    Request::Read { handle: handle.bytes.clone(), offset, len }
+    Request::Read {
+        handle: handle.bytes.clone(),
+        offset,
+        len,
+    }
 }
 
 async fn attrs(ticket: Ticket) -> Result<Attrs> {
@@ -461,7 +532,10 @@ async fn attrs(ticket: Ticket) -> Result<Attrs> {
 
 async fn done(ticket: Ticket) -> Result<()> {
     match ticket.await? {
-        Response::Status { code: StatusCode::OK, .. } => Ok(()),
+        Response::Status {
+            code: StatusCode::OK,
+            ..
+        } => Ok(()),
         other => Err(unexpected(other)),
     }
 }
@@ -481,16 +555,21 @@ async fn data(ticket: Ticket, len: u32) -> Result<Bytes> {
         // No data without an error: neither is it the end of the file, nor may we ask for ever.
         Response::Data(data) if data.is_empty() => Err(Error::Protocol("empty DATA")),
         Response::Data(data) => Ok(data),
-        Response::Status { code: StatusCode::EOF, .. } => Ok(Bytes::new()),
+        Response::Status {
+            code: StatusCode::EOF,
+            ..
+        } => Ok(Bytes::new()),
         other => Err(unexpected(other)),
     }
 }
 
 fn one_name(response: Response) -> Result<Bytes> {
     match response {
-        Response::Names(names) if names.len() == 1 => {
-            names.into_iter().next().map(|entry| entry.name).ok_or(Error::Protocol("no name"))
-        }
+        Response::Names(names) if names.len() == 1 => names
+            .into_iter()
+            .next()
+            .map(|entry| entry.name)
+            .ok_or(Error::Protocol("no name")),
         other => Err(unexpected(other)),
     }
 }
@@ -498,12 +577,14 @@ fn one_name(response: Response) -> Result<Bytes> {
 /// An answer that is not the one hoped for: the server's refusal, or nonsense.
 fn unexpected(response: Response) -> Error {
     match response {
-        Response::Status { code: StatusCode::OK, .. } => {
-            Error::Protocol("OK where an answer was due")
-        }
-        Response::Status { code, message, .. } => {
-            Error::Refused { code, message: String::from_utf8_lossy(&message).trim().into() }
-        }
+        Response::Status {
+            code: StatusCode::OK,
+            ..
+        } => Error::Protocol("OK where an answer was due"),
+        Response::Status { code, message, .. } => Error::Refused {
+            code,
+            message: String::from_utf8_lossy(&message).trim().into(),
+        },
         _ => Error::Protocol("an answer of the wrong type"),
     }
 }

@@ -40,13 +40,22 @@ impl Pending {
         }
         let id = self.free_id()?;
         let (tell, told) = oneshot::channel();
-        self.waiters.insert(id, Waiter { tell, _place: place });
+        self.waiters.insert(
+            id,
+            Waiter {
+                tell,
+                _place: place,
+            },
+        );
         Ok((id, told))
     }
 
     /// Hands an answer to its waiter. A waiter that gave up is no error; an id we never used is.
     pub(super) fn complete(&mut self, id: RequestId, response: Response) -> Result<()> {
-        let waiter = self.waiters.remove(&id).ok_or(Error::Protocol("answer nobody asked for"))?;
+        let waiter = self
+            .waiters
+            .remove(&id)
+            .ok_or(Error::Protocol("answer nobody asked for"))?;
         let _ = waiter.tell.send(Ok(response));
         Ok(())
     }
@@ -94,11 +103,21 @@ mod tests {
         let mut pending = Pending::default();
         let (first, mut told_first) = pending.register(None).unwrap();
         let (second, mut told_second) = pending.register(None).unwrap();
-        pending.complete(second, Response::Data(b"2"[..].into())).unwrap();
+        pending
+            .complete(second, Response::Data(b"2"[..].into()))
+            .unwrap();
         assert!(told_first.try_recv().is_err());
-        assert_eq!(told_second.try_recv().unwrap(), Ok(Response::Data(b"2"[..].into())));
-        pending.complete(first, Response::Data(b"1"[..].into())).unwrap();
-        assert_eq!(told_first.try_recv().unwrap(), Ok(Response::Data(b"1"[..].into())));
+        assert_eq!(
+            told_second.try_recv().unwrap(),
+            Ok(Response::Data(b"2"[..].into()))
+        );
+        pending
+            .complete(first, Response::Data(b"1"[..].into()))
+            .unwrap();
+        assert_eq!(
+            told_first.try_recv().unwrap(),
+            Ok(Response::Data(b"1"[..].into()))
+        );
         assert!(pending.is_empty());
     }
 
@@ -106,7 +125,10 @@ mod tests {
     fn an_answer_nobody_asked_for_breaks_the_protocol() {
         let mut pending = Pending::default();
         let answer = Response::Data(b""[..].into());
-        assert!(matches!(pending.complete(RequestId(7), answer), Err(Error::Protocol(_))));
+        assert!(matches!(
+            pending.complete(RequestId(7), answer),
+            Err(Error::Protocol(_))
+        ));
     }
 
     #[test]

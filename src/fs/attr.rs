@@ -52,7 +52,11 @@ impl Translator {
     /// EPERM for a number that a strict table does not have.
     pub(super) fn local(&self, attrs: &Attrs) -> Result<Attr> {
         let kind = attrs.kind().unwrap_or(FileKind::Regular);
-        let mode = attrs.permissions.unwrap_or(if kind == FileKind::Directory { 0o755 } else { 0o644 });
+        let mode = attrs.permissions.unwrap_or(if kind == FileKind::Directory {
+            0o755
+        } else {
+            0o644
+        });
         let mask = match kind {
             FileKind::Directory => self.dir_mask,
             FileKind::Symlink => 0,
@@ -77,7 +81,10 @@ impl Translator {
     fn local_owner(&self, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
         match &self.ids {
             IdMap::None => Ok((uid, gid)),
-            IdMap::User { uid: our_uid, gid: our_gid } => Ok((
+            IdMap::User {
+                uid: our_uid,
+                gid: our_gid,
+            } => Ok((
                 if uid == self.login.0 { *our_uid } else { uid },
                 if gid == self.login.1 { *our_gid } else { gid },
             )),
@@ -99,17 +106,21 @@ impl Translator {
     pub(super) fn remote_owner(&self, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
         match &self.ids {
             IdMap::None => Ok((uid, gid)),
-            IdMap::User { uid: our_uid, gid: our_gid } => Ok((
+            IdMap::User {
+                uid: our_uid,
+                gid: our_gid,
+            } => Ok((
                 if uid == *our_uid { self.login.0 } else { uid },
                 if gid == *our_gid { self.login.1 } else { gid },
             )),
             IdMap::Table { uids, gids, strict } => {
-                let find = |table: &std::collections::HashMap<u32, u32>, id: u32| {
-                    match table.iter().find(|(_, ours)| **ours == id) {
-                        Some((theirs, _)) => Ok(*theirs),
-                        None if *strict => Err(Error::Errno(Errno::EPERM)),
-                        None => Ok(id),
-                    }
+                let find = |table: &std::collections::HashMap<u32, u32>, id: u32| match table
+                    .iter()
+                    .find(|(_, ours)| **ours == id)
+                {
+                    Some((theirs, _)) => Ok(*theirs),
+                    None if *strict => Err(Error::Errno(Errno::EPERM)),
+                    None => Ok(id),
                 };
                 Ok((find(uids, uid)?, find(gids, gid)?))
             }
@@ -138,13 +149,25 @@ impl Change {
         let mut requests = Vec::new();
         if self.uid.is_some() || self.gid.is_some() {
             let owner = (self.uid.unwrap_or(now.uid), self.gid.unwrap_or(now.gid));
-            requests.push(Attrs { owner: Some(translator.remote_owner(owner)?), ..Attrs::default() });
+            requests.push(Attrs {
+                owner: Some(translator.remote_owner(owner)?),
+                ..Attrs::default()
+            });
         }
-        let times = (self.atime.is_some() || self.mtime.is_some())
-            .then(|| (self.atime.unwrap_or(now.atime), self.mtime.unwrap_or(now.mtime)));
+        let times = (self.atime.is_some() || self.mtime.is_some()).then(|| {
+            (
+                self.atime.unwrap_or(now.atime),
+                self.mtime.unwrap_or(now.mtime),
+            )
+        });
         let permissions = self.permissions.map(u32::from);
         if self.size.is_some() || permissions.is_some() || times.is_some() {
-            requests.push(Attrs { size: self.size, permissions, times, ..Attrs::default() });
+            requests.push(Attrs {
+                size: self.size,
+                permissions,
+                times,
+                ..Attrs::default()
+            });
         }
         Ok(requests)
     }
@@ -176,16 +199,29 @@ mod tests {
     use super::*;
 
     fn translator(id_map: IdMap) -> Translator {
-        Translator::new(&Config { id_map, ..Config::default() }, (500, 600))
+        Translator::new(
+            &Config {
+                id_map,
+                ..Config::default()
+            },
+            (500, 600),
+        )
     }
 
     fn owned_by(owner: (u32, u32)) -> Attrs {
-        Attrs { owner: Some(owner), permissions: Some(0o100_644), ..Attrs::default() }
+        Attrs {
+            owner: Some(owner),
+            permissions: Some(0o100_644),
+            ..Attrs::default()
+        }
     }
 
     #[test]
     fn the_login_user_becomes_the_mounting_user_and_back() {
-        let translator = translator(IdMap::User { uid: 1000, gid: 1001 });
+        let translator = translator(IdMap::User {
+            uid: 1000,
+            gid: 1001,
+        });
         let attr = translator.local(&owned_by((500, 600))).unwrap();
         assert_eq!((attr.uid, attr.gid), (1000, 1001));
         assert_eq!(translator.remote_owner((1000, 1001)), Ok((500, 600)));
@@ -200,17 +236,36 @@ mod tests {
             gids: HashMap::from([(600, 1000)]),
             strict,
         };
-        assert_eq!(translator(table(true)).local(&owned_by((1, 600))), Err(Errno::EPERM.into()));
-        assert_eq!(translator(table(false)).local(&owned_by((1, 600))).unwrap().uid, 1);
-        assert_eq!(translator(table(true)).remote_owner((1000, 1000)), Ok((500, 600)));
+        assert_eq!(
+            translator(table(true)).local(&owned_by((1, 600))),
+            Err(Errno::EPERM.into())
+        );
+        assert_eq!(
+            translator(table(false))
+                .local(&owned_by((1, 600)))
+                .unwrap()
+                .uid,
+            1
+        );
+        assert_eq!(
+            translator(table(true)).remote_owner((1000, 1000)),
+            Ok((500, 600))
+        );
     }
 
     #[test]
     fn masks_take_bits_from_files_and_directories_apart() {
-        let config = Config { umask: Some(0o077), dmask: Some(0o007), ..Config::default() };
+        let config = Config {
+            umask: Some(0o077),
+            dmask: Some(0o007),
+            ..Config::default()
+        };
         let translator = Translator::new(&config, (0, 0));
         let seen = |mode| {
-            let attrs = Attrs { permissions: Some(mode), ..Attrs::default() };
+            let attrs = Attrs {
+                permissions: Some(mode),
+                ..Attrs::default()
+            };
             translator.local(&attrs).unwrap().permissions
         };
         assert_eq!((seen(0o100_666), seen(0o040_777)), (0o600, 0o770));
@@ -219,17 +274,33 @@ mod tests {
     #[test]
     fn one_time_alone_keeps_the_other() {
         let now = translator(IdMap::None)
-            .local(&Attrs { times: Some((10, 20)), ..Attrs::default() })
+            .local(&Attrs {
+                times: Some((10, 20)),
+                ..Attrs::default()
+            })
             .unwrap();
-        let change = Change { atime: Some(99), ..Change::default() };
+        let change = Change {
+            atime: Some(99),
+            ..Change::default()
+        };
         let requests = change.requests(&now, &translator(IdMap::None)).unwrap();
-        assert_eq!(requests, [Attrs { times: Some((99, 20)), ..Attrs::default() }]);
+        assert_eq!(
+            requests,
+            [Attrs {
+                times: Some((99, 20)),
+                ..Attrs::default()
+            }]
+        );
     }
 
     #[test]
     fn the_owner_is_changed_before_the_mode() {
         let now = translator(IdMap::None).local(&owned_by((1, 2))).unwrap();
-        let change = Change { uid: Some(5), permissions: Some(0o4755), ..Change::default() };
+        let change = Change {
+            uid: Some(5),
+            permissions: Some(0o4755),
+            ..Change::default()
+        };
         let requests = change.requests(&now, &translator(IdMap::None)).unwrap();
         assert_eq!(requests.len(), 2);
         assert_eq!(requests[0].owner, Some((5, 2)));

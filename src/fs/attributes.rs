@@ -48,7 +48,10 @@ impl Filesystem {
         };
         match answer {
             Ok(attrs) => self.learn(ino, &attrs, asked),
-            Err(error) => Err(self.explain(Operation::Stat, error, Refused::Other).await.into()),
+            Err(error) => Err(self
+                .explain(Operation::Stat, error, Refused::Other)
+                .await
+                .into()),
         }
     }
 
@@ -80,13 +83,18 @@ impl Filesystem {
         let mut tables = self.tables();
         tables.attrs.touch(ino, clock::wall());
         drop(tables);
-        self.known(ino).map_or_else(|| self.learn(ino, &seen, asked), Ok)
+        self.known(ino)
+            .map_or_else(|| self.learn(ino, &seen, asked), Ok)
     }
 
     /// How to reach a file for a change of attributes: by an open handle where there is one, since
     /// that is the very file; a new size needs a handle that may write.
     fn through(&self, ino: Ino, resize: bool, fh: Option<Fh>) -> Result<Through> {
-        let kind = self.tables().inodes.kind(ino).ok_or(Error::Errno(Errno::ESTALE))?;
+        let kind = self
+            .tables()
+            .inodes
+            .kind(ino)
+            .ok_or(Error::Errno(Errno::ESTALE))?;
         if kind == FileKind::Symlink {
             return Ok(Through::Link(self.path(ino)?));
         }
@@ -104,12 +112,16 @@ impl Filesystem {
         let client = &self.client;
         match through {
             Through::Handle(file) => {
-                let sent = requests.into_iter().map(|attrs| client.fsetstat(&file.handle, attrs));
+                let sent = requests
+                    .into_iter()
+                    .map(|attrs| client.fsetstat(&file.handle, attrs));
                 let sent: Vec<_> = sent.collect();
                 all(sent, client.fstat(&file.handle)).await
             }
             Through::Path(path) => {
-                let sent = requests.into_iter().map(|attrs| client.setstat(path.clone(), attrs));
+                let sent = requests
+                    .into_iter()
+                    .map(|attrs| client.setstat(path.clone(), attrs));
                 let sent: Vec<_> = sent.collect();
                 all(sent, client.stat(path.clone())).await
             }
@@ -124,11 +136,19 @@ impl Filesystem {
 
     async fn refused_change(&self, ino: Ino, change: &Change, size: u64, error: Error) -> Error {
         let Some(new_size) = change.size else {
-            return self.explain(Operation::SetAttributes, error, Refused::Other).await.into();
+            return self
+                .explain(Operation::SetAttributes, error, Refused::Other)
+                .await
+                .into();
         };
         let path = self.path(ino).unwrap_or_else(|_| self.root());
-        let refused = Refused::Resize { path, grows: new_size > size };
-        self.explain(Operation::Truncate, error, refused).await.into()
+        let refused = Refused::Resize {
+            path,
+            grows: new_size > size,
+        };
+        self.explain(Operation::Truncate, error, refused)
+            .await
+            .into()
     }
 
     /// Makes a file that we just made what its maker asked for: the server's umask may have taken
@@ -143,7 +163,11 @@ impl Filesystem {
         let mut change = Change::default();
         let got = attrs.permissions.unwrap_or(0);
         // A directory's set-group-ID bit is inherited on the server; it is not asked for.
-        let kept = if attrs.kind() == Some(FileKind::Directory) { got & 0o2000 } else { 0 };
+        let kept = if attrs.kind() == Some(FileKind::Directory) {
+            got & 0o2000
+        } else {
+            0
+        };
         change.permissions = mode
             .filter(|mode| (mode & 0o7777) | kept != got & 0o7777)
             .map(|mode| super::attr::low_bits(mode | kept));
@@ -160,8 +184,9 @@ impl Filesystem {
         change.gid = (gid != caller.gid && !inherits).then_some(caller.gid);
         if (change.uid.is_some() || change.gid.is_some()) && change.permissions.is_none() {
             // chown(2) takes set-ID bits away that the maker asked for.
-            change.permissions =
-                mode.filter(|mode| mode & 0o6000 != 0).map(|mode| super::attr::low_bits(mode | kept));
+            change.permissions = mode
+                .filter(|mode| mode & 0o6000 != 0)
+                .map(|mode| super::attr::low_bits(mode | kept));
         }
         change
     }

@@ -100,7 +100,8 @@ impl Listing {
     fn ask(&mut self, now: Stamp) {
         let Some(handle) = &self.handle else { return };
         while self.asked.len() < PAGES_AHEAD {
-            self.asked.push_back((now, Box::pin(self.client.readdir(handle))));
+            self.asked
+                .push_back((now, Box::pin(self.client.readdir(handle))));
         }
     }
 
@@ -115,7 +116,8 @@ impl Listing {
         self.asked.pop_front();
         match page? {
             Some(names) => {
-                self.entries.extend(names.iter().filter_map(|entry| listed(entry, asked)));
+                self.entries
+                    .extend(names.iter().filter_map(|entry| listed(entry, asked)));
             }
             None => {
                 self.is_complete = true;
@@ -148,11 +150,19 @@ fn listed(entry: &NameEntry, asked: Stamp) -> Option<Listed> {
         return None;
     }
     if name.len() > NAME_MAX || name.contains(&b'/') || name.contains(&0) {
-        log::warn!("hiding a name that cannot be one: \"{}\"", name.escape_ascii());
+        log::warn!(
+            "hiding a name that cannot be one: \"{}\"",
+            name.escape_ascii()
+        );
         return None;
     }
     let links = LongName::parse(&entry.longname).map(|longname| longname.links);
-    Some(Listed { name: name.into(), attrs: entry.attrs.clone(), links, asked })
+    Some(Listed {
+        name: name.into(),
+        attrs: entry.attrs.clone(),
+        links,
+        asked,
+    })
 }
 
 /// Longer names cannot go through the kernel (FUSE_NAME_MAX, fs/fuse/fuse_i.h).

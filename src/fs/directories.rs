@@ -40,7 +40,10 @@ impl Filesystem {
         };
         let listing = Listing::new(Arc::clone(&self.client), path, handle, self.stamp());
         self.tables().inodes.opened(ino);
-        Ok(self.handles.add_dir(OpenDir { ino, listing: Mutex::new(listing) }))
+        Ok(self.handles.add_dir(OpenDir {
+            ino,
+            listing: Mutex::new(listing),
+        }))
     }
 
     /// Gives the entries from `offset` on to `take` until it has enough and says so. With `plus`
@@ -55,7 +58,13 @@ impl Filesystem {
         let dir = self.handles.dir(fh).ok_or(Error::Errno(Errno::EBADF))?;
         let parent = self.tables().inodes.parent(dir.ino);
         for (at, ino, name) in [(0, dir.ino, &b"."[..]), (1, parent, b"..")] {
-            let dots = DirEntry { ino, name, kind: FileKind::Directory, next: at + 1, known: None };
+            let dots = DirEntry {
+                ino,
+                name,
+                kind: FileKind::Directory,
+                next: at + 1,
+                known: None,
+            };
             if offset <= at && take(&dots) {
                 return Ok(());
             }
@@ -65,12 +74,20 @@ impl Filesystem {
         let page = match listing.from(offset.saturating_sub(DOTS), now).await {
             Ok(page) => page,
             Err(error) => {
-                return Err(self.explain(Operation::List, error, Refused::Other).await.into());
+                return Err(self
+                    .explain(Operation::List, error, Refused::Other)
+                    .await
+                    .into());
             }
         };
         for (index, listed) in page {
             let attrs = self.as_shown(dir.ino, listed).await;
-            let entry = Seen { parent: dir.ino, listed, attrs: &attrs, next: index + DOTS + 1 };
+            let entry = Seen {
+                parent: dir.ino,
+                listed,
+                attrs: &attrs,
+                next: index + DOTS + 1,
+            };
             if self.give(&entry, plus, &mut take) {
                 break;
             }
@@ -96,7 +113,13 @@ impl Filesystem {
             ino
         };
         let known = plus.then(|| self.listed(ino, seen)).flatten();
-        let refused = take(&DirEntry { ino, name, kind, next: seen.next, known });
+        let refused = take(&DirEntry {
+            ino,
+            name,
+            kind,
+            next: seen.next,
+            known,
+        });
         if plus && !refused {
             self.tables().inodes.looked_up(ino);
         } else {
@@ -115,7 +138,10 @@ impl Filesystem {
         // A name that we removed after the page was asked for must not be believed.
         if !says_all || tables.attrs.has_changed(seen.parent, asked) {
             tables.attrs.expire(ino);
-            return Some(Known { ttl: Duration::ZERO, ..known });
+            return Some(Known {
+                ttl: Duration::ZERO,
+                ..known
+            });
         }
         drop(tables);
         let until = clock::now() + self.config.entry_timeout;
@@ -130,12 +156,19 @@ impl Filesystem {
             return listed.attrs.clone();
         }
         let path: Option<Bytes> = self.tables().inodes.path_below(parent, &listed.name);
-        let Some(path) = path else { return listed.attrs.clone() };
-        self.client.stat(path).await.unwrap_or_else(|_| listed.attrs.clone())
+        let Some(path) = path else {
+            return listed.attrs.clone();
+        };
+        self.client
+            .stat(path)
+            .await
+            .unwrap_or_else(|_| listed.attrs.clone())
     }
 
     pub(crate) async fn releasedir(&self, fh: Fh) {
-        let Some(dir) = self.handles.remove_dir(fh) else { return };
+        let Some(dir) = self.handles.remove_dir(fh) else {
+            return;
+        };
         self.tables().inodes.closed(dir.ino);
         dir.listing.lock().await.close();
     }

@@ -39,11 +39,17 @@ impl Filesystem {
         }
         let before = self.tables().attrs.last(ino);
         let asked = self.stamp();
-        let opened = self.client.open_and_look(path.clone(), flags, Attrs::default()).await;
+        let opened = self
+            .client
+            .open_and_look(path.clone(), flags, Attrs::default())
+            .await;
         let (handle, attrs) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                let refused = Refused::Open { path, write: access.write };
+                let refused = Refused::Open {
+                    path,
+                    write: access.write,
+                };
                 return Err(self.explain(Operation::Open, error, refused).await.into());
             }
         };
@@ -55,7 +61,10 @@ impl Filesystem {
         // A file that changed within this second may change again without showing it.
         let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
         let keep_pages = self.config.kernel_cache || (is_same && is_old && !truncate);
-        Ok(Opened { fh: self.add_open(ino, access, handle), keep_pages })
+        Ok(Opened {
+            fh: self.add_open(ino, access, handle),
+            keep_pages,
+        })
     }
 
     /// Makes a file and opens it. Where there is one already it is opened, unless `exclusive`.
@@ -69,7 +78,10 @@ impl Filesystem {
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
         let path = self.path_below(parent, name)?;
-        let attrs = Attrs { permissions: Some(mode & 0o7777), ..Attrs::default() };
+        let attrs = Attrs {
+            permissions: Some(mode & 0o7777),
+            ..Attrs::default()
+        };
         let flags = open_flags(access) | OpenFlags::CREAT | OpenFlags::EXCL;
         // Exclusively first, also where that was not asked for: only then is it known that the
         // file is new, and its mode ours to correct.
@@ -82,12 +94,23 @@ impl Filesystem {
                 if is_there && !exclusive && self.client.lstat(path.clone()).await.is_ok() {
                     return self.open_existing(parent, name, access).await;
                 }
-                return Err(self.explain(Operation::Create, error, Refused::New(path)).await.into());
+                return Err(self
+                    .explain(Operation::Create, error, Refused::New(path))
+                    .await
+                    .into());
             }
         };
-        let entry = self.enter_new(parent, name, seen, Some(mode), caller).await?;
+        let entry = self
+            .enter_new(parent, name, seen, Some(mode), caller)
+            .await?;
         let fh = self.add_open(entry.ino, access, handle);
-        Ok((entry, Opened { fh, keep_pages: false }))
+        Ok((
+            entry,
+            Opened {
+                fh,
+                keep_pages: false,
+            },
+        ))
     }
 
     async fn open_existing(
@@ -114,8 +137,15 @@ impl Filesystem {
         mode: u32,
         caller: Caller,
     ) -> Result<Entry> {
-        let access = Access { read: false, write: true, append: false, sync: false };
-        let (entry, opened) = self.create(parent, name, mode, access, true, caller).await?;
+        let access = Access {
+            read: false,
+            write: true,
+            append: false,
+            sync: false,
+        };
+        let (entry, opened) = self
+            .create(parent, name, mode, access, true, caller)
+            .await?;
         self.release(opened.fh);
         Ok(entry)
     }
@@ -133,25 +163,31 @@ impl Filesystem {
     pub(crate) async fn read(&self, fh: Fh, offset: u64, len: u32) -> Result<Bytes> {
         let file = self.open_file(fh)?;
         let wanted = offset..offset.saturating_add(u64::from(len));
-        if file.shared.overlaps(&wanted) {
-            file.shared.written().await;
-        }
         match self.read_range(&file, wanted).await {
             Ok(data) => Ok(data),
-            Err(error) => {
-                Err(self.explain(Operation::Read, error, Refused::Other).await.into())
-            }
+            Err(error) => Err(self
+                .explain(Operation::Read, error, Refused::Other)
+                .await
+                .into()),
         }
     }
 
     async fn read_range(&self, file: &Arc<OpenFile>, wanted: Range<u64>) -> Result<Bytes> {
-        let size = self.tables().attrs.last(file.shared.ino).map_or(wanted.end, |attr| attr.size);
+        let size = self
+            .tables()
+            .attrs
+            .last(file.shared.ino)
+            .map_or(wanted.end, |attr| attr.size);
         let bounds = Bounds {
             size,
             request: u64::from(self.client.features().read_max),
             ahead_max: self.config.readahead_max as u64,
         };
-        let reading = Reading { client: &self.client, budget: &self.ahead_budget, bounds };
+        let reading = Reading {
+            client: &self.client,
+            budget: &self.ahead_budget,
+            bounds,
+        };
         read::read(&reading, file, wanted).await
     }
 
@@ -170,9 +206,10 @@ impl Filesystem {
         file.take_error()?;
         match self.client.fsync(&file.handle).await {
             Ok(()) => Ok(()),
-            Err(error) => {
-                Err(self.explain(Operation::Fsync, error, Refused::Other).await.into())
-            }
+            Err(error) => Err(self
+                .explain(Operation::Fsync, error, Refused::Other)
+                .await
+                .into()),
         }
     }
 
@@ -182,7 +219,10 @@ impl Filesystem {
         file.shared.written().await;
         let size = self.ask_attributes(ino).await?.attr.size;
         if size < end {
-            let change = Change { size: Some(end), ..Change::default() };
+            let change = Change {
+                size: Some(end),
+                ..Change::default()
+            };
             self.setattr(ino, change, Some(fh)).await?;
         }
         Ok(())
@@ -190,7 +230,9 @@ impl Filesystem {
 
     /// The last descriptor of an open(2) is gone. Nobody waits for this.
     pub(crate) fn release(&self, fh: Fh) {
-        let Some(file) = self.handles.remove_file(fh) else { return };
+        let Some(file) = self.handles.remove_file(fh) else {
+            return;
+        };
         self.tables().inodes.closed(file.shared.ino);
         let client = Arc::clone(&self.client);
         if file.shared.is_written() {

@@ -43,7 +43,9 @@ impl OpenFile {
     /// # Errors
     /// That error, once.
     pub(super) fn take_error(&self) -> Result<()> {
-        let Some((count, error)) = self.shared.error() else { return Ok(()) };
+        let Some((count, error)) = self.shared.error() else {
+            return Ok(());
+        };
         if self.errors_told.swap(count, Ordering::Relaxed) == count {
             return Ok(());
         }
@@ -85,8 +87,13 @@ impl Handles {
         });
         let shared = Arc::clone(&opens.shared);
         let errors_told = AtomicU64::new(shared.error_count());
-        let file =
-            Arc::new(OpenFile { access, handle, shared, reader: Mutex::default(), errors_told });
+        let file = Arc::new(OpenFile {
+            access,
+            handle,
+            shared,
+            reader: Mutex::default(),
+            errors_told,
+        });
         opens.files.push(Arc::clone(&file));
         open.files.insert(fh, file);
         fh
@@ -126,7 +133,10 @@ impl Handles {
 
     /// What all opens of a file share, if it is open.
     pub(super) fn shared(&self, ino: Ino) -> Option<Arc<SharedFile>> {
-        self.open().inodes.get(&ino).map(|opens| Arc::clone(&opens.shared))
+        self.open()
+            .inodes
+            .get(&ino)
+            .map(|opens| Arc::clone(&opens.shared))
     }
 
     /// Some open of a file that fits.
@@ -136,11 +146,20 @@ impl Handles {
         fits: impl Fn(&Access) -> bool,
     ) -> Option<Arc<OpenFile>> {
         let open = self.open();
-        open.inodes.get(&ino)?.files.iter().find(|file| fits(&file.access)).cloned()
+        open.inodes
+            .get(&ino)?
+            .files
+            .iter()
+            .find(|file| fits(&file.access))
+            .cloned()
     }
 
     pub(super) fn all_shared(&self) -> Vec<Arc<SharedFile>> {
-        self.open().inodes.values().map(|opens| Arc::clone(&opens.shared)).collect()
+        self.open()
+            .inodes
+            .values()
+            .map(|opens| Arc::clone(&opens.shared))
+            .collect()
     }
 
     fn next(&self) -> Fh {

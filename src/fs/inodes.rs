@@ -55,16 +55,27 @@ struct Node {
 
 impl Inodes {
     pub(super) fn new(root: Bytes) -> Self {
-        let remembered = LruCache::new(NonZeroUsize::new(REMEMBERED_MAX).unwrap_or(NonZeroUsize::MIN));
+        let remembered =
+            LruCache::new(NonZeroUsize::new(REMEMBERED_MAX).unwrap_or(NonZeroUsize::MIN));
         let mut nodes = HashMap::new();
         nodes.insert(Ino::ROOT, Node::new(FileKind::Directory));
-        Self { root, nodes, exceptions: HashMap::new(), remembered, reserved: HashMap::new() }
+        Self {
+            root,
+            nodes,
+            exceptions: HashMap::new(),
+            remembered,
+            reserved: HashMap::new(),
+        }
     }
 
     /// The node that a name leads to, as far as we know.
     pub(super) fn find(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
         let usual = usual_number(parent, name, 0);
-        if self.nodes.get(&usual).is_some_and(|node| node.is_at(parent, name)) {
+        if self
+            .nodes
+            .get(&usual)
+            .is_some_and(|node| node.is_at(parent, name))
+        {
             return Some(usual);
         }
         if self.exceptions.is_empty() {
@@ -83,7 +94,10 @@ impl Inodes {
             self.remove(parent, name);
         }
         let ino = self.number_for(parent, name);
-        self.nodes.entry(ino).or_insert_with(|| Node::new(kind)).kind = kind;
+        self.nodes
+            .entry(ino)
+            .or_insert_with(|| Node::new(kind))
+            .kind = kind;
         self.add_place(ino, parent, name);
         ino
     }
@@ -159,14 +173,17 @@ impl Inodes {
     /// st_nlink: names that we know of, or what a listing showed if that is more. Directories
     /// have 1, which tells programs that their subdirectories are not counted.
     pub(super) fn links(&self, ino: Ino) -> u32 {
-        let Some(node) = self.nodes.get(&ino) else { return 0 };
+        let Some(node) = self.nodes.get(&ino) else {
+            return 0;
+        };
         if node.kind == FileKind::Directory {
             return u32::from(ino == Ino::ROOT || !node.places.is_empty());
         }
         if node.places.is_empty() {
             return node.links_listed;
         }
-        node.links_listed.max(u32::try_from(node.places.len()).unwrap_or(u32::MAX))
+        node.links_listed
+            .max(u32::try_from(node.places.len()).unwrap_or(u32::MAX))
     }
 
     /// Notes the link count that a listing shows.
@@ -264,7 +281,8 @@ impl Inodes {
     fn remove_place(&mut self, ino: Ino, parent: Ino, name: &[u8]) {
         self.exceptions.remove(&place(parent, name));
         if let Some(node) = self.nodes.get_mut(&ino) {
-            node.places.retain(|(above, its)| (*above, &**its) != (parent, name));
+            node.places
+                .retain(|(above, its)| (*above, &**its) != (parent, name));
         }
         if let Some(above) = self.nodes.get_mut(&parent) {
             above.children = above.children.saturating_sub(1);
@@ -277,7 +295,9 @@ impl Inodes {
         if ino == Ino::ROOT || self.nodes.get(&ino).is_none_or(Node::is_used) {
             return false;
         }
-        let Some(node) = self.nodes.remove(&ino) else { return false };
+        let Some(node) = self.nodes.remove(&ino) else {
+            return false;
+        };
         for (parent, name) in node.places {
             let place = (parent, name);
             if self.exceptions.remove(&place).is_some() {
@@ -310,11 +330,20 @@ impl Inodes {
 
 impl Node {
     const fn new(kind: FileKind) -> Self {
-        Self { kind, places: Vec::new(), lookups: 0, opens: 0, children: 0, links_listed: 0 }
+        Self {
+            kind,
+            places: Vec::new(),
+            lookups: 0,
+            opens: 0,
+            children: 0,
+            links_listed: 0,
+        }
     }
 
     fn is_at(&self, parent: Ino, name: &[u8]) -> bool {
-        self.places.iter().any(|(above, its)| (*above, &**its) == (parent, name))
+        self.places
+            .iter()
+            .any(|(above, its)| (*above, &**its) == (parent, name))
     }
 
     const fn is_used(&self) -> bool {
@@ -360,7 +389,9 @@ mod tests {
     }
 
     fn path(inodes: &Inodes, ino: Ino) -> Option<String> {
-        inodes.path(ino).map(|path| String::from_utf8(path.to_vec()).unwrap())
+        inodes
+            .path(ino)
+            .map(|path| String::from_utf8(path.to_vec()).unwrap())
     }
 
     #[test]
@@ -399,7 +430,10 @@ mod tests {
         let old = file(&mut inodes, "a");
         inodes.opened(old);
         let new = file(&mut inodes, "new");
-        assert_eq!(inodes.rename((Ino::ROOT, b"new"), (Ino::ROOT, b"a")), Some(old));
+        assert_eq!(
+            inodes.rename((Ino::ROOT, b"new"), (Ino::ROOT, b"a")),
+            Some(old)
+        );
         assert_eq!((path(&inodes, old), inodes.links(old)), (None, 0));
         assert_eq!(inodes.find(Ino::ROOT, b"a"), Some(new));
         inodes.forget(old, 1);
@@ -424,7 +458,10 @@ mod tests {
         assert_eq!(inodes.find(Ino::ROOT, b"b"), Some(ino));
         assert_eq!(inodes.links(ino), 2);
         inodes.remove(Ino::ROOT, b"a");
-        assert_eq!((path(&inodes, ino).as_deref(), inodes.links(ino)), (Some("/srv/b"), 1));
+        assert_eq!(
+            (path(&inodes, ino).as_deref(), inodes.links(ino)),
+            (Some("/srv/b"), 1)
+        );
     }
 
     #[test]

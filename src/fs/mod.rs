@@ -39,8 +39,8 @@ use self::attr::Translator;
 pub use self::config::{Config, CopyIsHardlink, IdMap, Symlinks};
 pub(crate) use self::directories::DirEntry;
 pub(crate) use self::files::Opened;
-pub(crate) use self::handles::{Access, Fh};
 use self::handles::Handles;
+pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, Stamp};
@@ -115,9 +115,14 @@ impl Filesystem {
         let home = home.unwrap_or_else(|_| root.clone());
         let login = client.stat(home).await.ok().and_then(|attrs| attrs.owner);
         let translator = Translator::new(&config, login.or(attrs.owner).unwrap_or((0, 0)));
-        let write_budget_max = u32::try_from(config.write_behind_max).unwrap_or(u32::MAX).max(1);
+        let write_budget_max = u32::try_from(config.write_behind_max)
+            .unwrap_or(u32::MAX)
+            .max(1);
         let attrs_max = NonZeroUsize::new(ATTRS_MAX).unwrap_or(NonZeroUsize::MIN);
-        let tables = Tables { inodes: Inodes::new(root), attrs: AttrCache::new(attrs_max) };
+        let tables = Tables {
+            inodes: Inodes::new(root),
+            attrs: AttrCache::new(attrs_max),
+        };
         let filesystem = Self {
             client: Arc::new(client),
             config,
@@ -146,7 +151,9 @@ impl Filesystem {
             return Ok(());
         }
         let unwritten = self.write_budget_max as usize - self.write_budget.available_permits();
-        Err(Error::setup(format!("{unwritten} bytes could not be written to the server")))
+        Err(Error::setup(format!(
+            "{unwritten} bytes could not be written to the server"
+        )))
     }
 
     /// The user's choices.
@@ -159,10 +166,17 @@ impl Filesystem {
     /// # Errors
     /// What the server says. A server that cannot tell gives `None`.
     pub(crate) async fn statfs(&self, ino: Ino) -> Result<Option<Statvfs>> {
-        let path = self.tables().inodes.path(ino).unwrap_or_else(|| self.root());
+        let path = self
+            .tables()
+            .inodes
+            .path(ino)
+            .unwrap_or_else(|| self.root());
         match self.client.statvfs(path).await {
             Ok(space) => Ok(space),
-            Err(error) => Err(self.explain(Operation::Statfs, error, Refused::Other).await.into()),
+            Err(error) => Err(self
+                .explain(Operation::Statfs, error, Refused::Other)
+                .await
+                .into()),
         }
     }
 
@@ -187,7 +201,10 @@ impl Filesystem {
     /// # Errors
     /// ESTALE: its name was removed.
     fn path(&self, ino: Ino) -> Result<Bytes> {
-        self.tables().inodes.path(ino).ok_or(Error::Errno(Errno::ESTALE))
+        self.tables()
+            .inodes
+            .path(ino)
+            .ok_or(Error::Errno(Errno::ESTALE))
     }
 
     /// The path of a name in a directory.
@@ -227,21 +244,33 @@ impl Filesystem {
         if let (false, Some(shared)) = (is_same, shared) {
             shared.content_changed();
         }
-        Ok(Known { attr, links, ttl: self.config.attr_timeout })
+        Ok(Known {
+            attr,
+            links,
+            ttl: self.config.attr_timeout,
+        })
     }
 
     /// What is known of a file whose writes are on their way: our own idea of its size.
     fn unsettled(&self, ino: Ino) -> Option<Known> {
         let tables = self.tables();
         let attr = tables.attrs.last(ino)?;
-        Some(Known { attr, links: tables.inodes.links(ino), ttl: Duration::ZERO })
+        Some(Known {
+            attr,
+            links: tables.inodes.links(ino),
+            ttl: Duration::ZERO,
+        })
     }
 
     /// What is known of a file and still believed.
     fn known(&self, ino: Ino) -> Option<Known> {
         let mut tables = self.tables();
         let (attr, ttl) = tables.attrs.fresh(ino, clock::now())?;
-        Some(Known { attr, links: tables.inodes.links(ino), ttl })
+        Some(Known {
+            attr,
+            links: tables.inodes.links(ino),
+            ttl,
+        })
     }
 
     /// Attributes by path, as the user wants symbolic links to be seen.

@@ -42,7 +42,9 @@ impl Filesystem {
         if error.is_refused_with(StatusCode::NO_SUCH_FILE) {
             self.tables().inodes.remove(parent, name);
         }
-        self.explain(Operation::Stat, error, Refused::Other).await.into()
+        self.explain(Operation::Stat, error, Refused::Other)
+            .await
+            .into()
     }
 
     /// What memory knows about a name, if it is believed.
@@ -125,13 +127,20 @@ impl Filesystem {
         caller: Caller,
     ) -> Result<Entry> {
         let path = self.path_below(parent, name)?;
-        let permissions = Attrs { permissions: Some(mode & 0o7777), ..Attrs::default() };
+        let permissions = Attrs {
+            permissions: Some(mode & 0o7777),
+            ..Attrs::default()
+        };
         let made = self.client.mkdir(path.clone(), permissions);
         let seen = self.client.lstat(path.clone());
         if let Err(error) = made.await {
-            return Err(self.explain(Operation::Mkdir, error, Refused::New(path)).await.into());
+            return Err(self
+                .explain(Operation::Mkdir, error, Refused::New(path))
+                .await
+                .into());
         }
-        self.enter_new(parent, name, seen.await?, Some(mode), caller).await
+        self.enter_new(parent, name, seen.await?, Some(mode), caller)
+            .await
     }
 
     /// Makes a symbolic link that says `target`.
@@ -143,11 +152,16 @@ impl Filesystem {
         caller: Caller,
     ) -> Result<Entry> {
         let path = self.path_below(parent, name)?;
-        match self.client.symlink(Bytes::copy_from_slice(target), path.clone()).await {
+        match self
+            .client
+            .symlink(Bytes::copy_from_slice(target), path.clone())
+            .await
+        {
             Ok(attrs) => self.enter_new(parent, name, attrs, None, caller).await,
-            Err(error) => {
-                Err(self.explain(Operation::Symlink, error, Refused::New(path)).await.into())
-            }
+            Err(error) => Err(self
+                .explain(Operation::Symlink, error, Refused::New(path))
+                .await
+                .into()),
         }
     }
 
@@ -156,7 +170,10 @@ impl Filesystem {
         let target = match self.client.readlink(self.path(ino)?).await {
             Ok(target) => target,
             Err(error) => {
-                return Err(self.explain(Operation::Readlink, error, Refused::Other).await.into());
+                return Err(self
+                    .explain(Operation::Readlink, error, Refused::Other)
+                    .await
+                    .into());
             }
         };
         let tables = self.tables();
@@ -194,13 +211,20 @@ impl Filesystem {
         self.learn(ino, &attrs, asked)?;
         self.touch(ino);
         let known = self.getattr(ino).await?;
-        Ok(Entry { ino, known, ttl: self.config().entry_timeout })
+        Ok(Entry {
+            ino,
+            known,
+            ttl: self.config().entry_timeout,
+        })
     }
 
     pub(crate) async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let path = self.path_below(parent, name)?;
         if let Err(error) = self.client.remove(path.clone()).await {
-            return Err(self.explain(Operation::Unlink, error, Refused::Unlink(path)).await.into());
+            return Err(self
+                .explain(Operation::Unlink, error, Refused::Unlink(path))
+                .await
+                .into());
         }
         self.removed(parent, name);
         Ok(())
@@ -209,7 +233,10 @@ impl Filesystem {
     pub(crate) async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let path = self.path_below(parent, name)?;
         if let Err(error) = self.client.rmdir(path.clone()).await {
-            return Err(self.explain(Operation::Rmdir, error, Refused::Rmdir(path)).await.into());
+            return Err(self
+                .explain(Operation::Rmdir, error, Refused::Rmdir(path))
+                .await
+                .into());
         }
         self.removed(parent, name);
         Ok(())
@@ -225,7 +252,8 @@ impl Filesystem {
         let from = self.path_below(parent, name)?;
         let to = self.path_below(new_parent, new_name)?;
         let renamed = if keep {
-            self.rename_unless_there(parent, name, from.clone(), to.clone()).await
+            self.rename_unless_there(parent, name, from.clone(), to.clone())
+                .await
         } else {
             self.client.rename(from.clone(), to.clone()).await
         };
@@ -240,10 +268,15 @@ impl Filesystem {
             tables.attrs.changed(parent);
             tables.attrs.changed(new_parent);
             let now = clock::now() + self.config.entry_timeout;
-            moved.into_iter().for_each(|ino| tables.attrs.set_named(ino, Some(now)));
+            moved
+                .into_iter()
+                .for_each(|ino| tables.attrs.set_named(ino, Some(now)));
             [moved, replaced]
         };
-        replaced.into_iter().flatten().for_each(|ino| self.touch(ino));
+        replaced
+            .into_iter()
+            .flatten()
+            .for_each(|ino| self.touch(ino));
         Ok(())
     }
 
@@ -269,7 +302,11 @@ impl Filesystem {
         match self.client.rename_plain(from, to.clone()).await {
             Err(error @ Error::Refused { .. }) => {
                 let is_there = self.client.lstat(to).await.is_ok();
-                Err(if is_there { Errno::EEXIST.into() } else { error })
+                Err(if is_there {
+                    Errno::EEXIST.into()
+                } else {
+                    error
+                })
             }
             other => other,
         }
@@ -348,29 +385,53 @@ mod tests {
     use super::*;
 
     fn shown(policy: Symlinks, depth: usize, target: &'static str) -> Result<String> {
-        let shown = shown_target(policy, b"/srv/data", depth, Bytes::from_static(target.as_bytes()));
+        let shown = shown_target(
+            policy,
+            b"/srv/data",
+            depth,
+            Bytes::from_static(target.as_bytes()),
+        );
         shown.map(|shown| String::from_utf8(shown.to_vec()).unwrap())
     }
 
     #[test]
     fn a_raw_target_is_what_the_server_says() {
-        assert_eq!(shown(Symlinks::Raw, 1, "/srv/data/x").as_deref(), Ok("/srv/data/x"));
+        assert_eq!(
+            shown(Symlinks::Raw, 1, "/srv/data/x").as_deref(),
+            Ok("/srv/data/x")
+        );
     }
 
     #[test]
     fn an_absolute_target_below_the_root_is_made_relative() {
-        assert_eq!(shown(Symlinks::Rebase, 0, "/srv/data/x").as_deref(), Ok("x"));
-        assert_eq!(shown(Symlinks::Rebase, 2, "/srv/data/x/y").as_deref(), Ok("../../x/y"));
+        assert_eq!(
+            shown(Symlinks::Rebase, 0, "/srv/data/x").as_deref(),
+            Ok("x")
+        );
+        assert_eq!(
+            shown(Symlinks::Rebase, 2, "/srv/data/x/y").as_deref(),
+            Ok("../../x/y")
+        );
         assert_eq!(shown(Symlinks::Rebase, 0, "/srv/data").as_deref(), Ok("."));
-        assert_eq!(shown(Symlinks::Rebase, 1, "/srv/database").as_deref(), Ok("/srv/database"));
+        assert_eq!(
+            shown(Symlinks::Rebase, 1, "/srv/database").as_deref(),
+            Ok("/srv/database")
+        );
     }
 
     #[test]
     fn a_contained_target_never_leads_out() {
         for out in ["/etc/passwd", "..", "a/../..", "/srv/data/../x"] {
-            assert_eq!(shown(Symlinks::Contain, 0, out), Err(Errno::EPERM.into()), "{out}");
+            assert_eq!(
+                shown(Symlinks::Contain, 0, out),
+                Err(Errno::EPERM.into()),
+                "{out}"
+            );
         }
         assert_eq!(shown(Symlinks::Contain, 1, "../x").as_deref(), Ok("../x"));
-        assert_eq!(shown(Symlinks::Contain, 0, "a/../b").as_deref(), Ok("a/../b"));
+        assert_eq!(
+            shown(Symlinks::Contain, 0, "a/../b").as_deref(),
+            Ok("a/../b")
+        );
     }
 }

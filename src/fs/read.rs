@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use super::handles::OpenFile;
+use super::shared_file::Moment;
 use crate::cache::{Block, Blocks};
 use crate::client::Client;
 use crate::error::Result;
@@ -54,11 +55,18 @@ impl Reader {
     pub(super) fn plan(&mut self, wanted: &Range<u64>, bounds: Bounds) -> Plan {
         let is_sequential = wanted.start.abs_diff(self.at) <= SLACK;
         self.run = if is_sequential { self.run } else { 0 } + (wanted.end - wanted.start);
-        self.at = if is_sequential { self.at.max(wanted.end) } else { wanted.end };
+        self.at = if is_sequential {
+            self.at.max(wanted.end)
+        } else {
+            wanted.end
+        };
         let mut plan = Plan::default();
         self.demand(wanted, bounds, is_sequential, &mut plan.demand);
         if is_sequential {
-            let from = plan.demand.last().map_or(wanted.end, |last| last.end.max(wanted.end));
+            let from = plan
+                .demand
+                .last()
+                .map_or(wanted.end, |last| last.end.max(wanted.end));
             self.ahead(from, bounds, &mut plan.ahead);
         }
         plan
@@ -86,7 +94,8 @@ impl Reader {
         let limit = from.saturating_add(window).min(bounds.size);
         let mut from = self.blocks.missing_from(from);
         // Whole requests only, but for the last one of the file.
-        while from < limit && (limit - from >= bounds.request || limit == bounds.size) {
+        let is_worth_it = |from| limit - from >= bounds.request || limit == bounds.size;
+        while bounds.ahead_max > 0 && from < limit && is_worth_it(from) {
             let to = (from + bounds.request).min(limit);
             let to = self.blocks.next_start(from).map_or(to, |next| to.min(next));
             out.push(from..to);
@@ -94,12 +103,14 @@ impl Reader {
         }
     }
 
-    /// Drops what was fetched of another version of the file.
-    fn renew(&mut self, version: u64) {
-        if self.version != version {
+    /// Drops what was fetched of an earlier version of the file. False if `version` is the
+    /// earlier one.
+    fn renew(&mut self, version: u64) -> bool {
+        if self.version < version {
             self.blocks.clear();
             self.version = version;
         }
+        self.version == version
     }
 }
 
@@ -120,35 +131,79 @@ pub(super) async fn read(
     file: &OpenFile,
     wanted: Range<u64>,
 ) -> Result<Bytes> {
-    let blocks = submit(reading, file, &wanted);
+    loop {
+        let moment = file.shared.moment(&wanted);
+        if moment.must_wait {
+            file.shared.written().await;
+            continue;
+        }
+        let Some(blocks) = submit(reading, file, &wanted, moment) else {
+            continue;
+        };
+        let data = collect(reading, file, &wanted, blocks).await?;
+        let is_short = (data.len() as u64) < wanted.end - wanted.start;
+        if !is_short || moment.is_settled {
+            return Ok(data);
+        }
+        // The file ends there on the server, but a write on its way may have moved the end. The
+        // kernel would take a short answer for the new end of the file.
+        file.shared.written().await;
+    }
+}
+
+async fn collect(
+    reading: &Reading<'_>,
+    file: &OpenFile,
+    wanted: &Range<u64>,
+    blocks: Vec<Block>,
+) -> Result<Bytes> {
     let answers = join_all(blocks.iter().map(|block| block.fetch.clone())).await;
-    let data = gather(reading, file, &wanted, blocks.into_iter().zip(answers)).await;
+    let data = gather(reading, file, wanted, blocks.into_iter().zip(answers)).await;
     let mut reader = file.reader();
     let done = reader.at.saturating_sub(SLACK).min(wanted.end);
     reader.blocks.remove_before(done);
-    if data.is_err() || reader.run <= wanted.end - wanted.start {
-        // A failed block must not be believed again; a random reader does not come back.
-        reader.blocks.remove(wanted);
+    let len = wanted.end - wanted.start;
+    let is_whole = data.as_ref().is_ok_and(|data| data.len() as u64 == len);
+    if !is_whole || reader.run <= len {
+        // What failed or ended there may be otherwise next time; a random reader does not come
+        // back.
+        reader.blocks.remove(wanted.clone());
     }
     data
 }
 
 /// Asks for what the plan says; gives the blocks that hold `wanted`, in order. The demanded ones
-/// are first polled, and so sent, by whoever waits for them.
-fn submit(reading: &Reading<'_>, file: &OpenFile, wanted: &Range<u64>) -> Vec<Block> {
-    // While writes are on their way only what is wanted is read; `wanted` was waited for.
-    let is_settled = file.shared.is_written();
-    let version = file.shared.version();
+/// are first polled, and so sent, by whoever waits for them. `None` if the moment has passed:
+/// another reader of this open has seen a later change.
+fn submit(
+    reading: &Reading<'_>,
+    file: &OpenFile,
+    wanted: &Range<u64>,
+    moment: Moment,
+) -> Option<Vec<Block>> {
+    let mut bounds = reading.bounds;
+    if !moment.is_settled {
+        // What is on its way may lie beside what is wanted: nothing else is read.
+        bounds.ahead_max = 0;
+    }
     let mut reader = file.reader();
-    reader.renew(version);
-    let plan = reader.plan(wanted, reading.bounds);
+    if !reader.renew(moment.version) {
+        return None;
+    }
+    let plan = reader.plan(wanted, bounds);
     for range in plan.demand {
         let (client, handle) = (Arc::clone(reading.client), file.handle.clone());
         let (start, len) = (range.start, request_len(&range));
-        let fetch = async move { client.read(&handle, start, len).await }.boxed().shared();
-        reader.blocks.insert(Block { start, len: range.end - start, fetch, budget: None });
+        let fetch = async move { client.read(&handle, start, len).await }
+            .boxed()
+            .shared();
+        reader.blocks.insert(Block {
+            start,
+            len: range.end - start,
+            fetch,
+            budget: None,
+        });
     }
-    let ahead = if is_settled { plan.ahead } else { Vec::new() };
     let mut blocks = Vec::new();
     let mut at = wanted.start;
     while at < wanted.end
@@ -157,17 +212,21 @@ fn submit(reading: &Reading<'_>, file: &OpenFile, wanted: &Range<u64>) -> Vec<Bl
         at = block.end();
         blocks.push(block.clone());
     }
-    for range in ahead {
-        let Some(block) = ask_ahead(reading, file, &range) else { break };
+    for range in plan.ahead {
+        let Some(block) = ask_ahead(reading, file, &range) else {
+            break;
+        };
         reader.blocks.insert(block);
     }
-    blocks
+    Some(blocks)
 }
 
 /// Sends a READ that nobody waits for, if there is memory and a place for it.
 fn ask_ahead(reading: &Reading<'_>, file: &OpenFile, range: &Range<u64>) -> Option<Block> {
     let len = request_len(range);
-    let budget = Arc::clone(reading.budget).try_acquire_many_owned(len).ok()?;
+    let budget = Arc::clone(reading.budget)
+        .try_acquire_many_owned(len)
+        .ok()?;
     let fetch = reading.client.read_ahead(&file.handle, range.start, len)?;
     Some(Block {
         start: range.start,
@@ -189,8 +248,12 @@ async fn gather(
     let mut at = wanted.start;
     while let Some((block, answer)) = blocks.next() {
         let data = answer?;
-        let skip = usize::try_from(at - block.start).unwrap_or(usize::MAX).min(data.len());
-        let take = usize::try_from(wanted.end - at).unwrap_or(usize::MAX).min(data.len() - skip);
+        let skip = usize::try_from(at - block.start)
+            .unwrap_or(usize::MAX)
+            .min(data.len());
+        let take = usize::try_from(wanted.end - at)
+            .unwrap_or(usize::MAX)
+            .min(data.len() - skip);
         let part = data.slice(skip..skip + take);
         at += part.len() as u64;
         if at == wanted.end && whole.is_empty() {
@@ -246,18 +309,30 @@ mod tests {
     use super::*;
 
     const KIB: u64 = 1 << 10;
-    const BOUNDS: Bounds = Bounds { size: 100_000 * KIB, request: 256 * KIB, ahead_max: 4096 * KIB };
+    const BOUNDS: Bounds = Bounds {
+        size: 100_000 * KIB,
+        request: 256 * KIB,
+        ahead_max: 4096 * KIB,
+    };
 
     /// Plans a read and carries the plan out, with nothing behind it.
     fn step(reader: &mut Reader, wanted: Range<u64>, bounds: Bounds) -> Plan {
         let plan = reader.plan(&wanted, bounds);
         for range in plan.demand.iter().chain(&plan.ahead) {
             for at in [range.start, range.end - 1] {
-                assert!(reader.blocks.at(at).is_none(), "{range:?} is asked for twice");
+                assert!(
+                    reader.blocks.at(at).is_none(),
+                    "{range:?} is asked for twice"
+                );
             }
             let fetch = async { Ok(Bytes::new()) }.boxed().shared();
             let len = range.end - range.start;
-            reader.blocks.insert(Block { start: range.start, len, fetch, budget: None });
+            reader.blocks.insert(Block {
+                start: range.start,
+                len,
+                fetch,
+                budget: None,
+            });
         }
         plan
     }
@@ -293,12 +368,21 @@ mod tests {
         let mut reader = Reader::default();
         step(&mut reader, 50_000 * KIB..50_004 * KIB, BOUNDS);
         let plan = step(&mut reader, 9_000 * KIB..9_004 * KIB, BOUNDS);
-        assert_eq!(plan, Plan { demand: vec![9_000 * KIB..9_004 * KIB], ahead: vec![] });
+        assert_eq!(
+            plan,
+            Plan {
+                demand: vec![9_000 * KIB..9_004 * KIB],
+                ahead: vec![]
+            }
+        );
     }
 
     #[test]
     fn nothing_is_asked_for_beyond_the_end_but_what_is_wanted() {
-        let bounds = Bounds { size: 300 * KIB, ..BOUNDS };
+        let bounds = Bounds {
+            size: 300 * KIB,
+            ..BOUNDS
+        };
         let plan = step(&mut Reader::default(), 0..128 * KIB, bounds);
         assert_eq!(plan.demand, [0..256 * KIB]);
         assert_eq!(plan.ahead, [256 * KIB..300 * KIB]);
@@ -308,16 +392,26 @@ mod tests {
 
     #[test]
     fn without_read_ahead_only_what_is_wanted_is_asked_for() {
-        let bounds = Bounds { ahead_max: 0, ..BOUNDS };
+        let bounds = Bounds {
+            ahead_max: 0,
+            ..BOUNDS
+        };
         let plan = step(&mut Reader::default(), 0..4 * KIB, bounds);
-        assert_eq!(plan, Plan { demand: vec![0..4 * KIB], ahead: vec![] });
+        assert_eq!(
+            plan,
+            Plan {
+                demand: vec![0..4 * KIB],
+                ahead: vec![]
+            }
+        );
     }
 
     #[test]
     fn another_version_of_the_file_drops_what_was_fetched() {
         let mut reader = Reader::default();
         step(&mut reader, 0..4 * KIB, BOUNDS);
-        reader.renew(1);
+        assert!(reader.renew(1));
         assert_eq!(reader.blocks.bytes(), 0);
+        assert!(!reader.renew(0), "an earlier moment must be taken anew");
     }
 }

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::Filesystem;
 use crate::error::{Error, Operation, Result};
-use crate::sftp::{Attrs, FileKind, Statvfs, StatusCode};
+use crate::sftp::{Attrs, FileKind, StatusCode, Statvfs};
 
 /// What was refused.
 #[derive(Debug, Clone)]
@@ -14,16 +14,31 @@ pub(super) enum Refused {
     /// Making something at a path: mkdir, exclusive create, symlink.
     New(Bytes),
     /// A hard link.
-    Link { from: Bytes, to: Bytes },
+    Link {
+        from: Bytes,
+        to: Bytes,
+    },
     Rmdir(Bytes),
     Unlink(Bytes),
-    Rename { from: Bytes, to: Bytes },
+    Rename {
+        from: Bytes,
+        to: Bytes,
+    },
     /// Opening for writing or reading.
-    Open { path: Bytes, write: bool },
+    Open {
+        path: Bytes,
+        write: bool,
+    },
     /// Writing this many bytes to a file.
-    Write { path: Bytes, len: u64 },
+    Write {
+        path: Bytes,
+        len: u64,
+    },
     /// Giving a file another size.
-    Resize { path: Bytes, grows: bool },
+    Resize {
+        path: Bytes,
+        grows: bool,
+    },
     /// Nothing that a question could tell.
     Other,
 }
@@ -33,7 +48,11 @@ impl Filesystem {
     pub(super) async fn explain(&self, operation: Operation, error: Error, what: Refused) -> Errno {
         let said = error.errno(operation);
         let is_vague = error.is_refused_with(StatusCode::FAILURE) && said == Errno::EIO;
-        let errno = if is_vague { self.ask(what).await.unwrap_or(said) } else { said };
+        let errno = if is_vague {
+            self.ask(what).await.unwrap_or(said)
+        } else {
+            said
+        };
         log::debug!("{operation:?}: {error}: {errno}");
         errno
     }
@@ -57,7 +76,9 @@ impl Filesystem {
                 self.space(parent(&to), 1).await.or(Some(Errno::EMLINK))
             }
             Refused::Rmdir(path) => match self.kind_at(path.clone()).await? {
-                FileKind::Directory if self.has_entries(path.clone()).await => Some(Errno::ENOTEMPTY),
+                FileKind::Directory if self.has_entries(path.clone()).await => {
+                    Some(Errno::ENOTEMPTY)
+                }
                 FileKind::Directory => self.space(path, 0).await.or(Some(Errno::EBUSY)),
                 _ => Some(Errno::ENOTDIR),
             },
@@ -86,7 +107,9 @@ impl Filesystem {
         let source = self.kind_at(from.clone()).await?;
         let target = self.kind_at(to.clone()).await;
         match (source, target) {
-            (FileKind::Directory, Some(FileKind::Directory)) if self.has_entries(to.clone()).await => {
+            (FileKind::Directory, Some(FileKind::Directory))
+                if self.has_entries(to.clone()).await =>
+            {
                 Some(Errno::ENOTEMPTY)
             }
             (FileKind::Directory, Some(FileKind::Directory)) | (_, None) => {
@@ -103,7 +126,12 @@ impl Filesystem {
     }
 
     async fn kind_at(&self, path: Bytes) -> Option<FileKind> {
-        self.client.lstat(path).await.as_ref().ok().and_then(Attrs::kind)
+        self.client
+            .lstat(path)
+            .await
+            .as_ref()
+            .ok()
+            .and_then(Attrs::kind)
     }
 
     async fn has_entries(&self, path: Bytes) -> bool {
@@ -113,10 +141,10 @@ impl Filesystem {
     async fn first_entry(&self, path: Bytes) -> Result<bool> {
         let handle = self.client.opendir(path).await?;
         let mut found = false;
-        while !found
-            && let Some(page) = self.client.readdir(&handle).await?
-        {
-            found = page.iter().any(|entry| !matches!(&entry.name[..], b"." | b".."));
+        while !found && let Some(page) = self.client.readdir(&handle).await? {
+            found = page
+                .iter()
+                .any(|entry| !matches!(&entry.name[..], b"." | b".."));
         }
         self.client.close(&handle).await?;
         Ok(found)
@@ -124,7 +152,14 @@ impl Filesystem {
 
     /// Whether two paths are on different file systems, as far as the server tells.
     async fn are_apart(&self, one: Bytes, other: Bytes) -> bool {
-        let fsid = async |path| self.client.statvfs(path).await.ok().flatten().map(|s| s.fsid);
+        let fsid = async |path| {
+            self.client
+                .statvfs(path)
+                .await
+                .ok()
+                .flatten()
+                .map(|s| s.fsid)
+        };
         let (one, other) = (fsid(one).await, fsid(other).await);
         one.is_some() && other.is_some() && one != other
     }

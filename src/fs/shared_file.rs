@@ -5,7 +5,6 @@
 //! another lock.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -22,8 +21,17 @@ pub(super) struct SharedFile {
     work: Notify,
     /// Rung when an answer has come.
     progress: Notify,
-    /// Counts changes of the content; what a reader fetched before is out of date.
-    version: AtomicU64,
+}
+
+/// What a reader must know before it asks the server, taken at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// What was fetched of another version is out of date.
+    pub(super) version: u64,
+    /// Nothing is unwritten.
+    pub(super) is_settled: bool,
+    /// Some of what is to be read is unwritten.
+    pub(super) must_wait: bool,
 }
 
 #[derive(Default)]
@@ -36,6 +44,8 @@ struct State {
     /// The latest error of a write, and how many there were.
     error: Option<Error>,
     errors: u64,
+    /// Counts changes of the content.
+    version: u64,
 }
 
 impl SharedFile {
@@ -45,7 +55,6 @@ impl SharedFile {
             state: Mutex::default(),
             work: Notify::new(),
             progress: Notify::new(),
-            version: AtomicU64::new(0),
         }
     }
 
@@ -58,8 +67,8 @@ impl SharedFile {
         request_max: usize,
         budget: OwnedSemaphorePermit,
     ) -> bool {
-        self.content_changed();
         let mut state = self.state();
+        state.version += 1;
         state.unwritten.add(via, offset, data, request_max, budget);
         let must_start = !state.is_sending;
         state.is_sending = true;
@@ -126,9 +135,14 @@ impl SharedFile {
         self.state().unwritten.is_done(mark)
     }
 
-    /// Whether a read of `range` must wait for writes.
-    pub(super) fn overlaps(&self, range: &Range<u64>) -> bool {
-        self.state().unwritten.overlaps(range)
+    /// What a reader of `range` must know.
+    pub(super) fn moment(&self, range: &Range<u64>) -> Moment {
+        let state = self.state();
+        Moment {
+            version: state.version,
+            is_settled: state.unwritten.is_empty(),
+            must_wait: state.unwritten.overlaps(range),
+        }
     }
 
     pub(super) fn is_written(&self) -> bool {
@@ -147,11 +161,7 @@ impl SharedFile {
 
     /// Notes that the content changed: by us, or as the server's attributes tell.
     pub(super) fn content_changed(&self) {
-        self.version.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        self.state().version += 1;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -103,8 +103,19 @@ impl Unwritten {
 
     /// Whether all writes before `mark` were answered.
     pub(super) fn is_done(&self, mark: Mark) -> bool {
-        let waiting = self.ready.front().or(self.growing.as_ref()).map(|extent| extent.number);
-        let oldest = self.sent.keys().next().copied().into_iter().chain(waiting).min();
+        let waiting = self
+            .ready
+            .front()
+            .or(self.growing.as_ref())
+            .map(|extent| extent.number);
+        let oldest = self
+            .sent
+            .keys()
+            .next()
+            .copied()
+            .into_iter()
+            .chain(waiting)
+            .min();
         oldest.is_none_or(|oldest| oldest >= mark.0)
     }
 
@@ -145,7 +156,9 @@ impl Unwritten {
         match &mut self.growing {
             Some(growing) => {
                 // A second write: more are likely to follow.
-                growing.data.reserve(request_max.saturating_sub(growing.data.len()));
+                growing
+                    .data
+                    .reserve(request_max.saturating_sub(growing.data.len()));
                 growing.data.extend_from_slice(data);
                 if let Some(budget) = budget {
                     growing.budget.merge(budget);
@@ -156,10 +169,20 @@ impl Unwritten {
                 let number = self.next_number;
                 self.next_number += 1;
                 let via = via.clone();
-                self.growing = Some(Extent { number, via, offset, data: data.into(), budget });
+                self.growing = Some(Extent {
+                    number,
+                    via,
+                    offset,
+                    data: data.into(),
+                    budget,
+                });
             }
         }
-        if self.growing.as_ref().is_some_and(|growing| growing.data.len() >= request_max) {
+        if self
+            .growing
+            .as_ref()
+            .is_some_and(|growing| growing.data.len() >= request_max)
+        {
             self.ready.extend(self.growing.take());
         }
     }

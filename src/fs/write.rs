@@ -35,7 +35,9 @@ impl Filesystem {
         let file = self.open_file(fh)?;
         file.take_error()?;
         let via = self.via(&file, fh, positioned).await?;
-        let len = u32::try_from(data.len()).unwrap_or(u32::MAX).min(self.write_budget_max);
+        let len = u32::try_from(data.len())
+            .unwrap_or(u32::MAX)
+            .min(self.write_budget_max);
         let budget = Arc::clone(&self.write_budget).acquire_many_owned(len).await;
         let budget = budget.map_err(|_| Error::Errno(Errno::EIO))?;
         let shared = &file.shared;
@@ -59,25 +61,36 @@ impl Filesystem {
     /// answered.
     fn note_written(&self, shared: &SharedFile, end: u64) {
         let now = clock::wall();
-        self.tables().attrs.change(shared.ino, clock::now(), |attr| {
-            attr.size = attr.size.max(end);
-            attr.mtime = attr.mtime.max(now);
-            attr.ctime = attr.ctime.max(now);
-        });
+        self.tables()
+            .attrs
+            .change(shared.ino, clock::now(), |attr| {
+                attr.size = attr.size.max(end);
+                attr.mtime = attr.mtime.max(now);
+                attr.ctime = attr.ctime.max(now);
+            });
     }
 
     /// Which of the server's handles a write takes.
     async fn via(&self, file: &OpenFile, fh: Fh, positioned: bool) -> Result<Via> {
         if !(positioned && file.access.append) {
-            return Ok(Via { handle: file.handle.clone(), id: fh.0 });
+            return Ok(Via {
+                handle: file.handle.clone(),
+                id: fh.0,
+            });
         }
         let ino = file.shared.ino;
         let fits = |access: &Access| access.write && !access.append;
         if let Some(other) = self.handles.any_file(ino, fits) {
-            return Ok(Via { handle: other.handle.clone(), id: 0 });
+            return Ok(Via {
+                handle: other.handle.clone(),
+                id: 0,
+            });
         }
         let path = self.path(ino)?;
-        let opened = self.client.open(path, OpenFlags::WRITE, Attrs::default()).await;
+        let opened = self
+            .client
+            .open(path, OpenFlags::WRITE, Attrs::default())
+            .await;
         let handle = opened.map_err(|error| Error::Errno(error.errno(Operation::Open)))?;
         Ok(Via { handle, id: 0 })
     }
@@ -89,7 +102,10 @@ async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
     loop {
         while let Some(next) = shared.next() {
             let len = next.data.len() as u64;
-            let answer = filesystem.client.write(&next.handle, next.offset, next.data).await;
+            let answer = filesystem
+                .client
+                .write(&next.handle, next.offset, next.data)
+                .await;
             sent.push(async move { (next.number, len, answer.await, next.budget) });
         }
         tokio::select! {
@@ -115,6 +131,8 @@ impl Filesystem {
     async fn refused_write(&self, shared: &SharedFile, len: u64, error: Error) -> Error {
         let path = self.path(shared.ino).unwrap_or_else(|_| self.root());
         log::warn!("writing to \"{}\": {error}", path.escape_ascii());
-        self.explain(Operation::Write, error, Refused::Write { path, len }).await.into()
+        self.explain(Operation::Write, error, Refused::Write { path, len })
+            .await
+            .into()
     }
 }

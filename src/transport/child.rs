@@ -60,12 +60,27 @@ impl Child {
         let mut process = command.spawn()?;
         // The command owns the child's end of the pair; kept open here, it would hide the child's.
         drop(command);
-        let group = Group(process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+        let group = Group(
+            process
+                .id()
+                .and_then(|id| i32::try_from(id).ok())
+                .map(Pid::from_raw),
+        );
         let loan = Arc::new(Mutex::new(group.0.and_then(Loan::to)));
         let (dropped_sender, dropped) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
-        let mouth = Mouth { stderr: process.stderr.take(), name: name.clone(), diagnosis, hear };
-        let watch = Watch { process, group, loan: loan.clone(), socket: ours.try_clone()? };
+        let mouth = Mouth {
+            stderr: process.stderr.take(),
+            name: name.clone(),
+            diagnosis,
+            hear,
+        };
+        let watch = Watch {
+            process,
+            group,
+            loan: loan.clone(),
+            socket: ours.try_clone()?,
+        };
         tokio::spawn(async move {
             watch.until_the_end(mouth, dropped).await;
             // A stream that was dropped does not wait for the end.
@@ -73,7 +88,12 @@ impl Child {
         });
         let socket = UnixStream::from_std(ours)?;
         Ok(Self {
-            stream: ChildStream { socket, loan: Some(loan), ended, _dropped: dropped_sender },
+            stream: ChildStream {
+                socket,
+                loan: Some(loan),
+                ended,
+                _dropped: dropped_sender,
+            },
         })
     }
 }
@@ -259,7 +279,11 @@ impl<H: FnMut(&str) -> bool> Mouth<H> {
     /// A server may have a say in these lines (its banner): nothing in them may drive a terminal.
     fn hear_line(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
-        let line: String = line.trim_end().chars().filter(|c| !c.is_control()).collect();
+        let line: String = line
+            .trim_end()
+            .chars()
+            .filter(|c| !c.is_control())
+            .collect();
         if line.is_empty() {
             return;
         }
@@ -274,12 +298,18 @@ impl<H: FnMut(&str) -> bool> Mouth<H> {
 
 /// Ends a loan of the terminal; whether there was one.
 fn give_back(loan: &Mutex<Option<Loan>>) -> bool {
-    loan.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    loan.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+        .is_some()
 }
 
 /// An I/O error in a person's words, without the number that std adds.
 pub(super) fn reason(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), |n| Errno::from_raw(n).desc().to_owned())
+    error.raw_os_error().map_or_else(
+        || error.to_string(),
+        |n| Errno::from_raw(n).desc().to_owned(),
+    )
 }
 
 /// As much as the kernel gives without privileges.

@@ -22,7 +22,11 @@ pub(super) async fn dial(words: &[OsString]) -> Result<Link> {
     let keep = |_: &str| true;
     let child = Child::start(command, name.clone(), diagnosis.clone(), keep);
     let Child { stream, .. } = child.map_err(|error| cannot_run(words, &error))?;
-    Ok(Link { stream: Box::new(stream), peer: name, diagnosis })
+    Ok(Link {
+        stream: Box::new(stream),
+        peer: name,
+        diagnosis,
+    })
 }
 
 /// A command that is ready to run. Programs are found also where mount(8) or systemd left no PATH.
@@ -40,7 +44,10 @@ pub(super) fn prepare(words: &[OsString]) -> Result<Command> {
 
 /// Why a program could not be started, for a person.
 pub(super) fn cannot_run(words: &[OsString], error: &io::Error) -> Error {
-    let program = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    let program = words
+        .first()
+        .map(|word| word.to_string_lossy())
+        .unwrap_or_default();
     match error.kind() {
         io::ErrorKind::NotFound => {
             Error::setup(format!("cannot run {program}: there is no such program"))
@@ -51,7 +58,11 @@ pub(super) fn cannot_run(words: &[OsString], error: &io::Error) -> Error {
 
 /// The program without its folder: what it is called in messages.
 fn name_of(words: &[OsString]) -> String {
-    let program = words.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+    let program = words
+        .first()
+        .map(Path::new)
+        .and_then(Path::file_name)
+        .unwrap_or_default();
     program.to_string_lossy().into_owned()
 }
 
@@ -89,7 +100,10 @@ mod tests {
         }
         let mut link = dial(&words(&[SFTP_SERVER])).await.unwrap();
         assert_eq!(link.peer, "sftp-server");
-        link.stream.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await.unwrap();
+        link.stream
+            .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
+            .await
+            .unwrap();
         let mut answer = [0; 9];
         link.stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(answer[4..], [2, 0, 0, 0, 3]);
@@ -98,13 +112,19 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_does_not_exist_is_named_in_one_line() {
         let error = dial(&words(&["/nowhere/sftp", "-x"])).await.err().unwrap();
-        assert_eq!(error.to_string(), "cannot run /nowhere/sftp: there is no such program");
+        assert_eq!(
+            error.to_string(),
+            "cannot run /nowhere/sftp: there is no such program"
+        );
     }
 
     #[tokio::test]
     async fn a_program_that_may_not_be_run_says_why() {
         let error = dial(&words(&["/etc/passwd"])).await.err().unwrap();
-        assert_eq!(error.to_string(), "cannot run /etc/passwd: Permission denied");
+        assert_eq!(
+            error.to_string(),
+            "cannot run /etc/passwd: Permission denied"
+        );
     }
 
     #[tokio::test]
@@ -114,8 +134,9 @@ mod tests {
 
     #[tokio::test]
     async fn at_the_end_of_the_stream_the_diagnosis_is_complete() {
-        let mut link =
-            dial(&shell("exec >&- <&-; echo one >&2; printf two >&2; exit 3")).await.unwrap();
+        let mut link = dial(&shell("exec >&- <&-; echo one >&2; printf two >&2; exit 3"))
+            .await
+            .unwrap();
         assert_eq!(read_all(&mut link).await, b"");
         assert_eq!(link.diagnosis.text(), "one\ntwo");
     }
@@ -135,7 +156,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_stream_ends_with_the_child_though_a_grandchild_holds_it_open() {
-        let mut link = dial(&shell("setsid sleep 10 & echo gone >&2")).await.unwrap();
+        let mut link = dial(&shell("setsid sleep 10 & echo gone >&2"))
+            .await
+            .unwrap();
         assert_eq!(read_all(&mut link).await, b"");
         assert_eq!(link.diagnosis.text(), "gone");
     }
@@ -156,12 +179,16 @@ mod tests {
         let fifo = folder.path().join("alive");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         // The child refuses the polite end; both it and its child hold the pipe open.
-        let script =
-            format!("trap '' TERM; exec 3<>{}; echo up; sleep 1000 & wait", fifo.display());
+        let script = format!(
+            "trap '' TERM; exec 3<>{}; echo up; sleep 1000 & wait",
+            fifo.display()
+        );
         let mut link = dial(&shell(&script)).await.unwrap();
         let mut up = [0; 3];
         link.stream.read_exact(&mut up).await.unwrap();
-        let pipe = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&fifo).unwrap();
+        let pipe = tokio::net::unix::pipe::OpenOptions::new()
+            .open_receiver(&fifo)
+            .unwrap();
         drop(link);
         // Readable without a byte: all who could write are gone.
         pipe.readable().await.unwrap();

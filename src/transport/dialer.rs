@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use super::host_config::Settings;
 use super::secrets::Prompter;
-use super::{Link, Target, Way, command, openssh, russh};
+use super::{Link, Target, Way, command, libssh2, openssh, russh};
 use crate::error::Result;
 
 /// Makes connections to one target.
@@ -23,7 +23,14 @@ pub struct Dialer {
 enum Route {
     Command,
     OpenSsh(Settings),
-    Russh { settings: Arc<Settings>, memory: Arc<russh::Memory> },
+    Russh {
+        settings: Arc<Settings>,
+        memory: Arc<russh::Memory>,
+    },
+    LibSsh2 {
+        settings: Arc<Settings>,
+        memory: Arc<russh::Memory>,
+    },
 }
 
 impl Dialer {
@@ -34,7 +41,11 @@ impl Dialer {
     /// [`Error::Setup`](crate::error::Error::Setup) if the target or its settings make no sense.
     pub async fn new(target: Target) -> Result<Self> {
         let route = choose(&target).await?;
-        Ok(Self { target, route, done: Mutex::new(false) })
+        Ok(Self {
+            target,
+            route,
+            done: Mutex::new(false),
+        })
     }
 
     /// Makes a new connection, logged in, with the SFTP server started. The first one asks what a
@@ -62,6 +73,7 @@ impl Dialer {
             Route::Command => "a command".to_owned(),
             Route::OpenSsh(settings) => format!("{} through ssh", place(settings)),
             Route::Russh { settings, .. } => format!("{} through russh", place(settings)),
+            Route::LibSsh2 { settings, .. } => format!("{} through libssh2", place(settings)),
         }
     }
 
@@ -74,20 +86,33 @@ impl Dialer {
             Route::OpenSsh(settings) if again => {
                 let mut target = self.target.clone();
                 // The first value counts (ssh_config(5)).
-                target.ssh_options.insert(0, ("BatchMode".to_owned(), "yes".to_owned()));
+                target
+                    .ssh_options
+                    .insert(0, ("BatchMode".to_owned(), "yes".to_owned()));
                 openssh::dial(&target, settings).await
             }
             Route::OpenSsh(settings) => openssh::dial(&self.target, settings).await,
             Route::Russh { settings, memory } => {
-                let plan = russh::Plan {
-                    settings: settings.clone(),
-                    memory: memory.clone(),
-                    prompter: Prompter::new(again || settings.batch_mode()),
-                    password: self.target.password.clone().filter(|_| !again),
-                    sftp_server: self.target.sftp_server.clone(),
-                };
-                russh::dial(&plan).await
+                russh::dial(&self.plan(settings, memory, again)).await
             }
+            Route::LibSsh2 { settings, memory } => {
+                libssh2::dial(self.plan(settings, memory, again)).await
+            }
+        }
+    }
+
+    fn plan(
+        &self,
+        settings: &Arc<Settings>,
+        memory: &Arc<russh::Memory>,
+        again: bool,
+    ) -> russh::Plan {
+        russh::Plan {
+            settings: settings.clone(),
+            memory: memory.clone(),
+            prompter: Prompter::new(again || settings.batch_mode()),
+            password: self.target.password.clone().filter(|_| !again),
+            sftp_server: self.target.sftp_server.clone(),
         }
     }
 }
@@ -99,14 +124,26 @@ async fn choose(target: &Target) -> Result<Route> {
     let settings = Settings::resolve(target).await?;
     Ok(match target.way {
         Way::OpenSsh => Route::OpenSsh(settings),
+        Way::LibSsh2 => Route::LibSsh2 {
+            settings: Arc::new(settings),
+            memory: Arc::default(),
+        },
         Way::Auto if let Some(reason) = settings.needs_openssh() => {
             log::info!("{}: using OpenSSH's client, because {reason}", target.host);
             Route::OpenSsh(settings)
         }
-        _ => Route::Russh { settings: Arc::new(settings), memory: Arc::default() },
+        _ => Route::Russh {
+            settings: Arc::new(settings),
+            memory: Arc::default(),
+        },
     })
 }
 
 fn place(settings: &Settings) -> String {
-    format!("{}@{} port {}", settings.user(), settings.host_name(), settings.port())
+    format!(
+        "{}@{} port {}",
+        settings.user(),
+        settings.host_name(),
+        settings.port()
+    )
 }

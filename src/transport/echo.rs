@@ -25,9 +25,13 @@ impl Quiet {
         let terminal = terminal.as_fd().try_clone_to_owned().ok()?;
         let before = tcgetattr(&terminal).ok()?;
         let mut quiet = before.clone();
-        quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHONL);
+        quiet
+            .local_flags
+            .remove(LocalFlags::ECHO | LocalFlags::ECHONL);
         // Ctrl-Z would leave the terminal quiet for the shell; it is an ordinary character here.
-        if let Some(suspend) = quiet.control_chars.get_mut(SpecialCharacterIndices::VSUSP as usize)
+        if let Some(suspend) = quiet
+            .control_chars
+            .get_mut(SpecialCharacterIndices::VSUSP as usize)
         {
             *suspend = libc::_POSIX_VDISABLE;
         }
@@ -36,7 +40,12 @@ impl Quiet {
         let _ = signals()
             .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_UNBLOCK)
             .map(|old| mask = old);
-        let guard = Self { terminal, before: before.into(), handlers, mask };
+        let guard = Self {
+            terminal,
+            before: before.into(),
+            handlers,
+            mask,
+        };
         tcsetattr(&guard.terminal, SetArg::TCSAFLUSH, &quiet).ok()?;
         Some(guard)
     }
@@ -59,14 +68,20 @@ fn signals() -> SigSet {
 static TERMINAL: AtomicI32 = AtomicI32::new(-1);
 static BEFORE: AtomicPtr<libc::termios> = AtomicPtr::new(std::ptr::null_mut());
 
-#[expect(unsafe_code, reason = "sigaction(2) takes a handler that must keep to what it may do")]
+#[expect(
+    unsafe_code,
+    reason = "sigaction(2) takes a handler that must keep to what it may do"
+)]
 fn catch(terminal: &OwnedFd, before: &libc::termios) -> Vec<(Signal, SigAction)> {
     // One small block for each question stays allocated: a handler that is running cannot be
     // waited for.
     BEFORE.store(Box::into_raw(Box::new(*before)), Ordering::SeqCst);
     TERMINAL.store(terminal.as_raw_fd(), Ordering::SeqCst);
-    let ours =
-        SigAction::new(SigHandler::Handler(restore_and_raise), SaFlags::empty(), SigSet::empty());
+    let ours = SigAction::new(
+        SigHandler::Handler(restore_and_raise),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
     let mut replaced = Vec::new();
     for signal in SIGNALS {
         // SAFETY: the handler makes only calls that signal-safety(7) lists.
@@ -93,7 +108,10 @@ fn release(handlers: &[(Signal, SigAction)]) {
 }
 
 /// Restores the terminal, and lets the signal do what it does to a process that handles nothing.
-#[expect(unsafe_code, reason = "runs as a signal handler: plain system calls only")]
+#[expect(
+    unsafe_code,
+    reason = "runs as a signal handler: plain system calls only"
+)]
 extern "C" fn restore_and_raise(signal: libc::c_int) {
     let before = BEFORE.load(Ordering::SeqCst);
     // SAFETY: `before` points to a block that is never freed; tcsetattr(3), signal(2) and raise(3)
@@ -108,4 +126,9 @@ extern "C" fn restore_and_raise(signal: libc::c_int) {
 }
 
 /// What ends a process from outside or by Ctrl-C and Ctrl-\.
-const SIGNALS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+const SIGNALS: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];

@@ -100,7 +100,11 @@ impl Settings {
             .collect();
         Self {
             values,
-            typed: target.ssh_options.iter().map(|(key, _)| key.to_ascii_lowercase()).collect(),
+            typed: target
+                .ssh_options
+                .iter()
+                .map(|(key, _)| key.to_ascii_lowercase())
+                .collect(),
             ssh_command: target
                 .ssh_command
                 .as_ref()
@@ -136,19 +140,29 @@ impl Settings {
             missing.extend(DEFAULT_IDENTITIES.map(|file| ("identityfile", file)));
         }
         missing.retain(|(key, _)| *key == "identityfile" || settings.get(key).is_none());
-        settings.values.extend(missing.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())));
+        settings.values.extend(
+            missing
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v.to_owned())),
+        );
         settings
     }
 
     /// The first value of a key (lower-case); `none` counts as not set.
     pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.all(key).next().filter(|value| !value.eq_ignore_ascii_case("none"))
+        self.all(key)
+            .next()
+            .filter(|value| !value.eq_ignore_ascii_case("none"))
     }
 
     /// A key's value, split at commas; empty if it is not set.
     pub(super) fn list(&self, key: &str) -> Vec<&str> {
         let value = self.get(key).unwrap_or_default();
-        value.split(',').map(str::trim).filter(|part| !part.is_empty()).collect()
+        value
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .collect()
     }
 
     /// Whether `-o Key=...` was typed for a key (lower-case).
@@ -163,7 +177,8 @@ impl Settings {
 
     /// The socket of a connection that is open and shared (`ControlPath`).
     pub(super) fn shared_connection(&self) -> Option<&str> {
-        self.get("controlpath").filter(|path| UnixStream::connect(path).is_ok())
+        self.get("controlpath")
+            .filter(|path| UnixStream::connect(path).is_ok())
     }
 
     /// The name or address to connect to.
@@ -173,7 +188,9 @@ impl Settings {
 
     /// The TCP port.
     pub(super) fn port(&self) -> u16 {
-        self.get("port").and_then(|port| port.parse().ok()).unwrap_or(22)
+        self.get("port")
+            .and_then(|port| port.parse().ok())
+            .unwrap_or(22)
     }
 
     /// The user to log in as.
@@ -202,7 +219,9 @@ impl Settings {
 
     /// Private keys to offer, `~` and %-tokens expanded; they may not exist.
     pub(super) fn identity_files(&self) -> Vec<PathBuf> {
-        self.all("identityfile").filter_map(|file| self.expand(file)).collect()
+        self.all("identityfile")
+            .filter_map(|file| self.expand(file))
+            .collect()
     }
 
     /// Whether this identity file is one that ssh tries when none is named. ssh says nothing if
@@ -234,7 +253,9 @@ impl Settings {
             Some(name) if !name.starts_with('{') => name,
             _ => return self.expand(value),
         };
-        std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+        std::env::var_os(variable)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
     }
 
     /// The user's known_hosts files; the first is the one that is written.
@@ -270,8 +291,12 @@ impl Settings {
 
     /// How long connecting may take; 30 s unless set, where ssh waits for TCP to give up.
     pub(super) fn connect_timeout(&self) -> Duration {
-        let seconds = self.get("connecttimeout").and_then(|value| value.parse().ok());
-        seconds.filter(|seconds| *seconds > 0).map_or(CONNECT_TIMEOUT, Duration::from_secs)
+        let seconds = self
+            .get("connecttimeout")
+            .and_then(|value| value.parse().ok());
+        seconds
+            .filter(|seconds| *seconds > 0)
+            .map_or(CONNECT_TIMEOUT, Duration::from_secs)
     }
 
     /// How often the server is asked whether it lives, and how many times in vain before it is
@@ -280,12 +305,17 @@ impl Settings {
     /// ssh's own default is never, which leaves a mount hanging; `ssh -G` prints that as 0, so a
     /// 0 counts only if it was typed.
     pub(super) fn server_alive(&self) -> (Duration, u32) {
-        let interval = match self.get("serveraliveinterval").and_then(|text| text.parse().ok()) {
+        let interval = match self
+            .get("serveraliveinterval")
+            .and_then(|text| text.parse().ok())
+        {
             Some(0) if self.is_typed("serveraliveinterval") => Duration::ZERO,
             None | Some(0) => SERVER_ALIVE_INTERVAL,
             Some(seconds) => Duration::from_secs(seconds),
         };
-        let count = self.get("serveralivecountmax").and_then(|count| count.parse().ok());
+        let count = self
+            .get("serveralivecountmax")
+            .and_then(|count| count.parse().ok());
         (interval, count.unwrap_or(3))
     }
 
@@ -296,7 +326,9 @@ impl Settings {
 
     /// How many times a password is asked for.
     pub(super) fn password_attempts(&self) -> u32 {
-        self.get("numberofpasswordprompts").and_then(|count| count.parse().ok()).unwrap_or(3)
+        self.get("numberofpasswordprompts")
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(3)
     }
 
     /// Authentication methods in the order to try them (RFC 4252 names), without those that are
@@ -333,7 +365,10 @@ impl Settings {
     /// All values of a key that may be given more than once.
     fn all(&self, key: &str) -> impl Iterator<Item = &str> {
         let same = move |entry: &&(String, String)| entry.0 == key;
-        self.values.iter().filter(same).map(|(_, value)| value.as_str())
+        self.values
+            .iter()
+            .filter(same)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a switch is on. ssh prints some as `yes` and some as `true`, and pubkeyauthentication
@@ -347,7 +382,12 @@ impl Settings {
     /// in it is told by what follows the blank: no new path.
     fn files(&self, key: &str) -> Vec<PathBuf> {
         let mut files: Vec<String> = Vec::new();
-        for word in self.get(key).unwrap_or_default().split(' ').filter(|word| !word.is_empty()) {
+        for word in self
+            .get(key)
+            .unwrap_or_default()
+            .split(' ')
+            .filter(|word| !word.is_empty())
+        {
             match files.last_mut() {
                 Some(last) if !word.starts_with(['/', '~', '$', '%']) => {
                     last.push(' ');
@@ -399,7 +439,10 @@ pub(super) fn ssh_arguments(target: &Target, config_file: Option<&Path>) -> Vec<
 
 /// The words that start ssh: `-o ssh_command`, or just `ssh`.
 pub(super) fn ssh_words(target: &Target) -> Vec<OsString> {
-    target.ssh_command.clone().unwrap_or_else(|| vec!["ssh".into()])
+    target
+        .ssh_command
+        .clone()
+        .unwrap_or_else(|| vec!["ssh".into()])
 }
 
 /// Runs `ssh -G`. `None` if there is no ssh here, or if what was given in its place does not know
@@ -422,7 +465,10 @@ async fn ask_ssh(target: &Target, config_file: Option<&Path>) -> Result<Option<S
         }
         Ok(Err(error)) => return Err(command::cannot_run(&words, &error)),
         Err(_) => {
-            return Err(Error::setup(format!("`ssh -G {}` gave no answer in time", target.host)));
+            return Err(Error::setup(format!(
+                "`ssh -G {}` gave no answer in time",
+                target.host
+            )));
         }
     };
     let text = String::from_utf8_lossy(&output.stdout);
@@ -434,7 +480,10 @@ async fn ask_ssh(target: &Target, config_file: Option<&Path>) -> Result<Option<S
         return Ok(None);
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said: Vec<_> = said.lines().filter(|line| !line.starts_with("Pseudo-terminal")).collect();
+    let said: Vec<_> = said
+        .lines()
+        .filter(|line| !line.starts_with("Pseudo-terminal"))
+        .collect();
     Err(Error::setup(format!(
         "ssh does not take these settings for {}: {}",
         target.host,
@@ -454,7 +503,9 @@ async fn own_config_turns_gssapi_on(target: &Target, local: &Local) -> Result<bo
         return Ok(false);
     }
     let output = ask_ssh(target, Some(&file)).await?.unwrap_or_default();
-    Ok(output.lines().any(|line| line == "gssapiauthentication yes"))
+    Ok(output
+        .lines()
+        .any(|line| line == "gssapiauthentication yes"))
 }
 
 /// Refuses what could become an option or a second command on its way through ssh, a shell of the
@@ -462,20 +513,34 @@ async fn own_config_turns_gssapi_on(target: &Target, local: &Local) -> Result<bo
 fn check(target: &Target) -> Result<()> {
     let host = target.host.as_str();
     if !is_plain(host) || host.contains(|c: char| c.is_whitespace() || "$\\@/".contains(c)) {
-        return Err(Error::setup(format!("{host:?} cannot be the name of a host")));
+        return Err(Error::setup(format!(
+            "{host:?} cannot be the name of a host"
+        )));
     }
     if let Some(user) = target.user.as_deref().filter(|user| !is_plain(user)) {
-        return Err(Error::setup(format!("{user:?} cannot be the name of a user on {host}")));
+        return Err(Error::setup(format!(
+            "{user:?} cannot be the name of a user on {host}"
+        )));
     }
-    if let Some(server) = target.sftp_server.as_deref().filter(|server| !is_printable(server)) {
-        return Err(Error::setup(format!("sftp_server={server:?} is no name of a program")));
+    if let Some(server) = target
+        .sftp_server
+        .as_deref()
+        .filter(|server| !is_printable(server))
+    {
+        return Err(Error::setup(format!(
+            "sftp_server={server:?} is no name of a program"
+        )));
     }
     for (key, value) in &target.ssh_options {
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Err(Error::setup(format!("{key:?} is no option of ssh_config(5)")));
+            return Err(Error::setup(format!(
+                "{key:?} is no option of ssh_config(5)"
+            )));
         }
         if value.contains(char::is_control) {
-            return Err(Error::setup(format!("the value of {key} has a control character in it")));
+            return Err(Error::setup(format!(
+                "the value of {key} has a control character in it"
+            )));
         }
     }
     Ok(())
@@ -521,6 +586,12 @@ const DEFAULT_IDENTITIES: [&str; 5] = [
 
 /// ssh_config(5), UserKnownHostsFile and GlobalKnownHostsFile.
 const DEFAULT_FILES: [(&str, &str); 2] = [
-    ("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"),
-    ("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"),
+    (
+        "userknownhostsfile",
+        "~/.ssh/known_hosts ~/.ssh/known_hosts2",
+    ),
+    (
+        "globalknownhostsfile",
+        "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2",
+    ),
 ];

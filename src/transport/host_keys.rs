@@ -113,7 +113,10 @@ pub(super) fn judge(settings: &Settings, key: &[u8]) -> Verdict {
 }
 
 fn judge_by(entries: Vec<Entry>, key: &[u8]) -> Verdict {
-    if let Some(by) = entries.iter().find(|entry| entry.revoked && entry.key == key) {
+    if let Some(by) = entries
+        .iter()
+        .find(|entry| entry.revoked && entry.key == key)
+    {
         return Verdict::Revoked { by: by.clone() };
     }
     let mut others: Vec<_> = entries.into_iter().filter(|entry| !entry.revoked).collect();
@@ -122,7 +125,9 @@ fn judge_by(entries: Vec<Entry>, key: &[u8]) -> Verdict {
     }
     let key_type = known_hosts::type_of(key).unwrap_or_default();
     match others.iter().position(|entry| entry.key_type == key_type) {
-        Some(found) => Verdict::Changed { known: others.swap_remove(found) },
+        Some(found) => Verdict::Changed {
+            known: others.swap_remove(found),
+        },
         None => Verdict::Unknown { others },
     }
 }
@@ -205,7 +210,10 @@ fn remember(settings: &Settings, name: &str, key: &[u8]) {
             file.display(),
             fingerprint(key)
         ),
-        Err(error) => log::warn!("cannot add the key of {name} to {}: {error}", file.display()),
+        Err(error) => log::warn!(
+            "cannot add the key of {name} to {}: {error}",
+            file.display()
+        ),
     }
 }
 

@@ -42,7 +42,11 @@ pub(super) fn entries(files: &[PathBuf], name: &str) -> Vec<Entry> {
 /// How the files call a host: in lower case, with the port if it is not 22.
 pub(super) fn name_of(host: &str, port: u16) -> String {
     let host = host.to_ascii_lowercase();
-    if port == SSH_PORT { host } else { format!("[{host}]:{port}") }
+    if port == SSH_PORT {
+        host
+    } else {
+        format!("[{host}]:{port}")
+    }
 }
 
 /// Adds a key at the end of `file`, which is made (and its folder) if it is missing.
@@ -58,13 +62,24 @@ pub(super) fn add(
     hash: bool,
 ) -> io::Result<()> {
     if let Some(folder) = file.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
     }
     let mut options = OpenOptions::new();
-    let mut file = options.read(true).append(true).create(true).mode(0o600).open(file)?;
+    let mut file = options
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(file)?;
     let name = if hash { hashed(name)? } else { name.to_owned() };
-    let line =
-        format!("{}{name} {key_type} {}\n", missing_line_end(&mut file)?, BASE64.encode(key));
+    let line = format!(
+        "{}{name} {key_type} {}\n",
+        missing_line_end(&mut file)?,
+        BASE64.encode(key)
+    );
     // One write: two mounts that start at once do not mix their lines.
     file.write_all(line.as_bytes())
 }
@@ -82,7 +97,9 @@ fn missing_line_end(file: &mut std::fs::File) -> io::Result<&'static str> {
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    std::fs::File::open(file)?.take(FILE_SIZE_MAX).read_to_end(&mut text)?;
+    std::fs::File::open(file)?
+        .take(FILE_SIZE_MAX)
+        .read_to_end(&mut text)?;
     Ok(text)
 }
 
@@ -94,7 +111,9 @@ fn parse(file: &Path, text: &[u8], name: &str) -> Vec<Entry> {
 }
 
 fn parse_line(file: &Path, line: usize, text: &str, name: &str) -> Option<Entry> {
-    let mut words = text.split([' ', '\t', '\r']).filter(|word| !word.is_empty());
+    let mut words = text
+        .split([' ', '\t', '\r'])
+        .filter(|word| !word.is_empty());
     let mut hosts = words.next().filter(|word| !word.starts_with('#'))?;
     let revoked = hosts == "@revoked";
     if revoked {
@@ -109,7 +128,13 @@ fn parse_line(file: &Path, line: usize, text: &str, name: &str) -> Option<Entry>
     if type_of(&key)? != key_type || !matches(hosts, name) {
         return None;
     }
-    Some(Entry { file: file.to_owned(), line, revoked, key_type: key_type.to_owned(), key })
+    Some(Entry {
+        file: file.to_owned(),
+        line,
+        revoked,
+        key_type: key_type.to_owned(),
+        key,
+    })
 }
 
 /// The type that a public key blob begins with.
@@ -148,7 +173,11 @@ fn hashed(name: &str) -> io::Result<String> {
     let mut salt = [0; 20];
     aws_lc_rs::rand::fill(&mut salt).map_err(|_| io::Error::other("no random numbers"))?;
     let hash = hmac::sign(&hmac_key(&salt), name.as_bytes());
-    Ok(format!("{HASHED}{}|{}", BASE64.encode(&salt), BASE64.encode(hash.as_ref())))
+    Ok(format!(
+        "{HASHED}{}|{}",
+        BASE64.encode(&salt),
+        BASE64.encode(hash.as_ref())
+    ))
 }
 
 fn hmac_key(salt: &[u8]) -> hmac::Key {
@@ -181,7 +210,11 @@ pub(super) fn matches_pattern(pattern: &str, name: &str) -> bool {
             }
         }
     }
-    pattern.get(p..).unwrap_or_default().iter().all(|byte| *byte == b'*')
+    pattern
+        .get(p..)
+        .unwrap_or_default()
+        .iter()
+        .all(|byte| *byte == b'*')
 }
 
 pub(super) const SSH_PORT: u16 = 22;
@@ -198,18 +231,27 @@ mod tests {
 
     /// A key of the given type; its bytes mean nothing.
     fn key(key_type: &str, body: &[u8]) -> Vec<u8> {
-        let mut key = u32::try_from(key_type.len()).unwrap().to_be_bytes().to_vec();
+        let mut key = u32::try_from(key_type.len())
+            .unwrap()
+            .to_be_bytes()
+            .to_vec();
         key.extend_from_slice(key_type.as_bytes());
         key.extend_from_slice(body);
         key
     }
 
     fn found(text: &str, name: &str) -> Vec<usize> {
-        parse(Path::new("f"), text.as_bytes(), name).iter().map(|entry| entry.line).collect()
+        parse(Path::new("f"), text.as_bytes(), name)
+            .iter()
+            .map(|entry| entry.line)
+            .collect()
     }
 
     fn line(hosts: &str) -> String {
-        format!("{hosts} ssh-ed25519 {} comment\n", BASE64.encode(&key("ssh-ed25519", b"abc")))
+        format!(
+            "{hosts} ssh-ed25519 {} comment\n",
+            BASE64.encode(&key("ssh-ed25519", b"abc"))
+        )
     }
 
     #[test]
@@ -226,7 +268,10 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_of_the_type_before_it_is_passed_over() {
-        let text = format!("host ssh-rsa {}\n", BASE64.encode(&key("ssh-ed25519", b"abc")));
+        let text = format!(
+            "host ssh-rsa {}\n",
+            BASE64.encode(&key("ssh-ed25519", b"abc"))
+        );
         assert_eq!(found(&text, "host"), [0; 0]);
     }
 
@@ -278,23 +323,51 @@ mod tests {
 
     #[test]
     fn markers() {
-        let text = format!("@revoked {}@cert-authority {}@huh {}", line("*"), line("*"), line("*"));
+        let text = format!(
+            "@revoked {}@cert-authority {}@huh {}",
+            line("*"),
+            line("*"),
+            line("*")
+        );
         let found = parse(Path::new("f"), text.as_bytes(), "host");
-        assert_eq!(found.iter().map(|e| (e.line, e.revoked)).collect::<Vec<_>>(), [(1, true)]);
+        assert_eq!(
+            found
+                .iter()
+                .map(|e| (e.line, e.revoked))
+                .collect::<Vec<_>>(),
+            [(1, true)]
+        );
     }
 
     #[test]
     fn a_key_is_added_on_a_line_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("new").join("known_hosts");
-        add(&file, "host", "ssh-ed25519", &key("ssh-ed25519", b"abc"), false).unwrap();
+        add(
+            &file,
+            "host",
+            "ssh-ed25519",
+            &key("ssh-ed25519", b"abc"),
+            false,
+        )
+        .unwrap();
         let first = std::fs::read_to_string(&file).unwrap();
         assert_eq!(first, "host ssh-ed25519 AAAAC3NzaC1lZDI1NTE5YWJj\n");
         std::fs::write(&file, first.trim_end()).unwrap();
-        add(&file, "other", "ssh-ed25519", &key("ssh-ed25519", b"abc"), true).unwrap();
+        add(
+            &file,
+            "other",
+            "ssh-ed25519",
+            &key("ssh-ed25519", b"abc"),
+            true,
+        )
+        .unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.starts_with(&first), "{text}");
-        assert_eq!((found(&text, "host"), found(&text, "other")), (vec![1], vec![2]));
+        assert_eq!(
+            (found(&text, "host"), found(&text, "other")),
+            (vec![1], vec![2])
+        );
     }
 
     #[test]
@@ -309,7 +382,10 @@ mod tests {
             .arg(&file)
             .output()
             .expect("needs ssh-keygen");
-        assert!(String::from_utf8_lossy(&output.stdout).contains("found: line 1"), "{output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("found: line 1"),
+            "{output:?}"
+        );
     }
 
     const REAL_KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";

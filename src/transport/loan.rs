@@ -21,7 +21,11 @@ impl Loan {
     /// Lends our terminal to a process group. `None` if there is no terminal, or if it is not ours
     /// to lend (we are in the background).
     pub(super) fn to(borrower: Pid) -> Option<Self> {
-        let terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .ok()?;
         if tcgetpgrp(&terminal).ok()? != getpgrp() {
             return None;
         }

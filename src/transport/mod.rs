@@ -10,6 +10,7 @@ mod echo;
 mod host_config;
 mod host_keys;
 mod known_hosts;
+mod libssh2;
 mod loan;
 mod openssh;
 mod prompt;
@@ -105,7 +106,11 @@ impl Diagnosis {
     #[must_use]
     pub fn text(&self) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+        lines
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 

@@ -42,7 +42,11 @@ pub(super) async fn dial(target: &Target, settings: &Settings) -> Result<Link> {
             Err(_) => log::warn!("ssh has not said that it is logged in to {}", target.host),
         }
     }
-    Ok(Link { stream: Box::new(stream), peer, diagnosis })
+    Ok(Link {
+        stream: Box::new(stream),
+        peer,
+        diagnosis,
+    })
 }
 
 /// Looks at a line of ssh's; whether it belongs into the diagnosis.
@@ -66,7 +70,10 @@ fn hear(line: &str, logged_in: &mut Option<oneshot::Sender<String>>) -> bool {
 fn refused(target: &Target, diagnosis: &Diagnosis) -> Error {
     let said = diagnosis.text();
     let separator = if said.contains('\n') { "\n" } else { " " };
-    Error::setup(format!("cannot connect to {}:{separator}{said}", target.host))
+    Error::setup(format!(
+        "cannot connect to {}:{separator}{said}",
+        target.host
+    ))
 }
 
 /// The whole command line.
@@ -78,18 +85,26 @@ fn words(target: &Target, settings: &Settings) -> Vec<OsString> {
     let (interval, count) = settings.server_alive();
     set("ServerAliveInterval", &interval.as_secs().to_string());
     set("ServerAliveCountMax", &count.to_string());
-    set("ConnectTimeout", &settings.connect_timeout().as_secs().to_string());
+    set(
+        "ConnectTimeout",
+        &settings.connect_timeout().as_secs().to_string(),
+    );
     let level = settings.get("loglevel").unwrap_or_default();
     if !level.starts_with("VERBOSE") && !level.starts_with("DEBUG") {
         set("LogLevel", "VERBOSE");
     }
     // What would take standard input and output away from SFTP; each is named only if it is set,
     // because an older ssh does not know all of them.
-    for (key, value) in
-        [("StdinNull", "no"), ("ForkAfterAuthentication", "no"), ("RemoteCommand", "none")]
-    {
+    for (key, value) in [
+        ("StdinNull", "no"),
+        ("ForkAfterAuthentication", "no"),
+        ("RemoteCommand", "none"),
+    ] {
         let is_harmless = |set: &str| set.eq_ignore_ascii_case("no");
-        if settings.get(&key.to_ascii_lowercase()).is_some_and(|set| !is_harmless(set)) {
+        if settings
+            .get(&key.to_ascii_lowercase())
+            .is_some_and(|set| !is_harmless(set))
+        {
             set(key, value);
         }
     }
@@ -108,7 +123,12 @@ fn words(target: &Target, settings: &Settings) -> Vec<OsString> {
 }
 
 /// Lines of LogLevel VERBOSE and DEBUG that explain no failure.
-const NOISE: [&str; 4] = ["Transferred: ", "Bytes per second: ", "debug", "Pseudo-terminal "];
+const NOISE: [&str; 4] = [
+    "Transferred: ",
+    "Bytes per second: ",
+    "debug",
+    "Pseudo-terminal ",
+];
 
 /// sshd's own default for how long a login may take (sshd_config(5), LoginGraceTime).
 const LOGIN_GRACE: Duration = Duration::from_secs(120);
@@ -127,11 +147,18 @@ mod tests {
     }
 
     async fn why_not(target: &Target) -> String {
-        connect(target).await.err().expect("it connected").to_string()
+        connect(target)
+            .await
+            .err()
+            .expect("it connected")
+            .to_string()
     }
 
     async fn assert_speaks_sftp(link: &mut Link) {
-        link.stream.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await.unwrap();
+        link.stream
+            .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
+            .await
+            .unwrap();
         let mut answer = [0; 9];
         link.stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(answer[4..], [2, 0, 0, 0, 3]);
@@ -141,7 +168,11 @@ mod tests {
     async fn a_real_server_answers_init_with_version() {
         let Some(sshd) = Sshd::start(&[]) else { return };
         let mut link = connect(&sshd.target()).await.unwrap();
-        assert!(link.peer.contains("using \"publickey\" through ssh"), "{}", link.peer);
+        assert!(
+            link.peer.contains("using \"publickey\" through ssh"),
+            "{}",
+            link.peer
+        );
         assert_speaks_sftp(&mut link).await;
         assert_eq!(link.diagnosis.text(), "");
     }
@@ -150,7 +181,10 @@ mod tests {
     async fn a_program_on_the_server_is_run_in_place_of_the_subsystem() {
         let Some(sshd) = Sshd::start(&[]) else { return };
         let sftp_server = Some("/usr/lib/openssh/sftp-server -e".to_owned());
-        let target = Target { sftp_server, ..sshd.target() };
+        let target = Target {
+            sftp_server,
+            ..sshd.target()
+        };
         assert_speaks_sftp(&mut connect(&target).await.unwrap()).await;
     }
 
@@ -158,9 +192,14 @@ mod tests {
     async fn settings_that_would_take_the_stream_away_are_overridden() {
         let Some(sshd) = Sshd::start(&[]) else { return };
         let mut target = sshd.target_with("RemoteCommand", "echo broken");
-        let more =
-            [("StdinNull", "yes"), ("ForkAfterAuthentication", "yes"), ("LogLevel", "QUIET")];
-        target.ssh_options.extend(more.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let more = [
+            ("StdinNull", "yes"),
+            ("ForkAfterAuthentication", "yes"),
+            ("LogLevel", "QUIET"),
+        ];
+        target
+            .ssh_options
+            .extend(more.map(|(key, value)| (key.to_owned(), value.to_owned())));
         let mut link = connect(&target).await.unwrap();
         assert!(link.peer.contains("using"), "{}", link.peer);
         assert_speaks_sftp(&mut link).await;
@@ -190,15 +229,24 @@ mod tests {
         let other = fs::read_to_string(sshd.path("stranger.pub")).unwrap();
         fs::write(sshd.path("known_hosts"), format!("{name} {other}")).unwrap();
         let why = why_not(&sshd.target()).await;
-        assert!(why.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"), "{why}");
-        assert!(why.contains("SHA256:") && why.contains("known_hosts:1"), "{why}");
+        assert!(
+            why.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"),
+            "{why}"
+        );
+        assert!(
+            why.contains("SHA256:") && why.contains("known_hosts:1"),
+            "{why}"
+        );
     }
 
     #[tokio::test]
     async fn a_refused_port_is_told_in_ssh_s_words() {
         let Some(sshd) = Sshd::start(&[]) else { return };
         // Nobody may listen on it.
-        let target = Target { port: Some(1), ..sshd.target() };
+        let target = Target {
+            port: Some(1),
+            ..sshd.target()
+        };
         let why = why_not(&target).await;
         assert_eq!(
             why,
@@ -210,7 +258,10 @@ mod tests {
     #[tokio::test]
     async fn a_missing_subsystem_is_told_when_the_stream_ends() {
         let Some(sshd) = Sshd::start(&[]) else { return };
-        let target = Target { sftp_server: Some("nosuch".to_owned()), ..sshd.target() };
+        let target = Target {
+            sftp_server: Some("nosuch".to_owned()),
+            ..sshd.target()
+        };
         let mut link = connect(&target).await.unwrap();
         let mut bytes = Vec::new();
         link.stream.read_to_end(&mut bytes).await.unwrap();
@@ -224,7 +275,9 @@ mod tests {
         let Some(sshd) = Sshd::start(&[]) else { return };
         let path = sshd.path("master").display().to_string();
         let mut target = sshd.target_with("ControlPath", &path);
-        target.ssh_options.push(("ControlMaster".to_owned(), "auto".to_owned()));
+        target
+            .ssh_options
+            .push(("ControlMaster".to_owned(), "auto".to_owned()));
         let mut first = connect(&target).await.unwrap();
         assert_speaks_sftp(&mut first).await;
         // The first is the master; with no key, only through it a second can get in.
@@ -242,9 +295,15 @@ mod tests {
 
     #[test]
     fn the_host_stands_behind_all_options() {
-        let target = Target { host: "h".to_owned(), ..Target::default() };
+        let target = Target {
+            host: "h".to_owned(),
+            ..Target::default()
+        };
         let settings = Settings::assumed(&target);
         let words = words(&target, &settings);
-        assert_eq!(words[words.len() - 4..], ["-s", "--", "h", "sftp"].map(OsString::from));
+        assert_eq!(
+            words[words.len() - 4..],
+            ["-s", "--", "h", "sftp"].map(OsString::from)
+        );
     }
 }

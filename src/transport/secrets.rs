@@ -53,7 +53,10 @@ struct Locked {
 
 impl Locked {
     fn copy_of(bytes: &[u8]) -> Self {
-        let mut locked = Self { page: Box::new(Page([0; SECRET_LEN_MAX])), len: bytes.len() };
+        let mut locked = Self {
+            page: Box::new(Page([0; SECRET_LEN_MAX])),
+            len: bytes.len(),
+        };
         // Before the secret is there, so that no copy of it was ever swapped out. A process that
         // may lock no memory (RLIMIT_MEMLOCK) goes on without.
         locked.advise(libc::mlock, libc::MADV_DONTDUMP);
@@ -63,7 +66,10 @@ impl Locked {
         locked
     }
 
-    #[expect(unsafe_code, reason = "mlock(2), munlock(2) and madvise(2) take an address")]
+    #[expect(
+        unsafe_code,
+        reason = "mlock(2), munlock(2) and madvise(2) take an address"
+    )]
     fn advise(
         &mut self,
         lock: unsafe extern "C" fn(*const libc::c_void, usize) -> libc::c_int,
@@ -122,8 +128,10 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut inside = false;
         for line in maps.lines() {
-            if let Some((start, end)) =
-                line.split(' ').next().and_then(|range| range.split_once('-'))
+            if let Some((start, end)) = line
+                .split(' ')
+                .next()
+                .and_then(|range| range.split_once('-'))
             {
                 let bound = |text| usize::from_str_radix(text, 16).unwrap_or(0);
                 inside = (bound(start)..bound(end)).contains(&address);

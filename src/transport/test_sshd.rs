@@ -41,7 +41,10 @@ impl Sshd {
         sshd.make_key("stranger", "ed25519");
         fs::copy(sshd.path("user.pub"), sshd.path("authorized")).unwrap();
         let at = |name: &str| sshd.path(name).display().to_string();
-        let mut config = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let mut config = lines
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect::<String>();
         config.push_str(&format!(
             "HostKey {}\nHostKey {}\nAuthorizedKeysFile {}\n",
             at("host_ed25519"),
@@ -88,7 +91,10 @@ impl Sshd {
             user: Some(User::from_uid(geteuid()).unwrap().unwrap().name),
             port: Some(self.port),
             config_file: Some("none".into()),
-            ssh_options: options.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            ssh_options: options
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             ..Target::default()
         }
     }
@@ -96,7 +102,9 @@ impl Sshd {
     /// The same with one option changed.
     pub(super) fn target_with(&self, key: &str, value: &str) -> Target {
         let mut target = self.target();
-        target.ssh_options.insert(0, (key.to_owned(), value.to_owned()));
+        target
+            .ssh_options
+            .insert(0, (key.to_owned(), value.to_owned()));
         target.ssh_options.retain({
             let mut seen = false;
             move |(name, _)| name != key || !std::mem::replace(&mut seen, true)
@@ -106,7 +114,9 @@ impl Sshd {
 
     fn make_key(&self, name: &str, kind: &str) {
         let mut keygen = Command::new("/usr/bin/ssh-keygen");
-        keygen.args(["-q", "-N", "", "-t", kind, "-f"]).arg(self.path(name));
+        keygen
+            .args(["-q", "-N", "", "-t", kind, "-f"])
+            .arg(self.path(name));
         assert!(keygen.status().unwrap().success());
     }
 
@@ -126,7 +136,8 @@ fn serve(connection: TcpStream, config: &Path, log: &Path) {
     let mut sshd = Command::new(SSHD);
     sshd.args(["-i", "-e", "-f"]).arg(config);
     sshd.stdin(OwnedFd::from(connection.try_clone().unwrap()));
-    sshd.stdout(OwnedFd::from(connection)).stderr(Stdio::from(log));
+    sshd.stdout(OwnedFd::from(connection))
+        .stderr(Stdio::from(log));
     let mut process = sshd.spawn().unwrap();
     thread::spawn(move || process.wait());
 }

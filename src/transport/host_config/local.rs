@@ -20,14 +20,20 @@ impl Local {
     pub(super) fn of_this_process() -> Self {
         let uid = getuid();
         let user = User::from_uid(uid).ok().flatten();
-        let home = user.as_ref().map(|user| user.dir.clone()).filter(|home| home.is_absolute());
+        let home = user
+            .as_ref()
+            .map(|user| user.dir.clone())
+            .filter(|home| home.is_absolute());
         Self {
             home: home
                 .or_else(|| std::env::var_os("HOME").map(PathBuf::from))
                 .unwrap_or_else(|| "/".into()),
             user: user.map_or_else(|| uid.to_string(), |user| user.name),
             uid: uid.as_raw(),
-            host: gethostname().unwrap_or_default().to_string_lossy().into_owned(),
+            host: gethostname()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
         }
     }
 

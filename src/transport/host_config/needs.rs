@@ -25,7 +25,9 @@ impl Settings {
                 return Some(format!("{name} is on"));
             }
         }
-        self.needs_for_sharing().or_else(|| self.needs_for_keys()).or_else(|| self.needs_for_rest())
+        self.needs_for_sharing()
+            .or_else(|| self.needs_for_keys())
+            .or_else(|| self.needs_for_rest())
     }
 
     fn needs_for_sharing(&self) -> Option<String> {
@@ -33,17 +35,25 @@ impl Settings {
         if !matches!(master, "false" | "no") {
             return Some(format!("ControlMaster {master} is set"));
         }
-        self.shared_connection().map(|path| format!("a shared connection is open at {path}"))
+        self.shared_connection()
+            .map(|path| format!("a shared connection is open at {path}"))
     }
 
     fn needs_for_keys(&self) -> Option<String> {
-        let provider = self.get("securitykeyprovider").filter(|provider| *provider != "internal");
+        let provider = self
+            .get("securitykeyprovider")
+            .filter(|provider| *provider != "internal");
         if let Some(provider) = provider {
             return Some(format!("SecurityKeyProvider {provider} is set"));
         }
-        for file in self.all("identityfile").filter(|file| !file.eq_ignore_ascii_case("none")) {
+        for file in self
+            .all("identityfile")
+            .filter(|file| !file.eq_ignore_ascii_case("none"))
+        {
             let Some(path) = self.expand(file) else {
-                return Some(format!("the name of IdentityFile {file} can only be found by ssh"));
+                return Some(format!(
+                    "the name of IdentityFile {file} can only be found by ssh"
+                ));
             };
             if is_security_key(&path) {
                 return Some(format!("{} is a key on a security device", path.display()));
@@ -62,7 +72,10 @@ impl Settings {
 
     fn needs_for_rest(&self) -> Option<String> {
         if self.gssapi_asked
-            && self.preferred_authentications().iter().any(|m| m == "gssapi-with-mic")
+            && self
+                .preferred_authentications()
+                .iter()
+                .any(|m| m == "gssapi-with-mic")
         {
             return Some("GSSAPIAuthentication is on".to_owned());
         }
@@ -102,5 +115,8 @@ const IF_SET: [(&str, &str); 7] = [
 const IF_ON: [(&str, &str); 3] = [
     ("hostbasedauthentication", "HostbasedAuthentication"),
     ("verifyhostkeydns", "VerifyHostKeyDNS"),
-    ("nohostauthenticationforlocalhost", "NoHostAuthenticationForLocalhost"),
+    (
+        "nohostauthenticationforlocalhost",
+        "NoHostAuthenticationForLocalhost",
+    ),
 ];

@@ -7,13 +7,21 @@ const DEFAULTS: &str = include_str!("recorded/debian12-defaults.txt");
 const MANY: &str = include_str!("recorded/openssh-9.2-many.txt");
 
 fn local() -> Local {
-    Local { home: "/home/me".into(), user: "me".into(), uid: 4242, host: "desk.example.org".into() }
+    Local {
+        home: "/home/me".into(),
+        user: "me".into(),
+        uid: 4242,
+        host: "desk.example.org".into(),
+    }
 }
 
 fn target(options: &[(&str, &str)]) -> Target {
     Target {
         host: "somehost".into(),
-        ssh_options: options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        ssh_options: options
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect(),
         ..Target::default()
     }
 }
@@ -29,7 +37,12 @@ fn defaults_but(lines: &[&str]) -> Settings {
         lines.iter().any(|new| new.split(' ').next() == Some(key))
     };
     let kept = DEFAULTS.lines().filter(|line| !is_replaced(line));
-    parsed(&kept.chain(lines.iter().copied()).collect::<Vec<_>>().join("\n"))
+    parsed(
+        &kept
+            .chain(lines.iter().copied())
+            .collect::<Vec<_>>()
+            .join("\n"),
+    )
 }
 
 fn paths(names: &[&str]) -> Vec<PathBuf> {
@@ -39,7 +52,10 @@ fn paths(names: &[&str]) -> Vec<PathBuf> {
 #[test]
 fn recorded_defaults_are_understood() {
     let settings = parsed(DEFAULTS);
-    assert_eq!((settings.host_name(), settings.port(), settings.user()), ("somehost", 22, "root"));
+    assert_eq!(
+        (settings.host_name(), settings.port(), settings.user()),
+        ("somehost", 22, "root")
+    );
     assert_eq!(settings.alias(), "somehost");
     assert_eq!(settings.known_hosts_name(), "somehost");
     assert_eq!(settings.strict_host_key_checking(), Strict::Ask);
@@ -62,13 +78,19 @@ fn recorded_settings_are_understood() {
     assert_eq!((settings.port(), settings.user()), (2200, "joe"));
     assert_eq!(settings.alias(), "production");
     assert_eq!(settings.known_hosts_name(), "production");
-    let identities =
-        ["/home/me/.ssh/work", "/etc/keys/with blank", "/home/me/keys/joe@web.example.org:2200"];
+    let identities = [
+        "/home/me/.ssh/work",
+        "/etc/keys/with blank",
+        "/home/me/keys/joe@web.example.org:2200",
+    ];
     assert_eq!(settings.identity_files(), paths(&identities));
     assert!(!settings.identity_file_is_default(Path::new("/home/me/.ssh/work")));
     assert!(settings.identities_only() && settings.batch_mode() && settings.compression());
     assert_eq!(settings.identity_agent(), Some("/root/agent.sock".into()));
-    assert_eq!(settings.user_known_hosts()[1..], paths(&["/etc/known hosts"]));
+    assert_eq!(
+        settings.user_known_hosts()[1..],
+        paths(&["/etc/known hosts"])
+    );
     assert_eq!(settings.global_known_hosts(), paths(&[]));
     assert_eq!(settings.strict_host_key_checking(), Strict::AcceptNew);
     assert_eq!(settings.server_alive(), (Duration::from_secs(7), 2));
@@ -127,7 +149,10 @@ fn a_keepalive_of_zero_counts_only_if_typed() {
 #[test]
 fn no_agent_is_no_agent() {
     assert_eq!(defaults_but(&["identityagent none"]).identity_agent(), None);
-    assert_eq!(defaults_but(&["identityagent $NO_SUCH_VARIABLE"]).identity_agent(), None);
+    assert_eq!(
+        defaults_but(&["identityagent $NO_SUCH_VARIABLE"]).identity_agent(),
+        None
+    );
 }
 
 #[test]
@@ -141,18 +166,41 @@ fn settings_that_only_openssh_can_follow_are_named() {
         ("proxyjump j.example.org", "ProxyJump j.example.org is set"),
         ("proxycommand nc %h %p", "ProxyCommand nc %h %p is set"),
         ("controlmaster auto", "ControlMaster auto is set"),
-        ("pkcs11provider /usr/lib/p11.so", "PKCS11Provider /usr/lib/p11.so is set"),
-        ("securitykeyprovider /lib/sk.so", "SecurityKeyProvider /lib/sk.so is set"),
+        (
+            "pkcs11provider /usr/lib/p11.so",
+            "PKCS11Provider /usr/lib/p11.so is set",
+        ),
+        (
+            "securitykeyprovider /lib/sk.so",
+            "SecurityKeyProvider /lib/sk.so is set",
+        ),
         ("certificatefile ~/c", "CertificateFile ~/c is set"),
-        ("knownhostscommand /bin/kh", "KnownHostsCommand /bin/kh is set"),
-        ("revokedhostkeys /etc/krl", "RevokedHostKeys /etc/krl is set"),
-        ("hostbasedauthentication yes", "HostbasedAuthentication is on"),
+        (
+            "knownhostscommand /bin/kh",
+            "KnownHostsCommand /bin/kh is set",
+        ),
+        (
+            "revokedhostkeys /etc/krl",
+            "RevokedHostKeys /etc/krl is set",
+        ),
+        (
+            "hostbasedauthentication yes",
+            "HostbasedAuthentication is on",
+        ),
         ("verifyhostkeydns true", "VerifyHostKeyDNS is on"),
     ];
     for (line, reason) in cases {
-        assert_eq!(defaults_but(&[line]).needs_openssh().as_deref(), Some(reason));
+        assert_eq!(
+            defaults_but(&[line]).needs_openssh().as_deref(),
+            Some(reason)
+        );
     }
-    let harmless = ["proxycommand none", "controlpath none", "verifyhostkeydns ask", "tunnel yes"];
+    let harmless = [
+        "proxycommand none",
+        "controlpath none",
+        "verifyhostkeydns ask",
+        "tunnel yes",
+    ];
     assert_eq!(defaults_but(&harmless).needs_openssh(), None);
 }
 
@@ -160,7 +208,10 @@ fn settings_that_only_openssh_can_follow_are_named() {
 fn a_local_command_counts_if_it_is_permitted() {
     assert_eq!(defaults_but(&["localcommand date"]).needs_openssh(), None);
     let permitted = defaults_but(&["localcommand date", "permitlocalcommand yes"]);
-    assert_eq!(permitted.needs_openssh().as_deref(), Some("LocalCommand is set"));
+    assert_eq!(
+        permitted.needs_openssh().as_deref(),
+        Some("LocalCommand is set")
+    );
 }
 
 #[test]
@@ -168,7 +219,10 @@ fn gssapi_counts_if_the_user_asked_for_it() {
     let mut settings = parsed(DEFAULTS);
     assert!(settings.is_on("gssapiauthentication"));
     settings.gssapi_asked = true;
-    assert_eq!(settings.needs_openssh().as_deref(), Some("GSSAPIAuthentication is on"));
+    assert_eq!(
+        settings.needs_openssh().as_deref(),
+        Some("GSSAPIAuthentication is on")
+    );
 }
 
 #[test]
@@ -178,7 +232,12 @@ fn a_shared_connection_counts_if_somebody_listens() {
     let settings = defaults_but(&[&format!("controlpath {}", socket.display())]);
     assert_eq!(settings.needs_openssh(), None);
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    assert!(settings.needs_openssh().unwrap().contains("a shared connection is open"));
+    assert!(
+        settings
+            .needs_openssh()
+            .unwrap()
+            .contains("a shared connection is open")
+    );
     drop(listener);
     assert_eq!(settings.needs_openssh(), None);
 }
@@ -191,7 +250,12 @@ fn a_certificate_or_a_security_key_beside_an_identity_counts() {
     assert_eq!(settings.needs_openssh(), None);
     let public = folder.path().join("key.pub");
     std::fs::write(&public, "sk-ssh-ed25519@openssh.com AAAA me").unwrap();
-    assert!(settings.needs_openssh().unwrap().contains("security device"));
+    assert!(
+        settings
+            .needs_openssh()
+            .unwrap()
+            .contains("security device")
+    );
     std::fs::write(&public, "ssh-ed25519 AAAA me").unwrap();
     assert_eq!(settings.needs_openssh(), None);
     std::fs::write(folder.path().join("key-cert.pub"), "").unwrap();
@@ -203,7 +267,10 @@ fn without_an_ssh_the_typed_options_stand_over_the_defaults() {
     let mut target = target(&[("User", "typed"), ("IdentityFile", "~/k"), ("Port", "99")]);
     target.port = Some(2022);
     let settings = Settings::without_ssh(&target, local());
-    assert_eq!((settings.host_name(), settings.user()), ("somehost", "typed"));
+    assert_eq!(
+        (settings.host_name(), settings.user()),
+        ("somehost", "typed")
+    );
     // The first value wins, and -p stands before -o.
     assert_eq!(settings.port(), 2022);
     assert_eq!(settings.identity_files(), paths(&["/home/me/k"]));
@@ -217,22 +284,47 @@ fn without_an_ssh_the_typed_options_stand_over_the_defaults() {
 
 #[test]
 fn what_could_become_an_option_or_a_command_is_refused() {
-    let hosts =
-        ["", "-oProxyCommand=id", "a b", "a;b", "$(id)", "a\nb", "u@h", "ssh://h", "\u{1b}[2J"];
+    let hosts = [
+        "",
+        "-oProxyCommand=id",
+        "a b",
+        "a;b",
+        "$(id)",
+        "a\nb",
+        "u@h",
+        "ssh://h",
+        "\u{1b}[2J",
+    ];
     for host in hosts {
-        let target = Target { host: host.into(), ..Target::default() };
+        let target = Target {
+            host: host.into(),
+            ..Target::default()
+        };
         assert!(check(&target).is_err(), "{host:?}");
     }
     for user in ["", "-l", "a\0b", "`id`", "a'b"] {
-        let target = Target { user: Some(user.into()), ..target(&[]) };
+        let target = Target {
+            user: Some(user.into()),
+            ..target(&[])
+        };
         assert!(check(&target).is_err(), "{user:?}");
     }
     for option in [("", "x"), ("Pro xy", "x"), ("User", "a\nProxyCommand id")] {
         assert!(check(&target(&[option])).is_err(), "{option:?}");
     }
-    for host in ["h", "::1", "fe80::1%eth0", "b\u{fc}cher.example", "10.0.0.1", "under_score"] {
-        let target =
-            Target { host: host.into(), user: Some("DOM\\me".into()), ..Target::default() };
+    for host in [
+        "h",
+        "::1",
+        "fe80::1%eth0",
+        "b\u{fc}cher.example",
+        "10.0.0.1",
+        "under_score",
+    ] {
+        let target = Target {
+            host: host.into(),
+            user: Some("DOM\\me".into()),
+            ..Target::default()
+        };
         assert!(check(&target).is_ok(), "{host:?}");
     }
 }
@@ -244,8 +336,16 @@ fn a_target_is_handed_on_to_ssh_word_by_word() {
     target.user = Some("me".into());
     target.compression = true;
     let words = ssh_arguments(&target, Some(Path::new("/etc/my config")));
-    let expected =
-        ["-F", "/etc/my config", "-p", "2022", "-l", "me", "-C", "-oProxyCommand=nc %h %p"];
+    let expected = [
+        "-F",
+        "/etc/my config",
+        "-p",
+        "2022",
+        "-l",
+        "me",
+        "-C",
+        "-oProxyCommand=nc %h %p",
+    ];
     assert_eq!(words, expected.map(OsString::from));
 }
 
@@ -255,7 +355,10 @@ fn alone(options: &[(&str, &str)]) -> Option<Target> {
         println!("skipped: there is no ssh here");
         return None;
     }
-    Some(Target { config_file: Some("none".into()), ..target(options) })
+    Some(Target {
+        config_file: Some("none".into()),
+        ..target(options)
+    })
 }
 
 #[tokio::test]
@@ -286,7 +389,10 @@ async fn an_ssh_command_that_knows_no_questions_is_left_alone_and_needed() {
     target.ssh_command = Some(vec!["/bin/false".into()]);
     let settings = Settings::resolve(&target).await.unwrap();
     assert_eq!(settings.user(), "joe");
-    assert_eq!(settings.needs_openssh().as_deref(), Some("ssh_command=/bin/false is given"));
+    assert_eq!(
+        settings.needs_openssh().as_deref(),
+        Some("ssh_command=/bin/false is given")
+    );
 }
 
 #[tokio::test]
@@ -294,5 +400,8 @@ async fn an_ssh_command_that_does_not_exist_is_named() {
     let mut target = target(&[]);
     target.ssh_command = Some(vec!["/nowhere/ssh".into()]);
     let error = Settings::resolve(&target).await.unwrap_err();
-    assert_eq!(error.to_string(), "cannot run /nowhere/ssh: there is no such program");
+    assert_eq!(
+        error.to_string(),
+        "cannot run /nowhere/ssh: there is no such program"
+    );
 }

@@ -23,8 +23,16 @@ pub(super) fn preferred(settings: &Settings, known_types: &[String]) -> Preferre
             settings.is_typed("ciphers"),
             has_fast_aes(),
         )),
-        mac: Cow::Owned(known(&settings.list("macs"), |name| mac::Name::try_from(name).ok(), MACS)),
-        compression: Cow::Borrowed(if settings.compression() { COMPRESSED } else { PLAIN }),
+        mac: Cow::Owned(known(
+            &settings.list("macs"),
+            |name| mac::Name::try_from(name).ok(),
+            MACS,
+        )),
+        compression: Cow::Borrowed(if settings.compression() {
+            COMPRESSED
+        } else {
+            PLAIN
+        }),
     }
 }
 
@@ -39,14 +47,19 @@ fn known<T: Clone>(list: &[&str], find: impl Fn(&str) -> Option<T>, ours: &[T]) 
     if list.is_empty() {
         return ours.to_vec();
     }
-    list.iter().filter(|name| !matches!(**name, "none" | "clear")).filter_map(|n| find(n)).collect()
+    list.iter()
+        .filter(|name| !matches!(**name, "none" | "clear"))
+        .filter_map(|n| find(n))
+        .collect()
 }
 
 fn key_exchanges(list: &[&str]) -> Vec<kex::Name> {
     let mut names = known(list, |name| kex::Name::try_from(name).ok(), KEX);
     // Who has OpenSSH's older hybrid first wants one that a quantum computer does not break; russh
     // has the newer one only, which OpenSSH before 9.9 cannot name.
-    if list.first().is_some_and(|first| first.starts_with("sntrup761"))
+    if list
+        .first()
+        .is_some_and(|first| first.starts_with("sntrup761"))
         && !names.contains(&kex::MLKEM768X25519_SHA256)
     {
         names.insert(0, kex::MLKEM768X25519_SHA256);
@@ -60,8 +73,10 @@ fn ciphers(list: &[&str], typed: bool, fast_aes: bool) -> Vec<cipher::Name> {
     let mut names = known(list, |name| cipher::Name::try_from(name).ok(), CIPHERS);
     // OpenSSH's default begins with ChaCha20 on every processor. A list in that order was not
     // chosen for its order, or was typed.
-    let chosen =
-        typed || list.first().is_some_and(|first| *first != cipher::CHACHA20_POLY1305.as_ref());
+    let chosen = typed
+        || list
+            .first()
+            .is_some_and(|first| *first != cipher::CHACHA20_POLY1305.as_ref());
     if !chosen && fast_aes {
         names.sort_by_key(|name| CIPHERS.iter().position(|ours| ours == name));
     }
@@ -69,8 +84,16 @@ fn ciphers(list: &[&str], typed: bool, fast_aes: bool) -> Vec<cipher::Name> {
 }
 
 fn host_keys(list: &[&str], typed: bool, known_types: &[String]) -> Vec<Algorithm> {
-    let mut names: Vec<Algorithm> =
-        known(list, |name| HOST_KEYS.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone()), &[]);
+    let mut names: Vec<Algorithm> = known(
+        list,
+        |name| {
+            HOST_KEYS
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, a)| a.clone())
+        },
+        &[],
+    );
     if names.is_empty() {
         // SHA-1 signatures (ssh-rsa) only for who asks for them, as in OpenSSH.
         names = HOST_KEYS
@@ -123,8 +146,12 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::AES_256_CTR,
 ];
 
-const MACS: &[mac::Name] =
-    &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
+const MACS: &[mac::Name] = &[
+    mac::HMAC_SHA256_ETM,
+    mac::HMAC_SHA512_ETM,
+    mac::HMAC_SHA256,
+    mac::HMAC_SHA512,
+];
 
 const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
@@ -141,19 +168,47 @@ const KEX: &[kex::Name] = &[
 
 const HOST_KEYS: &[(&str, Algorithm)] = &[
     ("ssh-ed25519", Algorithm::Ed25519),
-    ("ecdsa-sha2-nistp256", Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }),
-    ("ecdsa-sha2-nistp384", Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 }),
-    ("ecdsa-sha2-nistp521", Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 }),
-    ("rsa-sha2-512", Algorithm::Rsa { hash: Some(HashAlg::Sha512) }),
-    ("rsa-sha2-256", Algorithm::Rsa { hash: Some(HashAlg::Sha256) }),
+    (
+        "ecdsa-sha2-nistp256",
+        Algorithm::Ecdsa {
+            curve: EcdsaCurve::NistP256,
+        },
+    ),
+    (
+        "ecdsa-sha2-nistp384",
+        Algorithm::Ecdsa {
+            curve: EcdsaCurve::NistP384,
+        },
+    ),
+    (
+        "ecdsa-sha2-nistp521",
+        Algorithm::Ecdsa {
+            curve: EcdsaCurve::NistP521,
+        },
+    ),
+    (
+        "rsa-sha2-512",
+        Algorithm::Rsa {
+            hash: Some(HashAlg::Sha512),
+        },
+    ),
+    (
+        "rsa-sha2-256",
+        Algorithm::Rsa {
+            hash: Some(HashAlg::Sha256),
+        },
+    ),
     ("ssh-rsa", Algorithm::Rsa { hash: None }),
 ];
 
 const PLAIN: &[compression::Name] = &[compression::NONE];
 
 /// The delayed kind, which OpenSSH has; then none, for a server that has neither.
-const COMPRESSED: &[compression::Name] =
-    &[compression::ZLIB_LEGACY, compression::ZLIB, compression::NONE];
+const COMPRESSED: &[compression::Name] = &[
+    compression::ZLIB_LEGACY,
+    compression::ZLIB,
+    compression::NONE,
+];
 
 #[cfg(test)]
 mod tests {
@@ -172,14 +227,20 @@ mod tests {
     #[test]
     fn aes_gcm_comes_first_where_the_processor_has_aes() {
         assert_eq!(ciphers(&DEFAULT, false, true)[0], cipher::AES_128_GCM);
-        assert_eq!(ciphers(&DEFAULT, false, false)[0], cipher::CHACHA20_POLY1305);
+        assert_eq!(
+            ciphers(&DEFAULT, false, false)[0],
+            cipher::CHACHA20_POLY1305
+        );
         assert_eq!(ciphers(&[], false, true)[0], cipher::AES_128_GCM);
     }
 
     #[test]
     fn ciphers_that_the_user_chose_keep_their_order_and_no_other_is_added() {
         let chosen = ["aes256-ctr", "aes128-gcm@openssh.com"];
-        assert_eq!(ciphers(&chosen, false, true), [cipher::AES_256_CTR, cipher::AES_128_GCM]);
+        assert_eq!(
+            ciphers(&chosen, false, true),
+            [cipher::AES_256_CTR, cipher::AES_128_GCM]
+        );
         assert_eq!(ciphers(&DEFAULT, true, true)[0], cipher::CHACHA20_POLY1305);
     }
 
@@ -192,11 +253,23 @@ mod tests {
     #[test]
     fn a_key_type_that_is_known_is_asked_for_first() {
         let names = host_keys(
-            &["ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com", "rsa-sha2-512"],
+            &[
+                "ssh-ed25519",
+                "ssh-ed25519-cert-v01@openssh.com",
+                "rsa-sha2-512",
+            ],
             false,
             &["ssh-rsa".into()],
         );
-        assert_eq!(names, [Algorithm::Rsa { hash: Some(HashAlg::Sha512) }, Algorithm::Ed25519]);
+        assert_eq!(
+            names,
+            [
+                Algorithm::Rsa {
+                    hash: Some(HashAlg::Sha512)
+                },
+                Algorithm::Ed25519
+            ]
+        );
         let typed = host_keys(&["ssh-ed25519", "rsa-sha2-512"], true, &["ssh-rsa".into()]);
         assert_eq!(typed[0], Algorithm::Ed25519);
     }
@@ -204,7 +277,10 @@ mod tests {
     #[test]
     fn sha1_host_keys_are_for_who_asks() {
         assert!(!host_keys(&[], false, &[]).contains(&Algorithm::Rsa { hash: None }));
-        assert_eq!(host_keys(&["ssh-rsa"], true, &[]), [Algorithm::Rsa { hash: None }]);
+        assert_eq!(
+            host_keys(&["ssh-rsa"], true, &[]),
+            [Algorithm::Rsa { hash: None }]
+        );
     }
 
     #[test]

@@ -76,7 +76,10 @@ impl<'a> Login<'a> {
     pub(super) async fn run(mut self) -> Result<Proofs> {
         let mut answer = self.none().await?;
         for _ in 0..FACTORS_MAX {
-            let AuthResult::Failure { remaining_methods, .. } = answer else {
+            let AuthResult::Failure {
+                remaining_methods, ..
+            } = answer
+            else {
                 return Ok(self.won);
             };
             let Some(next) = self.factor(&remaining_methods).await? else {
@@ -109,7 +112,10 @@ impl<'a> Login<'a> {
                 _ => None,
             };
             match answer {
-                Some(AuthResult::Failure { partial_success: false, remaining_methods }) => {
+                Some(AuthResult::Failure {
+                    partial_success: false,
+                    remaining_methods,
+                }) => {
                     offered = remaining_methods;
                 }
                 Some(progress) => return Ok(Some(progress)),
@@ -140,11 +146,17 @@ impl<'a> Login<'a> {
 
     async fn gather(&mut self) -> Vec<Identity> {
         let binding = self.handle.agent_session_binding();
-        let agent = self.signer.ask_agent(self.settings, binding, &mut self.tried).await;
+        let agent = self
+            .signer
+            .ask_agent(self.settings, binding, &mut self.tried)
+            .await;
         let mut identities = identities::gather(self.settings, agent, &mut self.tried);
         let accepted = self.settings.list("pubkeyacceptedalgorithms");
         identities.retain(|identity| {
-            identity.public.as_ref().is_none_or(|key| is_accepted(&key.algorithm(), &accepted))
+            identity
+                .public
+                .as_ref()
+                .is_none_or(|key| is_accepted(&key.algorithm(), &accepted))
         });
         // What opened the door before does it again; the server counts what does not.
         identities.sort_by_key(|identity| {
@@ -242,11 +254,19 @@ impl<'a> Login<'a> {
             return Ok(None);
         }
         let mut last = None;
-        let mut known = self.known.password.clone().into_iter().chain(self.given.take());
+        let mut known = self
+            .known
+            .password
+            .clone()
+            .into_iter()
+            .chain(self.given.take());
         let mut again = false;
         for _ in 0..self.settings.password_attempts() {
-            let question =
-                format!("{}{}'s password: ", if again { AGAIN } else { "" }, self.whom());
+            let question = format!(
+                "{}{}'s password: ",
+                if again { AGAIN } else { "" },
+                self.whom()
+            );
             let secret = match known.next() {
                 Some(secret) => Some(secret),
                 None => {
@@ -298,7 +318,9 @@ impl<'a> Login<'a> {
     /// One round of questions, and whether another makes sense.
     async fn interview(&mut self, first: bool) -> Result<(AuthResult, bool)> {
         let user = self.settings.user().to_owned();
-        let start = self.handle.authenticate_keyboard_interactive_start(user, None::<String>);
+        let start = self
+            .handle
+            .authenticate_keyboard_interactive_start(user, None::<String>);
         let mut answer = patiently(start).await;
         let mut used = Vec::new();
         let mut asked = false;
@@ -308,29 +330,47 @@ impl<'a> Login<'a> {
                     self.won.answers.append(&mut used);
                     return Ok((AuthResult::Success, false));
                 }
-                KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
+                KeyboardInteractiveAuthResponse::Failure {
+                    remaining_methods,
+                    partial_success,
+                } => {
                     if partial_success {
                         self.won.answers.append(&mut used);
                     }
-                    return Ok((AuthResult::Failure { remaining_methods, partial_success }, asked));
+                    return Ok((
+                        AuthResult::Failure {
+                            remaining_methods,
+                            partial_success,
+                        },
+                        asked,
+                    ));
                 }
-                KeyboardInteractiveAuthResponse::InfoRequest { name, instructions, prompts } => {
-                    (name, instructions, prompts)
-                }
+                KeyboardInteractiveAuthResponse::InfoRequest {
+                    name,
+                    instructions,
+                    prompts,
+                } => (name, instructions, prompts),
             };
             let mut preface = preface(&name, &instructions);
             let mut responses = Vec::new();
             for prompt in &prompts {
-                let given = self.respond(prompt, std::mem::take(&mut preface), first).await;
+                let given = self
+                    .respond(prompt, std::mem::take(&mut preface), first)
+                    .await;
                 asked = given.is_some();
                 let text = given.as_ref().and_then(Secret::text).unwrap_or_default();
                 responses.push(text.to_owned());
                 used.extend(given.map(|secret| (prompt.prompt.clone(), secret)));
             }
-            let response = self.handle.authenticate_keyboard_interactive_respond(responses);
+            let response = self
+                .handle
+                .authenticate_keyboard_interactive_respond(responses);
             answer = patiently(response).await;
         }
-        Err(Error::setup(format!("{}: the server asks without end", self.whom())))
+        Err(Error::setup(format!(
+            "{}: the server asks without end",
+            self.whom()
+        )))
     }
 
     /// The answer to one question: known, given beforehand, or a person's.
@@ -362,7 +402,8 @@ impl<'a> Login<'a> {
     fn may_send_secrets(&mut self, method: &str) -> bool {
         let may = self.learned.facts().trust == Some(Trust::Full);
         if !may {
-            self.tried.push(format!("{method} (not sent: the host key has changed)"));
+            self.tried
+                .push(format!("{method} (not sent: the host key has changed)"));
         }
         may
     }
@@ -400,7 +441,10 @@ impl<'a> Login<'a> {
             ""
         };
         let whom = self.whom();
-        Error::setup(format!("{whom}: the server ended the login: {why}{}{hint}", self.attempts()))
+        Error::setup(format!(
+            "{whom}: the server ended the login: {why}{}{hint}",
+            self.attempts()
+        ))
     }
 
     fn silent(&self) -> Error {
@@ -416,7 +460,11 @@ impl<'a> Login<'a> {
     fn denied(&self, remaining: &MethodSet) -> Error {
         let methods: Vec<&str> = remaining.iter().map(<&str>::from).collect();
         let methods = methods.join(",");
-        Error::setup(format!("{}: Permission denied ({methods}){}", self.whom(), self.attempts()))
+        Error::setup(format!(
+            "{}: Permission denied ({methods}){}",
+            self.whom(),
+            self.attempts()
+        ))
     }
 
     fn attempts(&self) -> String {
@@ -466,7 +514,14 @@ async fn patiently<T>(
 }
 
 fn is_progress(answer: &AuthResult) -> bool {
-    matches!(answer, AuthResult::Success | AuthResult::Failure { partial_success: true, .. })
+    matches!(
+        answer,
+        AuthResult::Success
+            | AuthResult::Failure {
+                partial_success: true,
+                ..
+            }
+    )
 }
 
 fn is_accepted(algorithm: &Algorithm, accepted: &[&str]) -> bool {
@@ -486,7 +541,10 @@ fn name_of(identity: &Identity) -> String {
 }
 
 fn preface(name: &str, instructions: &str) -> String {
-    let lines = [name, instructions].into_iter().map(str::trim_end).filter(|line| !line.is_empty());
+    let lines = [name, instructions]
+        .into_iter()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty());
     lines.map(|line| format!("{line}\n")).collect()
 }
 

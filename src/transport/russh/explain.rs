@@ -29,7 +29,10 @@ pub(super) fn handshake(settings: &Settings, failure: Failure, head: &Head) -> E
             ended(&error)
         ),
         (error, Some(line)) if is_ssh => {
-            format!("{place} ({line}): the SSH handshake failed: {}", ended(&error))
+            format!(
+                "{place} ({line}): the SSH handshake failed: {}",
+                ended(&error)
+            )
         }
         (_, Some(line)) => format!("{place} is not an SSH server: it says \"{line}\""),
     })

@@ -53,10 +53,14 @@ pub(super) fn gather(
     }
     let names = |identity: &AgentIdentity| {
         let key = identity.public_key();
-        files.iter().position(|(_, public)| is_same(public.as_ref(), &key))
+        files
+            .iter()
+            .position(|(_, public)| is_same(public.as_ref(), &key))
     };
-    let mut agent: Vec<_> =
-        agent.into_iter().map(|identity| (names(&identity), identity)).collect();
+    let mut agent: Vec<_> = agent
+        .into_iter()
+        .map(|identity| (names(&identity), identity))
+        .collect();
     agent.retain(|(named, _)| named.is_some() || !settings.identities_only());
     agent.sort_by_key(|(named, _)| named.unwrap_or(usize::MAX));
     let held: Vec<_> = agent.iter().filter_map(|(named, _)| *named).collect();
@@ -64,9 +68,14 @@ pub(super) fn gather(
         public: Some(identity.public_key().into_owned()),
         origin: Origin::Agent(Box::new(identity)),
     });
-    let left = files.into_iter().enumerate().filter(|(n, _)| !held.contains(n));
-    let from_files =
-        left.map(|(_, (path, public))| Identity { public, origin: Origin::File(path) });
+    let left = files
+        .into_iter()
+        .enumerate()
+        .filter(|(n, _)| !held.contains(n));
+    let from_files = left.map(|(_, (path, public))| Identity {
+        public,
+        origin: Origin::File(path),
+    });
     from_agent.chain(from_files).collect()
 }
 
@@ -76,10 +85,13 @@ fn is_same(file: Option<&PublicKey>, agent: &PublicKey) -> bool {
 
 /// The public half of a key file: beside it in `.pub`, in it in the clear (OpenSSH's format), or
 /// the file itself, if it names a key that only the agent has. `None` if it takes the passphrase.
-fn find_public(path: &Path) -> io::Result<Option<PublicKey>> {
+pub(in super::super) fn find_public(path: &Path) -> io::Result<Option<PublicKey>> {
     let text = read(path);
     // The private key may be missing, too: the agent can have it.
-    if let Some(key) = read(&with_pub(path)).ok().and_then(|text| parse_public(&text)) {
+    if let Some(key) = read(&with_pub(path))
+        .ok()
+        .and_then(|text| parse_public(&text))
+    {
         return Ok(Some(key));
     }
     let text = text?;
@@ -89,7 +101,9 @@ fn find_public(path: &Path) -> io::Result<Option<PublicKey>> {
     if let Ok(key) = PrivateKey::from_openssh(text.as_bytes()) {
         return Ok(Some(key.public_key().clone()));
     }
-    Ok(decode_secret_key(&text, None).ok().map(|key| key.public_key().clone()))
+    Ok(decode_secret_key(&text, None)
+        .ok()
+        .map(|key| key.public_key().clone()))
 }
 
 fn parse_public(line: &str) -> Option<PublicKey> {
@@ -106,7 +120,9 @@ fn with_pub(path: &Path) -> PathBuf {
 
 fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
-    File::open(path)?.take(FILE_SIZE_MAX).read_to_string(&mut text)?;
+    File::open(path)?
+        .take(FILE_SIZE_MAX)
+        .read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -115,7 +131,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 /// # Errors
 ///
 /// Why it cannot be had, in words.
-pub(super) fn load(path: &Path, prompter: &Prompter) -> Result<Arc<PrivateKey>, String> {
+pub(in super::super) fn load(path: &Path, prompter: &Prompter) -> Result<Arc<PrivateKey>, String> {
     check_permissions(path)?;
     let text = read(path).map_err(|error| plain(&error))?;
     match decode_secret_key(&text, None) {
@@ -134,8 +150,9 @@ pub(super) fn load(path: &Path, prompter: &Prompter) -> Result<Arc<PrivateKey>, 
         if passphrase.bytes().is_empty() {
             return Err("no passphrase given".into());
         }
-        if let Some(key) =
-            passphrase.text().and_then(|text_of| decode_secret_key(&text, Some(text_of)).ok())
+        if let Some(key) = passphrase
+            .text()
+            .and_then(|text_of| decode_secret_key(&text, Some(text_of)).ok())
         {
             return Ok(Arc::new(key));
         }

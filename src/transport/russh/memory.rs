@@ -25,23 +25,29 @@ struct Remembered {
 
 /// What opened the door.
 #[derive(Default, Clone)]
-pub(super) struct Proofs {
+pub(in super::super) struct Proofs {
     /// The public keys that the server took, as blobs (RFC 4253 section 6.6). Tried first.
-    pub(super) public_keys: Vec<Vec<u8>>,
+    pub(in super::super) public_keys: Vec<Vec<u8>>,
     /// Private keys that were read from a file, and perhaps decrypted. They wipe themselves.
-    pub(super) private_keys: Vec<(PathBuf, Arc<PrivateKey>)>,
-    pub(super) password: Option<Secret>,
+    pub(in super::super) private_keys: Vec<(PathBuf, Arc<PrivateKey>)>,
+    pub(in super::super) password: Option<Secret>,
     /// Answers of keyboard-interactive (RFC 4256), by question.
-    pub(super) answers: Vec<(String, Secret)>,
+    pub(in super::super) answers: Vec<(String, Secret)>,
 }
 
 impl Proofs {
-    pub(super) fn private_key(&self, path: &Path) -> Option<Arc<PrivateKey>> {
-        self.private_keys.iter().find(|(of, _)| of == path).map(|(_, key)| key.clone())
+    pub(in super::super) fn private_key(&self, path: &Path) -> Option<Arc<PrivateKey>> {
+        self.private_keys
+            .iter()
+            .find(|(of, _)| of == path)
+            .map(|(_, key)| key.clone())
     }
 
-    pub(super) fn answer(&self, question: &str) -> Option<Secret> {
-        self.answers.iter().find(|(asked, _)| asked == question).map(|(_, answer)| answer.clone())
+    pub(in super::super) fn answer(&self, question: &str) -> Option<Secret> {
+        self.answers
+            .iter()
+            .find(|(asked, _)| asked == question)
+            .map(|(_, answer)| answer.clone())
     }
 }
 
@@ -51,22 +57,26 @@ impl Memory {
         !self.lock().done
     }
 
-    pub(super) fn proofs(&self) -> Proofs {
+    pub(in super::super) fn proofs(&self) -> Proofs {
         self.lock().proofs.clone()
     }
 
     /// The server let us in with these.
-    pub(super) fn remember(&self, proofs: Proofs) {
+    pub(in super::super) fn remember(&self, proofs: Proofs) {
         let mut remembered = self.lock();
         remembered.done = true;
         remembered.proofs = proofs;
     }
 
-    pub(super) fn trust_of_host_key(&self, key: &[u8]) -> Option<Trust> {
-        self.lock().host_key.as_ref().filter(|(known, _)| known == key).map(|(_, trust)| *trust)
+    pub(in super::super) fn trust_of_host_key(&self, key: &[u8]) -> Option<Trust> {
+        self.lock()
+            .host_key
+            .as_ref()
+            .filter(|(known, _)| known == key)
+            .map(|(_, trust)| *trust)
     }
 
-    pub(super) fn remember_host_key(&self, key: Vec<u8>, trust: Trust) {
+    pub(in super::super) fn remember_host_key(&self, key: Vec<u8>, trust: Trust) {
         self.lock().host_key = Some((key, trust));
     }
 

@@ -23,12 +23,14 @@ use russh::client::{Config, Handle, Msg, connect_stream};
 use russh::{Channel, ChannelMsg, SshId};
 use tokio::time::timeout;
 
-pub(super) use self::memory::Memory;
+pub(super) use self::identities::{find_public, load};
+pub(super) use self::memory::{Memory, Proofs};
+pub(super) use self::wire::{Cut, Wire};
 
 use self::auth::Login;
 use self::handler::{Handler, Learned};
 use self::stream::Stream;
-use self::wire::{Head, Wire};
+use self::wire::Head;
 use super::host_config::Settings;
 use super::host_keys;
 use super::secrets::{Prompter, Secret};
@@ -77,7 +79,11 @@ pub(super) async fn dial(plan: &Plan) -> Result<Link> {
         format!("{} through russh, {}", facts.server, facts.cipher)
     };
     let stream = Box::new(Stream::new(channel, handle, cut, rest, diagnosis.clone()));
-    Ok(Link { stream, peer, diagnosis })
+    Ok(Link {
+        stream,
+        peer,
+        diagnosis,
+    })
 }
 
 /// Key exchange and host key. The time limit stands still while a person looks at the key.
@@ -127,19 +133,26 @@ async fn start_server(
     let fail = |why: String| {
         let whom = format!("{}@{}", settings.user(), settings.host_name());
         let said = diagnosis.text();
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let said = if said.is_empty() {
+            String::new()
+        } else {
+            format!(": {said}")
+        };
         Error::setup(format!("{whom}: {why}{said}"))
     };
     let starting = async {
-        let mut channel = handle.channel_open_session().await.map_err(|error| match error {
-            russh::Error::ChannelOpenFailure(reason) => {
-                fail(format!("logged in, but the server opens no channel ({reason:?})"))
-            }
-            other => fail(format!(
-                "logged in, but the server opens no channel ({})",
-                explain::ended(&other)
-            )),
-        })?;
+        let mut channel = handle
+            .channel_open_session()
+            .await
+            .map_err(|error| match error {
+                russh::Error::ChannelOpenFailure(reason) => fail(format!(
+                    "logged in, but the server opens no channel ({reason:?})"
+                )),
+                other => fail(format!(
+                    "logged in, but the server opens no channel ({})",
+                    explain::ended(&other)
+                )),
+            })?;
         let sent = if server.contains('/') {
             channel.exec(true, server).await
         } else {

@@ -43,7 +43,12 @@ impl From<russh::SendError> for Unsigned {
 impl Signer {
     /// `keys` are known from an earlier connection.
     pub(super) fn new(keys: Vec<(PathBuf, Arc<PrivateKey>)>, prompter: Prompter) -> Self {
-        Self { agent: None, keys, prompter, with: None }
+        Self {
+            agent: None,
+            keys,
+            prompter,
+            with: None,
+        }
     }
 
     /// The agent's keys. None if there is no agent, which ssh(1) does not complain about either;
@@ -146,7 +151,9 @@ fn append_signature(
     };
     let signature = signature.map_err(|error| format!("cannot sign: {error}"))?;
     let mut blob = Vec::new();
-    let encoded = signature.encode(&mut blob).and_then(|()| blob.as_slice().encode(data));
+    let encoded = signature
+        .encode(&mut blob)
+        .and_then(|()| blob.as_slice().encode(data));
     encoded.map_err(|error| format!("cannot sign: {error}"))
 }
 

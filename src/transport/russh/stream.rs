@@ -42,7 +42,15 @@ impl Stream {
     ) -> Self {
         let (from, to) = channel.split();
         let to = Box::pin(to.make_writer());
-        Self { from, to, rest, diagnosis, grace: None, _handle: handle, _cut: cut }
+        Self {
+            from,
+            to,
+            rest,
+            diagnosis,
+            grace: None,
+            _handle: handle,
+            _cut: cut,
+        }
     }
 }
 
@@ -57,7 +65,11 @@ pub(super) fn note(message: &ChannelMsg, diagnosis: &Diagnosis) {
         ChannelMsg::ExitStatus { exit_status } if *exit_status != 0 => {
             diagnosis.note(format!("the SFTP server ended with status {exit_status}"));
         }
-        ChannelMsg::ExitSignal { signal_name, error_message, .. } => diagnosis.note(format!(
+        ChannelMsg::ExitSignal {
+            signal_name,
+            error_message,
+            ..
+        } => diagnosis.note(format!(
             "the SFTP server was killed by {signal_name:?} {}",
             printable(error_message)
         )),

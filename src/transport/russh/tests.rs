@@ -10,7 +10,10 @@ use super::super::{Dialer, Link, Target, Way};
 
 /// Sends SSH_FXP_INIT of version 3, and takes the answer.
 async fn greet(link: &mut Link) {
-    link.stream.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await.unwrap();
+    link.stream
+        .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
+        .await
+        .unwrap();
     let mut head = [0; 9];
     link.stream.read_exact(&mut head).await.unwrap();
     assert_eq!(head[4..], [2, 0, 0, 0, 3]);
@@ -19,7 +22,14 @@ async fn greet(link: &mut Link) {
 }
 
 async fn dial(target: Target) -> crate::error::Result<Link> {
-    Dialer::new(Target { way: Way::Russh, ..target }).await.unwrap().dial().await
+    Dialer::new(Target {
+        way: Way::Russh,
+        ..target
+    })
+    .await
+    .unwrap()
+    .dial()
+    .await
 }
 
 #[tokio::test]
@@ -28,5 +38,10 @@ async fn a_key_file_opens_the_door() {
     let mut link = dial(sshd.target()).await.unwrap();
     greet(&mut link).await;
     assert!(link.peer.starts_with("OpenSSH_"), "{}", link.peer);
-    assert!(link.peer.ends_with(" through russh, aes128-gcm@openssh.com"), "{}", link.peer);
+    assert!(
+        link.peer
+            .ends_with(" through russh, aes128-gcm@openssh.com"),
+        "{}",
+        link.peer
+    );
 }

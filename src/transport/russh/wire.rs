@@ -19,7 +19,7 @@ use super::super::host_config::{Family, Settings};
 use crate::error::{Error, Result};
 
 /// A connected socket, for russh to speak on.
-pub(super) struct Wire {
+pub(in super::super) struct Wire {
     socket: TcpStream,
     /// What was read ahead of russh, which asks for a packet in two or three pieces.
     ahead: Box<[u8]>,
@@ -33,7 +33,7 @@ pub(super) struct Wire {
 pub(super) struct Head(Arc<Mutex<Vec<u8>>>);
 
 /// Ends the connection when dropped.
-pub(super) struct Cut(OwnedFd);
+pub(in super::super) struct Cut(OwnedFd);
 
 impl Wire {
     /// Connects to the host of the settings, trying its addresses in turn.
@@ -41,7 +41,7 @@ impl Wire {
     /// # Errors
     ///
     /// [`Error::Setup`], naming host, port and reason.
-    pub(super) async fn connect(settings: &Settings) -> Result<(Self, Cut)> {
+    pub(in super::super) async fn connect(settings: &Settings) -> Result<(Self, Cut)> {
         let (host, port) = (settings.host_name(), settings.port());
         let limit = settings.connect_timeout();
         let fail =
@@ -81,7 +81,21 @@ impl Wire {
         setsockopt(&socket, sockopt::KeepAlive, &true)?;
         let cut = Cut(std::os::fd::AsFd::as_fd(&socket).try_clone_to_owned()?);
         let ahead = vec![0; AHEAD_SIZE].into_boxed_slice();
-        Ok((Self { socket, ahead, start: 0, end: 0, head: Head::default() }, cut))
+        Ok((
+            Self {
+                socket,
+                ahead,
+                start: 0,
+                end: 0,
+                head: Head::default(),
+            },
+            cut,
+        ))
+    }
+
+    /// The socket alone, for who reads it otherwise; nothing was read yet.
+    pub(in super::super) fn into_socket(self) -> TcpStream {
+        self.socket
     }
 
     /// Where the first bytes are to be found.
@@ -101,7 +115,9 @@ impl Head {
         let head = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&head);
         let line = text.lines().find(|line| !line.trim().is_empty())?;
-        Some(super::super::prompt::printable(line.get(..HEAD_SHOWN_MAX).unwrap_or(line).trim()))
+        Some(super::super::prompt::printable(
+            line.get(..HEAD_SHOWN_MAX).unwrap_or(line).trim(),
+        ))
     }
 
     fn keep(&self, bytes: &[u8]) {
@@ -123,10 +139,16 @@ impl Drop for Cut {
 }
 
 async fn open(address: SocketAddr, settings: &Settings) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     if let Some(bind) = settings.bind_address() {
         let bind: IpAddr = bind.parse().map_err(|_| {
-            io::Error::other(format!("BindAddress {bind} is no address (use -o transport=openssh)"))
+            io::Error::other(format!(
+                "BindAddress {bind} is no address (use -o transport=openssh)"
+            ))
         })?;
         socket.bind((bind, 0).into())?;
     }
@@ -144,14 +166,19 @@ fn suits(address: &SocketAddr, settings: &Settings) -> bool {
 fn unknown_host(host: &str, error: &io::Error) -> Error {
     let text = error.to_string();
     // The resolver's own words, without the prefix that std puts before them.
-    let why = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
+    let why = text
+        .strip_prefix("failed to lookup address information: ")
+        .unwrap_or(&text);
     Error::setup(format!("cannot find the host {host}: {why}"))
 }
 
 fn describe(error: &io::Error, address: SocketAddr) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
-            format!("refused (no SSH server listens there, or {} forbids it)", address.ip())
+            format!(
+                "refused (no SSH server listens there, or {} forbids it)",
+                address.ip()
+            )
         }
         _ => format!("{} ({})", plain(error), address.ip()),
     }
