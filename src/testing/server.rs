@@ -14,7 +14,7 @@ use super::link;
 use super::session::Session;
 use super::tree::Tree;
 use crate::sftp::{Extensions, Frames, Request, Response};
-use crate::transport::Dialer;
+use crate::transport::Link;
 
 /// How the server is. The default is OpenSSH 9.2 with all its extensions, run by root.
 #[derive(Debug, Clone)]
@@ -174,10 +174,9 @@ impl Server {
             .for_each(|connection| connection.abort());
     }
 
-    /// Connections to this server, for the client.
-    pub(crate) fn dialer(&self) -> Dialer {
-        let server = self.clone();
-        Dialer::made_by(move || link(server.connect()))
+    /// A new connection, for `Client::over`.
+    pub(crate) fn link(&self) -> Link {
+        link(self.connect())
     }
 
     /// A new connection, served by a task of the current runtime until either side ends it.

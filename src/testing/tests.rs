@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::io::DuplexStream;
 
 use super::{Options, Server, Talk, status};
-use crate::client::{Client, Config};
+use crate::client::Client;
 use crate::sftp::{
     Attrs, Extensions, LongName, NameEntry, OpenFlags, Request, RequestId, Response, StatusCode,
     Statvfs,
@@ -334,9 +334,7 @@ async fn time_stands_still_until_a_test_moves_it() {
 #[tokio::test]
 async fn the_client_talks_to_it() {
     let server = Server::new(Options::default().without(&["copy-data"]));
-    let client = Client::connect(server.dialer(), &Config::default())
-        .await
-        .unwrap();
+    let client = Client::over(server.link()).await.unwrap();
     let has = &client.features().extensions;
     assert!(has.limits && !has.copy_data);
 }

@@ -31,8 +31,6 @@ enum Route {
         settings: Arc<Settings>,
         memory: Arc<russh::Memory>,
     },
-    #[cfg(test)]
-    Made(Box<dyn Fn() -> Link + Send + Sync>),
 }
 
 impl Dialer {
@@ -48,16 +46,6 @@ impl Dialer {
             route,
             done: Mutex::new(false),
         })
-    }
-
-    /// Connections that a test makes, such as to a server in memory.
-    #[cfg(test)]
-    pub(crate) fn made_by(make: impl Fn() -> Link + Send + Sync + 'static) -> Self {
-        Self {
-            target: Target::default(),
-            route: Route::Made(Box::new(make)),
-            done: Mutex::new(false),
-        }
     }
 
     /// Makes a new connection, logged in, with the SFTP server started. The first one asks what a
@@ -86,8 +74,6 @@ impl Dialer {
             Route::OpenSsh(settings) => format!("{} through ssh", place(settings)),
             Route::Russh { settings, .. } => format!("{} through russh", place(settings)),
             Route::LibSsh2 { settings, .. } => format!("{} through libssh2", place(settings)),
-            #[cfg(test)]
-            Route::Made(_) => "a test".to_owned(),
         }
     }
 
@@ -112,8 +98,6 @@ impl Dialer {
             Route::LibSsh2 { settings, memory } => {
                 libssh2::dial(self.plan(settings, memory, again)).await
             }
-            #[cfg(test)]
-            Route::Made(make) => Ok(make()),
         }
     }
 
