@@ -12,7 +12,7 @@ use super::{Link, Target, Way, command, libssh2, openssh, russh};
 use crate::error::Result;
 
 /// Makes connections to one target.
-pub struct Dialer {
+pub(crate) struct Dialer {
     target: Target,
     route: Route,
     /// Whether a connection was made. Held while the first one is, so that two do not ask at once.
@@ -39,7 +39,7 @@ impl Dialer {
     /// # Errors
     ///
     /// [`Error::Setup`](crate::error::Error::Setup) if the target or its settings make no sense.
-    pub async fn new(target: Target) -> Result<Self> {
+    pub(crate) async fn new(target: Target) -> Result<Self> {
         let route = choose(&target).await?;
         Ok(Self {
             target,
@@ -55,8 +55,9 @@ impl Dialer {
     /// # Errors
     ///
     /// [`Error::Setup`](crate::error::Error::Setup): why there is no connection.
-    pub async fn dial(&self) -> Result<Link> {
+    pub(crate) async fn dial(&self) -> Result<Link> {
         let mut done = self.done.lock().await;
+        log::debug!("connecting to {}", self.describe());
         if *done {
             drop(done);
             return self.connect(true).await;
@@ -68,7 +69,7 @@ impl Dialer {
 
     /// Target and way, for the log: `user@host port 22 through russh`.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match &self.route {
             Route::Command => "a command".to_owned(),
             Route::OpenSsh(settings) => format!("{} through ssh", place(settings)),

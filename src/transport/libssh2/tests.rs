@@ -255,6 +255,27 @@ async fn copy_there_and_back(sshd: &Sshd) {
     tokio::join!(send, receive);
 }
 
+/// libssh2 may take an answer from the wire in any of its calls, also one that is about other
+/// bytes; the pump must not then wait for the wire.
+#[tokio::test]
+async fn an_answer_that_came_in_passing_is_not_waited_for() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let mut link = dial(sshd.target_with("ServerAliveInterval", "0"))
+        .await
+        .unwrap();
+    greet(&mut link).await;
+    for id in 0..3000 {
+        link.stream
+            .write_all(&request(16, id, &[&string(b".")]))
+            .await
+            .unwrap();
+        assert_eq!(
+            answer(&mut link).await[..5],
+            [&[104][..], &id.to_be_bytes()].concat()
+        );
+    }
+}
+
 #[tokio::test]
 async fn data_survives_full_windows_and_new_keys_on_the_way() {
     let Some(sshd) = Sshd::start(&["RekeyLimit 1M"]) else {
