@@ -30,7 +30,8 @@ fn settle_user(mount: &mut mount::Options) -> Result<(), String> {
         return Ok(());
     };
     let current = nix::unistd::geteuid();
-    if values::user(name)? == current.as_raw() {
+    let wanted = values::user(name).map_err(|why| format!("option 'setuid={name}': {why}"))?;
+    if wanted == current.as_raw() {
         mount.run_as = None;
     } else if !current.is_root() {
         return Err(format!(
