@@ -52,7 +52,7 @@ pub(super) fn split(foreground: bool) -> Result<Side> {
     }
     let cannot = |errno| Error::setup(format!("cannot go to the background: {errno}"));
     let (read, write): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC).map_err(cannot)?;
-    let waiting = getppid_of_child();
+    let waiting = nix::unistd::getpid();
     match fork_without_threads().map_err(cannot)? {
         ForkResult::Parent { child } => {
             drop(write);
@@ -70,10 +70,6 @@ pub(super) fn split(foreground: bool) -> Result<Side> {
             }))
         }
     }
-}
-
-fn getppid_of_child() -> Pid {
-    nix::unistd::getpid()
 }
 
 #[expect(unsafe_code, reason = "nix offers fork(2) only so")]

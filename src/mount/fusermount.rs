@@ -71,9 +71,10 @@ fn complaint(output: &Output, fallback: &str) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = said
         .lines()
+        // "/usr/bin/fusermount3: ..." says no more than we do.
         .map(|line| {
-            line.trim_start_matches("fusermount3:")
-                .trim_start_matches("fusermount:")
+            line.split_once("fusermount3: ")
+                .map_or(line, |(_, said)| said)
                 .trim()
         })
         .filter(|line| !line.is_empty())

@@ -36,7 +36,8 @@ pub(super) fn check(mountpoint: &Path, nonempty: bool) -> Result<Place> {
         .map_err(|error| Error::setup(format!("/proc/self/mountinfo: {error}; is /proc there?")))?;
     if let Some(ours) = mounted.filter(mountinfo::Mounted::is_ours) {
         return Err(Error::setup(format!(
-            "mountpoint {shown}: {} is mounted there already; unmount it first: sftpfs umount {shown}",
+            "mountpoint {shown}: {} is mounted there already, perhaps by a process that has died; \
+             unmount it first: sftpfs umount {shown}",
             ours.source
         )));
     }

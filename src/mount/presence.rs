@@ -5,18 +5,20 @@
 //! up. The file's name is the device number of the mount, e.g. `/run/sftpfs/0:53`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Uid, geteuid};
 
+use crate::error::{Error, Result};
+
 /// Held by the process that serves a mount; dropping it lets those who wait go on.
 #[derive(Debug)]
 pub(super) struct Presence {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Presence {
@@ -24,7 +26,7 @@ impl Presence {
     pub(super) fn announce(device: &str) -> io::Result<Self> {
         let Some(folder) = folders_of(geteuid()).into_iter().find(|f| make_folder(f)) else {
             return Err(io::Error::other(
-                "no /run/sftpfs and no XDG_RUNTIME_DIR to note it in",
+                "neither a runtime directory nor /tmp can be written",
             ));
         };
         Self::announce_in(&folder, device)
@@ -41,7 +43,15 @@ impl Presence {
             .open(&path)?;
         let lock =
             Flock::lock(open, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
+    }
+
+    /// Ends the presence, and leaves a failure for those who wait.
+    pub(super) fn leave(mut self, ended: &Result<()>) {
+        if let Err(error) = ended {
+            // The disk may be full; the log has it too.
+            let _ = write!(self.lock, "{error}");
+        }
     }
 }
 
@@ -51,6 +61,9 @@ impl Drop for Presence {
         let _ = fs::remove_file(&self.path);
     }
 }
+
+/// Bytes of a failure that are shown.
+const FAILURE_SIZE_MAX: u64 = 4096;
 
 /// The other end: opened before unmounting, while the file is surely there.
 #[derive(Debug)]
@@ -76,10 +89,20 @@ impl Witness {
             .map(Self)
     }
 
-    /// Waits until the process has ended. It ends by itself, in bounded time.
-    pub(super) fn wait(self) {
+    /// Waits until the process has ended, which it does by itself, in bounded time. An error says
+    /// what it could not write.
+    pub(super) fn wait(self) -> Result<()> {
         // Only a signal can break it, and that ends us anyway.
-        let _ = Flock::lock(self.0, FlockArg::LockShared);
+        let Ok(file) = Flock::lock(self.0, FlockArg::LockShared) else {
+            return Ok(());
+        };
+        let mut failure = Vec::new();
+        // Only as much as a message has: the file may be a user's, and we root.
+        let read = (&*file).take(FAILURE_SIZE_MAX).read_to_end(&mut failure);
+        match read {
+            Ok(1..) => Err(Error::setup(String::from_utf8_lossy(&failure).into_owned())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -94,14 +117,19 @@ fn folders_of(user: Uid) -> Vec<PathBuf> {
     {
         folders.insert(0, Path::new(&runtime).join("sftpfs"));
     }
+    // cron and su give no runtime directory. Whose folder this is, is checked before it is used.
+    folders.push(format!("/tmp/.sftpfs-{user}").into());
     folders.retain(|folder| folder.is_absolute());
     folders
 }
 
+/// Makes the folder if it is not there; whether it is ours, and no one else can write in it.
 fn make_folder(folder: &Path) -> bool {
-    // Everyone may look into root's: other users' `sftpfs umount` does not ask there, but `ls` may.
-    let made = DirBuilder::new().mode(0o755).create(folder);
-    made.is_ok() || fs::symlink_metadata(folder).is_ok_and(|about| about.is_dir())
+    // Only a failure to be ours counts, and that is looked at next.
+    let _ = DirBuilder::new().mode(0o700).create(folder);
+    fs::symlink_metadata(folder).is_ok_and(|about| {
+        about.is_dir() && about.uid() == geteuid().as_raw() && about.mode() & 0o022 == 0
+    })
 }
 
 #[cfg(test)]
@@ -118,9 +146,18 @@ mod tests {
         let presence = Presence::announce_in(folder.path(), "0:7").unwrap();
         let witness = Witness::find_in(folder.path(), "0:7").unwrap();
         assert!(is_locked(witness.0.try_clone().unwrap()));
-        drop(presence);
-        witness.wait();
+        presence.leave(&Ok(()));
+        assert_eq!(witness.wait(), Ok(()));
         assert!(Witness::find_in(folder.path(), "0:7").is_none());
+    }
+
+    #[test]
+    fn a_witness_hears_what_could_not_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let presence = Presence::announce_in(folder.path(), "0:7").unwrap();
+        let witness = Witness::find_in(folder.path(), "0:7").unwrap();
+        presence.leave(&Err(Error::setup("3 bytes are lost")));
+        assert_eq!(witness.wait(), Err(Error::setup("3 bytes are lost")));
     }
 
     #[test]

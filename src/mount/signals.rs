@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 
-/// Exit code of a connection attempt that was interrupted: 128 and SIGINT, as shells say it.
+/// How the process in the background tells the one that waits: 128 and SIGINT, as shells say it.
 pub(super) const INTERRUPTED: i32 = 130;
 
 /// What is going on.
@@ -56,10 +56,11 @@ pub(super) fn watch<E: Send + 'static>(
             match *stage {
                 Stage::Connecting => {
                     terminal.restore();
-                    if !is_background {
-                        eprintln!("sftpfs: interrupted; nothing is mounted");
+                    if is_background {
+                        std::process::exit(INTERRUPTED);
                     }
-                    std::process::exit(INTERRUPTED);
+                    eprintln!("sftpfs: interrupted; nothing is mounted");
+                    std::process::exit(1);
                 }
                 Stage::Mounted => {
                     *stage = Stage::Ending;

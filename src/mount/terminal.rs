@@ -1,6 +1,7 @@
 //! The terminal's settings, to be put back if a question for a password is interrupted.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
@@ -28,9 +29,16 @@ impl Terminal {
             return;
         };
         // In the background this would stop us (SIGTTOU), and the terminal is another's by then.
-        if tcgetpgrp(tty) == Ok(getpgrp()) {
-            // If it fails, the terminal is gone, and its settings with it.
-            let _ = tcsetattr(tty, SetArg::TCSANOW, settings);
+        if tcgetpgrp(tty) != Ok(getpgrp()) {
+            return;
+        }
+        // If any of this fails, the terminal is gone, and its settings with it.
+        let is_asking = tcgetattr(tty).is_ok_and(|now| now.local_flags != settings.local_flags);
+        let _ = tcsetattr(tty, SetArg::TCSANOW, settings);
+        if is_asking {
+            // The line that the answer was to be typed on.
+            let mut tty: &File = tty;
+            let _ = tty.write_all(b"\n");
         }
     }
 }
