@@ -1,6 +1,8 @@
 use std::fs;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::super::test_sshd::Sshd;
 use super::super::{Dialer, Link, Target, Way};
