@@ -21,7 +21,7 @@ pub(super) async fn dial(words: &[OsString]) -> Result<Link> {
     let command = prepare(words)?;
     let name = name_of(words);
     let keep = |_: &str| true;
-    let child = Child::start(command, name.clone(), diagnosis.clone(), keep);
+    let child = Child::start(command, name.clone(), diagnosis.clone(), true, keep);
     let Child { stream, .. } = child.map_err(|error| cannot_run(words, &error))?;
     Ok(Link {
         stream: Box::new(stream),
