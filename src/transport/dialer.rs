@@ -84,15 +84,19 @@ impl Dialer {
                 Way::Command(words) => command::dial(words).await,
                 _ => unreachable!("Route::Command is chosen for Way::Command only"),
             },
-            Route::OpenSsh(settings) if again => {
+            // With a password at hand, ssh asks us, and we nobody.
+            Route::OpenSsh(settings) if again && self.target.password.is_none() => {
                 let mut target = self.target.clone();
                 // The first value counts (ssh_config(5)).
                 target
                     .ssh_options
                     .insert(0, ("BatchMode".to_owned(), "yes".to_owned()));
-                openssh::dial(&target, settings).await
+                openssh::dial(&target, settings, Prompter::NOBODY).await
             }
-            Route::OpenSsh(settings) => openssh::dial(&self.target, settings).await,
+            Route::OpenSsh(settings) => {
+                let prompter = Prompter::new(again || settings.batch_mode());
+                openssh::dial(&self.target, settings, prompter).await
+            }
             Route::Russh { settings, memory } => {
                 russh::dial(&self.plan(settings, memory, again)).await
             }

@@ -3,6 +3,7 @@
 //! **Invariant:** only this folder names SSH libraries, child processes and sockets. What leaves
 //! it is a [`Link`]: bytes in, bytes out; no file here knows an SFTP packet.
 
+mod askpass;
 mod child;
 mod command;
 mod dialer;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub(crate) use askpass::answer_ssh;
 pub(crate) use dialer::Dialer;
 pub(crate) use secrets::Secret;
 
