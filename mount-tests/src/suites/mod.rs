@@ -1,5 +1,6 @@
 //! All suites, in the order they run: one file an idea.
 
+mod differential;
 mod posix;
 pub mod random;
 
@@ -7,5 +8,5 @@ use crate::case::Suite;
 
 /// Every suite there is.
 pub fn all() -> Vec<Suite> {
-    vec![posix::suite()]
+    vec![posix::suite(), differential::suite()]
 }

@@ -201,7 +201,10 @@ fn a_read_only_mount_is_erofs(ctx: &Ctx) {
             let at = ctx.lab.fresh("mnt/bind");
             fs::create_dir(&at).unwrap();
             let mut bind = Command::new("mount");
-            process::must_run(bind.arg("--bind").arg(&ctx.dir).arg(&at), Duration::from_secs(10));
+            process::must_run(
+                bind.arg("--bind").arg(&ctx.dir).arg(&at),
+                Duration::from_secs(10),
+            );
             let mut read_only = Command::new("mount");
             read_only.args(["-o", "remount,bind,ro"]).arg(&at);
             process::must_run(&mut read_only, Duration::from_secs(10));
