@@ -34,6 +34,11 @@ impl Ctx {
         panic_any(Skipped(reason.into()))
     }
 
+    /// Tells something worth knowing that is neither success nor failure.
+    pub fn note(&self, text: impl std::fmt::Display) {
+        println!("         note: {text}");
+    }
+
     /// Skips the case unless root runs it.
     pub fn needs_root(&self, what_for: &str) {
         if !nix::unistd::getuid().is_root() {

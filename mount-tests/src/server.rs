@@ -197,7 +197,10 @@ fn write_config(dir: &Path, port: u16) -> Result<(), String> {
          MaxSessions 200\n\
          UseDNS no\n\
          PrintMotd no\n\
-         Subsystem sftp {}\n",
+         Subsystem sftp {}\n\
+         # An ordinary account that every system has; its shell would let nobody in.\n\
+         Match User {ORDINARY_USER}\n\
+         ForceCommand internal-sftp\n",
         at("host_key"),
         at("authorized_keys"),
         // Without PAM sshd refuses a root whose password is locked, as on a fresh cloud image;
@@ -209,7 +212,7 @@ fn write_config(dir: &Path, port: u16) -> Result<(), String> {
     fs::write(&path, &config).map_err(|why| format!("{}: {why}", path.display()))?;
     // OpenSSH 9.8 and later punish a client that fails to log in, as our cases do; older ones do
     // not know the word.
-    let newer = format!("{config}PerSourcePenalties no\n");
+    let newer = format!("PerSourcePenalties no\n{config}");
     fs::write(&path, newer).map_err(|why| format!("{}: {why}", path.display()))?;
     let mut check = Command::new(sshd_path()?);
     if !process::run(check.args(["-t", "-f"]).arg(&path), Duration::from_secs(10)).ok() {
@@ -217,6 +220,9 @@ fn write_config(dir: &Path, port: u16) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// The ordinary account for mounts that are not root's on the server.
+pub const ORDINARY_USER: &str = "nobody";
 
 fn password_is_locked() -> bool {
     let shadow = fs::read_to_string("/etc/shadow").unwrap_or_default();

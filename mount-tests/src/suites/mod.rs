@@ -1,12 +1,22 @@
 //! All suites, in the order they run: one file an idea.
 
 mod differential;
+mod fsx;
+mod pjdfstest;
 mod posix;
 pub mod random;
+mod tools;
+mod tree;
 
 use crate::case::Suite;
 
 /// Every suite there is.
 pub fn all() -> Vec<Suite> {
-    vec![posix::suite(), differential::suite()]
+    vec![
+        posix::suite(),
+        tree::suite(),
+        differential::suite(),
+        fsx::suite(),
+        pjdfstest::suite(),
+    ]
 }
