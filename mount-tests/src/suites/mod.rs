@@ -4,6 +4,7 @@ mod differential;
 mod fsx;
 mod pjdfstest;
 mod posix;
+mod programs;
 pub mod random;
 mod tools;
 mod tree;
@@ -18,5 +19,6 @@ pub fn all() -> Vec<Suite> {
         differential::suite(),
         fsx::suite(),
         pjdfstest::suite(),
+        programs::suite(),
     ]
 }

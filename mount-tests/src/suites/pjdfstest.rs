@@ -108,11 +108,11 @@ fn run(ctx: &Ctx, dir: &Path, user: As, nap_s: f64) -> Results {
         }
     };
     command.arg("-c").arg(&config).arg("-p").arg(dir);
-    command.current_dir("/");
-    let finished = process::run(&mut command, Duration::from_secs(850));
+    command.current_dir("/").env("RUST_BACKTRACE", "0");
+    let finished = process::run(&mut command, RUN_LIMIT);
     let results = parse(&finished.out);
     assert!(
-        finished.status.is_some() && results.len() > 100,
+        results.len() > 100,
         "pjdfstest: {}, {} results: {}",
         finished.ending(),
         results.len(),
@@ -219,6 +219,8 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
+/// It takes two minutes, most of them naps; what did not run by then counts as not passed.
+const RUN_LIMIT: Duration = Duration::from_secs(300);
 /// Long enough for a local file system's clock to tick.
 const NAP_DIRECTORY_S: f64 = 0.05;
 /// SFTP's times are whole seconds, so less would not show.
