@@ -6,14 +6,22 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub(crate) type Seconds = u32;
 
 /// Monotonic time, for what expires.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the monotonic clock"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 /// Wall-clock time, for time stamps of files. Held to what SFTP v3 can say.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
 pub(crate) fn wall() -> Seconds {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Seconds::try_from(since.as_secs()).unwrap_or(Seconds::MAX)
 }

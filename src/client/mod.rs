@@ -1,4 +1,31 @@
-//! SFTP operations as typed calls. Never caches.
+//! SFTP operations as typed calls, with what this server can do and what stands in for what it
+//! cannot. Never caches.
+//!
+//! Calls that are no `async fn` submit their request before they return, so that calls made one
+//! after the other leave in that order and share a round trip; the future they return only waits.
+
+mod connection;
+mod lanes;
+mod pending;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+use nix::errno::Errno;
+
+use self::connection::Connection;
+pub(crate) use self::connection::Ticket;
+use self::lanes::Lanes;
+use crate::error::{Error, Result};
+use crate::sftp::{
+    Attrs, Extensions, Limits, NameEntry, OpenFlags, Request, Response, StatusCode, Statvfs,
+};
+use crate::transport::Dialer;
 
 /// How the server is talked to.
 #[derive(Debug, Clone)]
@@ -12,3 +39,566 @@ impl Default for Config {
         Self { connections_max: 1 }
     }
 }
+
+/// A server, logged in to.
+pub(crate) struct Client {
+    lanes: Lanes,
+    features: Features,
+    /// In which order this server takes SYMLINK's arguments; see [`SymlinkOrder`].
+    symlink_order: AtomicU8,
+}
+
+/// What the server said it can do.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Features {
+    pub(crate) extensions: Extensions,
+    /// Bytes that one READ may ask for.
+    pub(crate) read_max: u32,
+    /// Bytes that one WRITE may carry.
+    pub(crate) write_max: u32,
+}
+
+/// A file or directory that the server has open for us. Lives on one connection.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    connection: Arc<Connection>,
+    bytes: Bytes,
+}
+
+impl Client {
+    /// Connects, logs in, and asks what the server can do.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] with what to tell the user.
+    pub(crate) async fn connect(dialer: Dialer, config: &Config) -> Result<Self> {
+        let link = dialer.dial().await?;
+        let peer = link.peer.clone();
+        let (first, version) = Connection::open(link).await?;
+        let features = features(&first, version).await?;
+        log::info!("connected to {peer}; {}", features.describe());
+        let lanes = Lanes::new(dialer, first, config.connections_max);
+        Ok(Self {
+            lanes,
+            features,
+            symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8),
+        })
+    }
+
+    pub(crate) const fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// Why the server is gone, if it is.
+    pub(crate) fn lost(&self) -> Option<Error> {
+        self.lanes.metadata().lost()
+    }
+
+    fn submit(&self, request: &Request) -> Ticket {
+        self.lanes.metadata().submit(request)
+    }
+
+    // Attributes.
+
+    pub(crate) fn lstat(&self, path: Bytes) -> impl Future<Output = Result<Attrs>> + Send + use<> {
+        attrs(self.submit(&Request::Lstat { path }))
+    }
+
+    /// As `lstat`, but of what a symbolic link leads to.
+    pub(crate) fn stat(&self, path: Bytes) -> impl Future<Output = Result<Attrs>> + Send + use<> {
+        attrs(self.submit(&Request::Stat { path }))
+    }
+
+    pub(crate) fn fstat(
+        &self,
+        handle: &Handle,
+    ) -> impl Future<Output = Result<Attrs>> + Send + use<> {
+        attrs(handle.submit(&Request::Fstat {
+            handle: handle.bytes.clone(),
+        }))
+    }
+
+    /// Follows symbolic links.
+    pub(crate) fn setstat(
+        &self,
+        path: Bytes,
+        attrs: Attrs,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        done(self.submit(&Request::Setstat { path, attrs }))
+    }
+
+    pub(crate) fn fsetstat(
+        &self,
+        handle: &Handle,
+        attrs: Attrs,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        done(handle.submit(&Request::Fsetstat {
+            handle: handle.bytes.clone(),
+            attrs,
+        }))
+    }
+
+    /// Changes a symbolic link itself (lsetstat@openssh.com, OpenSSH 8.0).
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the server has no such request: never through the link.
+    pub(crate) async fn lsetstat(&self, path: Bytes, attrs: Attrs) -> Result<()> {
+        if !self.features.extensions.lsetstat {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        done(self.submit(&Request::Lsetstat { path, attrs })).await
+    }
+
+    /// Space and inodes of the file system that holds `path`; `None` if the server cannot say.
+    pub(crate) async fn statvfs(&self, path: Bytes) -> Result<Option<Statvfs>> {
+        if !self.features.extensions.statvfs {
+            return Ok(None);
+        }
+        match self.submit(&Request::Statvfs { path }).await? {
+            Response::Extended(body) => Ok(Some(Statvfs::decode(body)?)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    // Names.
+
+    /// The absolute path of what was typed; `~` and `~user` where the server knows them
+    /// (expand-path@openssh.com, OpenSSH 8.7).
+    pub(crate) async fn resolve(&self, typed: Bytes) -> Result<Bytes> {
+        let path = if typed.is_empty() {
+            Bytes::from_static(b".")
+        } else {
+            typed
+        };
+        let request = if path.starts_with(b"~") && self.features.extensions.expand_path {
+            Request::ExpandPath { path }
+        } else {
+            Request::Realpath { path }
+        };
+        one_name(self.submit(&request).await?)
+    }
+
+    pub(crate) fn remove(&self, path: Bytes) -> impl Future<Output = Result<()>> + Send + use<> {
+        done(self.submit(&Request::Remove { path }))
+    }
+
+    pub(crate) fn mkdir(
+        &self,
+        path: Bytes,
+        attrs: Attrs,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        done(self.submit(&Request::Mkdir { path, attrs }))
+    }
+
+    pub(crate) fn rmdir(&self, path: Bytes) -> impl Future<Output = Result<()>> + Send + use<> {
+        done(self.submit(&Request::Rmdir { path }))
+    }
+
+    /// rename(2), replacing what is at `to`: posix-rename@openssh.com (OpenSSH 4.9). Without it,
+    /// RENAME, which most servers refuse if `to` exists: then what is there is moved aside first
+    /// and brought back if the second step fails.
+    pub(crate) async fn rename(&self, from: Bytes, to: Bytes) -> Result<()> {
+        if self.features.extensions.posix_rename {
+            return done(self.submit(&Request::PosixRename { from, to })).await;
+        }
+        let refused = match self.rename_plain(from.clone(), to.clone()).await {
+            Err(error @ Error::Refused { .. }) => error,
+            other => return other,
+        };
+        if self.lstat(to.clone()).await.is_err() || self.lstat(from.clone()).await.is_err() {
+            return Err(refused);
+        }
+        let aside = aside_name(&to);
+        self.rename_plain(to.clone(), aside.clone()).await?;
+        let renamed = self.rename_plain(from, to.clone()).await;
+        if renamed.is_err() {
+            self.rename_plain(aside, to).await?;
+            return renamed;
+        }
+        self.remove(aside).await
+    }
+
+    /// RENAME (draft-ietf-secsh-filexfer-02, section 6.5). On OpenSSH it is link(2) and unlink(2)
+    /// for regular files, so that it never replaces one; other servers do as they like.
+    pub(crate) fn rename_plain(
+        &self,
+        from: Bytes,
+        to: Bytes,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        done(self.submit(&Request::Rename { from, to }))
+    }
+
+    /// link(2): hardlink@openssh.com (OpenSSH 5.7).
+    ///
+    /// # Errors
+    /// EPERM where the server has no such request, as link(2) has it for a file system without
+    /// hard links.
+    pub(crate) async fn hardlink(&self, from: Bytes, to: Bytes) -> Result<()> {
+        if !self.features.extensions.hardlink {
+            return Err(Errno::EPERM.into());
+        }
+        done(self.submit(&Request::Hardlink { from, to })).await
+    }
+
+    pub(crate) async fn readlink(&self, path: Bytes) -> Result<Bytes> {
+        one_name(self.submit(&Request::Readlink { path }).await?)
+    }
+
+    /// Makes a symbolic link at `link` that says `target`, and looks at it: its attributes are
+    /// the result, in the same round trip.
+    ///
+    /// OpenSSH takes SYMLINK's arguments as (target, link), the reverse of the draft (OpenSSH
+    /// PROTOCOL, section 4.1), and most servers do as it does. Where the link is not there after
+    /// an OK, the server took them as the draft has them: what it made is undone, and from then
+    /// on the other order is used.
+    pub(crate) async fn symlink(&self, target: Bytes, link: Bytes) -> Result<Attrs> {
+        let order = self.symlink_order();
+        let (first, second) = match order {
+            SymlinkOrder::Draft => (link.clone(), target.clone()),
+            SymlinkOrder::OpenSsh | SymlinkOrder::Unknown => (target.clone(), link.clone()),
+        };
+        let made = done(self.submit(&Request::Symlink { first, second }));
+        let seen = self.lstat(link.clone());
+        made.await?;
+        let seen = seen.await;
+        if order != SymlinkOrder::Unknown {
+            return seen;
+        }
+        if seen.is_ok() {
+            self.set_symlink_order(SymlinkOrder::OpenSsh);
+            return seen;
+        }
+        let wrong = self.readlink(target.clone()).await;
+        if wrong.is_ok_and(|says| says == link) {
+            self.remove(target.clone()).await?;
+            self.set_symlink_order(SymlinkOrder::Draft);
+            done(self.submit(&Request::Symlink {
+                first: link.clone(),
+                second: target,
+            }))
+            .await?;
+            return self.lstat(link).await;
+        }
+        seen
+    }
+
+    fn symlink_order(&self) -> SymlinkOrder {
+        if self.features.extensions.symlink_order.as_deref() == Some(b"linkpath-targetpath") {
+            return SymlinkOrder::Draft;
+        }
+        match self.symlink_order.load(Ordering::Relaxed) {
+            order if order == SymlinkOrder::OpenSsh as u8 => SymlinkOrder::OpenSsh,
+            order if order == SymlinkOrder::Draft as u8 => SymlinkOrder::Draft,
+            _ => SymlinkOrder::Unknown,
+        }
+    }
+
+    fn set_symlink_order(&self, order: SymlinkOrder) {
+        self.symlink_order.store(order as u8, Ordering::Relaxed);
+    }
+
+    // Open files and directories.
+
+    /// Opens a file on the connection that data takes.
+    pub(crate) fn open(
+        &self,
+        path: Bytes,
+        flags: OpenFlags,
+        attrs: Attrs,
+    ) -> impl Future<Output = Result<Handle>> + Send + use<> {
+        let connection = self.lanes.data();
+        let ticket = connection.submit(&Request::Open { path, flags, attrs });
+        opened(connection, ticket)
+    }
+
+    /// Opens a file and looks at it, in one round trip: what `open` and `lstat` give.
+    pub(crate) async fn open_and_look(
+        &self,
+        path: Bytes,
+        flags: OpenFlags,
+        attrs: Attrs,
+    ) -> Result<(Handle, Attrs)> {
+        let connection = self.lanes.data();
+        let open = connection.submit(&Request::Open {
+            path: path.clone(),
+            flags,
+            attrs,
+        });
+        // By path and on the same connection: the handle is not known yet, the order is.
+        let look = connection.submit(&Request::Stat { path });
+        let handle = opened(connection, open).await?;
+        match self::attrs(look).await {
+            Ok(seen) => Ok((handle, seen)),
+            Err(Error::Refused { .. }) => {
+                let seen = self.fstat(&handle).await?;
+                Ok((handle, seen))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn opendir(
+        &self,
+        path: Bytes,
+    ) -> impl Future<Output = Result<Handle>> + Send + use<> {
+        let connection = self.lanes.metadata();
+        let ticket = connection.submit(&Request::Opendir { path });
+        opened(connection, ticket)
+    }
+
+    /// The next entries of a directory; `None` at its end.
+    pub(crate) fn readdir(
+        &self,
+        handle: &Handle,
+    ) -> impl Future<Output = Result<Option<Vec<NameEntry>>>> + Send + use<> {
+        let ticket = handle.submit(&Request::Readdir {
+            handle: handle.bytes.clone(),
+        });
+        async move {
+            match ticket.await? {
+                Response::Names(names) => Ok(Some(names)),
+                Response::Status {
+                    code: StatusCode::EOF,
+                    ..
+                } => Ok(None),
+                other => Err(unexpected(other)),
+            }
+        }
+    }
+
+    pub(crate) fn close(&self, handle: &Handle) -> impl Future<Output = Result<()>> + Send + use<> {
+        done(handle.submit(&Request::Close {
+            handle: handle.bytes.clone(),
+        }))
+    }
+
+    /// Reads up to `len` bytes when there is a place for the request among those outstanding.
+    /// Empty means the end of the file, and nothing else does; fewer bytes than asked for mean
+    /// nothing.
+    pub(crate) async fn read(&self, handle: &Handle, offset: u64, len: u32) -> Result<Bytes> {
+        data(
+            handle
+                .connection
+                .submit_data(&read_request(handle, offset, len))
+                .await,
+            len,
+        )
+        .await
+    }
+
+    /// As `read`, for data that nobody waits for yet; `None` if there is no place now.
+    pub(crate) fn read_ahead(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        len: u32,
+    ) -> Option<impl Future<Output = Result<Bytes>> + Send + 'static + use<>> {
+        let ticket = handle
+            .connection
+            .submit_ahead(&read_request(handle, offset, len))?;
+        Some(data(ticket, len))
+    }
+
+    /// Sends a WRITE when there is a place for it; the future inside tells what became of it.
+    pub(crate) async fn write(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        data: Bytes,
+    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+        let request = Request::Write {
+            handle: handle.bytes.clone(),
+            offset,
+            data,
+        };
+        done(handle.connection.submit_data(&request).await)
+    }
+
+    /// Brings a file's data to the server's disk (fsync@openssh.com, OpenSSH 6.5). Where the
+    /// server has no such request this only means that it has the data.
+    pub(crate) async fn fsync(&self, handle: &Handle) -> Result<()> {
+        if !self.features.extensions.fsync {
+            return Ok(());
+        }
+        done(handle.submit(&Request::Fsync {
+            handle: handle.bytes.clone(),
+        }))
+        .await
+    }
+}
+
+impl Features {
+    /// One line for the log.
+    fn describe(&self) -> String {
+        let has = &self.extensions;
+        let named = [
+            (has.posix_rename, "posix-rename"),
+            (has.statvfs, "statvfs"),
+            (has.hardlink, "hardlink"),
+            (has.fsync, "fsync"),
+            (has.lsetstat, "lsetstat"),
+            (has.copy_data, "copy-data"),
+            (has.expand_path, "expand-path"),
+        ];
+        let (yes, no): (Vec<_>, Vec<_>) = named.into_iter().partition(|(has, _)| *has);
+        let list = |of: Vec<(bool, &'static str)>| {
+            of.into_iter()
+                .map(|(_, name)| name)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        format!(
+            "read {} write {} bytes a request; has: {}; has not: {}",
+            self.read_max,
+            self.write_max,
+            list(yes),
+            list(no)
+        )
+    }
+}
+
+impl Handle {
+    fn submit(&self, request: &Request) -> Ticket {
+        self.connection.submit(request)
+    }
+}
+
+/// The order of SYMLINK's arguments, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum SymlinkOrder {
+    Unknown,
+    OpenSsh,
+    Draft,
+}
+
+/// What VERSION and limits@openssh.com (OpenSSH 8.5) say.
+async fn features(connection: &Connection, version: Response) -> Result<Features> {
+    let Response::Version {
+        version,
+        extensions,
+    } = version
+    else {
+        return Err(unexpected(version));
+    };
+    if version < 3 {
+        return Err(Error::setup(format!(
+            "the server speaks SFTP version {version}; version 3 is needed"
+        )));
+    }
+    let extensions = Extensions::from_version(&extensions);
+    let mut features = Features {
+        extensions,
+        read_max: IO_DEFAULT,
+        write_max: IO_DEFAULT,
+    };
+    if features.extensions.limits {
+        // A server that announces limits and then refuses to tell them is taken at the default.
+        if let Ok(Response::Extended(body)) = connection.submit(&Request::Limits).await {
+            let limits = Limits::decode(body)?;
+            features.read_max = io_size(limits.read_max, limits.packet_max);
+            features.write_max = io_size(limits.write_max, limits.packet_max);
+        }
+    }
+    Ok(features)
+}
+
+/// What to ask for at once: the server's limit, held to what pays; 0 means it has none.
+fn io_size(max: u64, packet_max: u64) -> u32 {
+    let packet = if packet_max == 0 {
+        u64::MAX
+    } else {
+        packet_max.saturating_sub(1024)
+    };
+    let max = if max == 0 { u64::from(IO_MAX) } else { max };
+    u32::try_from(max.min(packet))
+        .unwrap_or(IO_MAX)
+        .clamp(IO_MIN, IO_MAX)
+}
+
+fn read_request(handle: &Handle, offset: u64, len: u32) -> Request {
+    Request::Read {
+        handle: handle.bytes.clone(),
+        offset,
+        len,
+    }
+}
+
+async fn attrs(ticket: Ticket) -> Result<Attrs> {
+    match ticket.await? {
+        Response::Attrs(attrs) => Ok(attrs),
+        other => Err(unexpected(other)),
+    }
+}
+
+async fn done(ticket: Ticket) -> Result<()> {
+    match ticket.await? {
+        Response::Status {
+            code: StatusCode::OK,
+            ..
+        } => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}
+
+async fn opened(connection: Arc<Connection>, ticket: Ticket) -> Result<Handle> {
+    match ticket.await? {
+        Response::Handle(bytes) => Ok(Handle { connection, bytes }),
+        other => Err(unexpected(other)),
+    }
+}
+
+async fn data(ticket: Ticket, len: u32) -> Result<Bytes> {
+    match ticket.await? {
+        Response::Data(data) if data.len() > usize::try_from(len).unwrap_or(usize::MAX) => {
+            Err(Error::Protocol("DATA longer than asked for"))
+        }
+        // No data without an error: neither is it the end of the file, nor may we ask for ever.
+        Response::Data(data) if data.is_empty() => Err(Error::Protocol("empty DATA")),
+        Response::Data(data) => Ok(data),
+        Response::Status {
+            code: StatusCode::EOF,
+            ..
+        } => Ok(Bytes::new()),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn one_name(response: Response) -> Result<Bytes> {
+    match response {
+        Response::Names(names) if names.len() == 1 => names
+            .into_iter()
+            .next()
+            .map(|entry| entry.name)
+            .ok_or(Error::Protocol("no name")),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// An answer that is not the one hoped for: the server's refusal, or nonsense.
+fn unexpected(response: Response) -> Error {
+    match response {
+        Response::Status {
+            code: StatusCode::OK,
+            ..
+        } => Error::Protocol("OK where an answer was due"),
+        Response::Status { code, message, .. } => Error::Refused {
+            code,
+            message: String::from_utf8_lossy(&message).trim().into(),
+        },
+        _ => Error::Protocol("an answer of the wrong type"),
+    }
+}
+
+/// A name beside `path` that nobody else has.
+fn aside_name(path: &Bytes) -> Bytes {
+    let mut aside = path.to_vec();
+    aside.extend_from_slice(format!(".sftpfs-{:x}", std::process::id()).as_bytes());
+    aside.into()
+}
+
+/// What every SFTP server must take (draft-ietf-secsh-filexfer-02, section 3: packets of 34,000
+/// bytes).
+const IO_DEFAULT: u32 = 32 << 10;
+const IO_MIN: u32 = 4 << 10;
+/// OpenSSH's own limit is 261,120; more has not been seen to pay.
+const IO_MAX: u32 = 255 << 10;

@@ -72,11 +72,12 @@ pub enum IdMap {
 /// What becomes of symbolic links.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Symlinks {
-    /// Targets are shown as the server says them (`-o symlinks=raw`).
+    /// Targets are shown as the server says them (`-o symlinks=raw`), as NFS does: a link that is
+    /// copied or compared is the same on both sides.
+    #[default]
     Raw,
     /// Absolute targets below the mounted directory are made relative, so that they work here
     /// (`-o transform_symlinks`, `-o symlinks=rebase`); other targets are shown as they are.
-    #[default]
     Rebase,
     /// As `Rebase`; targets that leave the mounted directory are refused with EPERM
     /// (`-o contain_symlinks`, `-o symlinks=contain`).

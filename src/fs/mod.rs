@@ -1,5 +1,315 @@
-//! What the files are: inodes, handles, reading, writing, names. No word of FUSE.
+//! What the files are: one method for each operation of the VFS, and what they share. No word of
+//! FUSE.
+//!
+//! Every method is async and finishes without a wait where memory knows the answer.
+//!
+//! **Locks.** `tables`, and those inside [`Handles`], [`SharedFile`](shared_file::SharedFile) and
+//! a [`Reader`](read::Reader), are each taken for a few lines; no two of them are held together,
+//! but for a reader's, under which requests are queued. None is held over an await: such a future
+//! could not be spawned, so the compiler sees to it. The one exception is an open directory's
+//! position ([`dir::OpenDir`]).
 
+mod attr;
+mod attributes;
 mod config;
+mod dir;
+mod directories;
+mod files;
+mod handles;
+mod inodes;
+mod names;
+mod read;
+mod second_question;
+mod shared_file;
+#[cfg(test)]
+mod tests;
+mod unwritten;
+mod write;
 
-pub use config::{Config, CopyIsHardlink, IdMap, Symlinks};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use tokio::sync::Semaphore;
+
+pub(crate) use self::attr::Change;
+use self::attr::Translator;
+pub use self::config::{Config, CopyIsHardlink, IdMap, Symlinks};
+pub(crate) use self::directories::DirEntry;
+pub(crate) use self::files::Opened;
+use self::handles::Handles;
+pub(crate) use self::handles::{Access, Fh};
+use self::inodes::Inodes;
+pub(crate) use crate::cache::{Attr, Ino};
+use crate::cache::{AttrCache, Stamp};
+use crate::client::Client;
+use crate::clock;
+use crate::error::{Error, Operation, Result};
+use crate::sftp::{Attrs, FileKind, Statvfs};
+
+/// A mounted directory of a server.
+pub(crate) struct Filesystem {
+    client: Arc<Client>,
+    config: Config,
+    translator: Translator,
+    tables: Mutex<Tables>,
+    handles: Handles,
+    /// Bytes that may still be taken from writers before the server has answered for some.
+    write_budget: Arc<Semaphore>,
+    write_budget_max: u32,
+    /// Bytes that may still be asked for ahead of readers.
+    ahead_budget: Arc<Semaphore>,
+}
+
+struct Tables {
+    inodes: Inodes,
+    attrs: AttrCache,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// What is told of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) attr: Attr,
+    /// st_nlink.
+    pub(crate) links: u32,
+    /// How long it may be believed.
+    pub(crate) ttl: Duration,
+}
+
+/// What a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) ino: Ino,
+    pub(crate) known: Known,
+    /// How long the name may be believed to lead there.
+    pub(crate) ttl: Duration,
+}
+
+impl Filesystem {
+    /// The filesystem below `directory` on the server, as typed.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if it is not there or is no directory.
+    pub(crate) async fn new(client: Client, directory: &[u8], config: Config) -> Result<Arc<Self>> {
+        let typed = Bytes::copy_from_slice(directory);
+        let (root, home) = tokio::join!(client.resolve(typed), client.resolve(Bytes::new()));
+        let root = root.map_err(|error| cannot_mount(directory, &error))?;
+        let attrs = client.stat(root.clone()).await;
+        let attrs = attrs.map_err(|error| cannot_mount(directory, &error))?;
+        if attrs.kind() != Some(FileKind::Directory) {
+            return Err(Error::setup(format!(
+                "\"{}\" on the server is not a directory; name the directory it is in",
+                directory.escape_ascii()
+            )));
+        }
+        // Who we are there: the owner of the login directory.
+        let home = home.unwrap_or_else(|_| root.clone());
+        let login = client.stat(home).await.ok().and_then(|attrs| attrs.owner);
+        let translator = Translator::new(&config, login.or(attrs.owner).unwrap_or((0, 0)));
+        let write_budget_max = u32::try_from(config.write_behind_max)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let attrs_max = NonZeroUsize::new(ATTRS_MAX).unwrap_or(NonZeroUsize::MIN);
+        let tables = Tables {
+            inodes: Inodes::new(root),
+            attrs: AttrCache::new(attrs_max),
+        };
+        let filesystem = Self {
+            client: Arc::new(client),
+            config,
+            translator,
+            tables: Mutex::new(tables),
+            handles: Handles::default(),
+            write_budget: Arc::new(Semaphore::new(write_budget_max as usize)),
+            write_budget_max,
+            ahead_budget: Arc::new(Semaphore::new(AHEAD_MAX)),
+        };
+        filesystem.learn(Ino::ROOT, &attrs, Stamp::default())?;
+        Ok(Arc::new(filesystem))
+    }
+
+    /// Waits until everything written is on the server, and says how much is not if the server
+    /// does not take it in time.
+    pub(crate) async fn shut_down(&self, patience: Duration) -> Result<()> {
+        let all = async {
+            for shared in self.handles.all_shared() {
+                shared.written().await;
+            }
+            // Files that are closed already give their part back when they are written.
+            drop(self.write_budget.acquire_many(self.write_budget_max).await);
+        };
+        if tokio::time::timeout(patience, all).await.is_ok() {
+            return Ok(());
+        }
+        let unwritten = self.write_budget_max as usize - self.write_budget.available_permits();
+        Err(Error::setup(format!(
+            "{unwritten} bytes could not be written to the server"
+        )))
+    }
+
+    /// The user's choices.
+    pub(crate) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Space on the file system that holds `ino`.
+    ///
+    /// # Errors
+    /// What the server says. A server that cannot tell gives `None`.
+    pub(crate) async fn statfs(&self, ino: Ino) -> Result<Option<Statvfs>> {
+        let path = self
+            .tables()
+            .inodes
+            .path(ino)
+            .unwrap_or_else(|| self.root());
+        match self.client.statvfs(path).await {
+            Ok(space) => Ok(space),
+            Err(error) => Err(self
+                .explain(Operation::Statfs, error, Refused::Other)
+                .await
+                .into()),
+        }
+    }
+
+    /// The kernel forgets `count` replies that named `ino`.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        let mut tables = self.tables();
+        if tables.inodes.forget(ino, count) {
+            tables.attrs.forget(ino);
+        }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn root(&self) -> Bytes {
+        self.tables().inodes.root().clone()
+    }
+
+    /// The path of a file that has one.
+    ///
+    /// # Errors
+    /// ESTALE: its name was removed.
+    fn path(&self, ino: Ino) -> Result<Bytes> {
+        self.tables()
+            .inodes
+            .path(ino)
+            .ok_or(Error::Errno(Errno::ESTALE))
+    }
+
+    /// The path of a name in a directory.
+    ///
+    /// # Errors
+    /// ENAMETOOLONG, or ESTALE for a directory that was removed.
+    fn path_below(&self, parent: Ino, name: &[u8]) -> Result<Bytes> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
+        let path = self.tables().inodes.path_below(parent, name);
+        path.ok_or(Error::Errno(Errno::ENOENT))
+    }
+
+    /// The moment before a question, for [`Self::learn`].
+    fn stamp(&self) -> Stamp {
+        self.tables().attrs.stamp()
+    }
+
+    /// Takes in what the server said about a file to a question asked at `asked`, and gives what
+    /// is known then: unwritten data and later changes of ours count more than the answer.
+    fn learn(&self, ino: Ino, attrs: &Attrs, asked: Stamp) -> Result<Known> {
+        let attr = self.translator.local(attrs)?;
+        let shared = self.handles.shared(ino);
+        if shared.as_ref().is_some_and(|shared| !shared.is_written())
+            && let Some(known) = self.unsettled(ino)
+        {
+            return Ok(known);
+        }
+        let until = clock::now() + self.config.attr_timeout;
+        let mut tables = self.tables();
+        let before = tables.attrs.last(ino);
+        let attr = tables.attrs.store(ino, attr, asked, until);
+        let links = tables.inodes.links(ino);
+        drop(tables);
+        let is_same = before.is_none_or(|before| same_content(&before, &attr));
+        if let (false, Some(shared)) = (is_same, shared) {
+            shared.content_changed();
+        }
+        Ok(Known {
+            attr,
+            links,
+            ttl: self.config.attr_timeout,
+        })
+    }
+
+    /// What is known of a file whose writes are on their way: our own idea of its size.
+    fn unsettled(&self, ino: Ino) -> Option<Known> {
+        let tables = self.tables();
+        let attr = tables.attrs.last(ino)?;
+        Some(Known {
+            attr,
+            links: tables.inodes.links(ino),
+            ttl: Duration::ZERO,
+        })
+    }
+
+    /// What is known of a file and still believed.
+    fn known(&self, ino: Ino) -> Option<Known> {
+        let mut tables = self.tables();
+        let (attr, ttl) = tables.attrs.fresh(ino, clock::now())?;
+        Some(Known {
+            attr,
+            links: tables.inodes.links(ino),
+            ttl,
+        })
+    }
+
+    /// Attributes by path, as the user wants symbolic links to be seen.
+    async fn look(&self, path: Bytes) -> Result<Attrs> {
+        let attrs = self.client.lstat(path.clone()).await?;
+        if self.config.symlinks == Symlinks::Follow && attrs.kind() == Some(FileKind::Symlink) {
+            // A link that leads nowhere is shown as what it is.
+            return Ok(self.client.stat(path).await.unwrap_or(attrs));
+        }
+        Ok(attrs)
+    }
+}
+
+use self::second_question::Refused;
+
+/// Whether a file's content is likely to be what it was.
+const fn same_content(before: &Attr, after: &Attr) -> bool {
+    before.size == after.size && before.mtime == after.mtime
+}
+
+fn cannot_mount(directory: &[u8], error: &Error) -> Error {
+    let shown = if directory.is_empty() {
+        "the login directory".to_owned()
+    } else {
+        format!("\"{}\"", directory.escape_ascii())
+    };
+    match error.errno(Operation::Stat) {
+        Errno::ENOENT => Error::setup(format!(
+            "{shown} is not there on the server; a path without a leading / starts at the login \
+             directory"
+        )),
+        Errno::EACCES => Error::setup(format!("{shown} may not be read by the login user")),
+        _ => Error::setup(format!("cannot mount {shown}: {error}")),
+    }
+}
+
+/// Linux' limit for one name on all its file systems (NAME_MAX, limits.h).
+pub(crate) const NAME_MAX: usize = 255;
+/// Attributes remembered: more than the files of a large source tree; about 120 bytes each.
+const ATTRS_MAX: usize = 1 << 17;
+/// Bytes held ahead of all readers together.
+const AHEAD_MAX: usize = 128 << 20;

@@ -3,12 +3,31 @@
 //! **Invariant:** only this folder names SSH libraries, child processes and sockets. What leaves
 //! it is a [`Link`]: bytes in, bytes out; no file here knows an SFTP packet.
 
+mod child;
+mod command;
+mod dialer;
+mod echo;
+mod host_config;
+mod host_keys;
+mod known_hosts;
+mod libssh2;
+mod loan;
+mod openssh;
+mod prompt;
+mod russh;
+mod secrets;
+#[cfg(test)]
+mod test_sshd;
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use dialer::Dialer;
+pub use secrets::Secret;
 
 /// Where the server is and how to get there, as the user asked for it.
 ///
@@ -87,7 +106,11 @@ impl Diagnosis {
     #[must_use]
     pub fn text(&self) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+        lines
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 

@@ -1,0 +1,267 @@
+//! Attributes of files, each believed until a moment, and never older than our own last change.
+//!
+//! **Invariant:** an answer to a question that was sent before a change of ours was done is not
+//! stored: a [`Stamp`] taken before the question says so.
+
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use crate::clock::Seconds;
+use crate::sftp::FileKind;
+
+/// An inode number of the mount. 1 is its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Ino(pub(crate) u64);
+
+impl Ino {
+    pub(crate) const ROOT: Self = Self(1);
+}
+
+/// What is known of a file, in our users' and groups' numbers. SFTP v3 has no more than this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attr {
+    pub(crate) kind: FileKind,
+    /// The lower twelve bits of st_mode.
+    pub(crate) permissions: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Bytes.
+    pub(crate) size: u64,
+    pub(crate) atime: Seconds,
+    pub(crate) mtime: Seconds,
+    /// SFTP has no ctime: the later of mtime and our own last change of the inode.
+    pub(crate) ctime: Seconds,
+}
+
+/// A moment in the order of our own changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Stamp(u64);
+
+/// Attributes by inode, the least recently used ones given up first.
+#[derive(Debug)]
+pub(crate) struct AttrCache {
+    entries: LruCache<Ino, Entry>,
+    /// Counts our changes.
+    changes: Stamp,
+    /// The latest change of an inode that was given up: until then nothing may be stored for an
+    /// inode that is not here.
+    given_up: Stamp,
+}
+
+#[derive(Debug)]
+struct Entry {
+    attr: Attr,
+    /// Believed before this moment; `None` after a change whose outcome must be asked for.
+    until: Option<Instant>,
+    /// That the file's name leads to it is believed before this moment.
+    named_until: Option<Instant>,
+    changed: Stamp,
+}
+
+impl AttrCache {
+    pub(crate) fn new(capacity: NonZeroUsize) -> Self {
+        Self {
+            entries: LruCache::new(capacity),
+            changes: Stamp::default(),
+            given_up: Stamp::default(),
+        }
+    }
+
+    /// The moment, to be taken before asking the server.
+    pub(crate) const fn stamp(&self) -> Stamp {
+        self.changes
+    }
+
+    /// What is known and still believed, and for how long.
+    pub(crate) fn fresh(&mut self, ino: Ino, now: Instant) -> Option<(Attr, Duration)> {
+        let entry = self.entries.get(&ino)?;
+        let left = entry.until?.checked_duration_since(now)?;
+        (!left.is_zero()).then_some((entry.attr, left))
+    }
+
+    /// For how long the name is still believed to lead to this file.
+    pub(crate) fn named(&self, ino: Ino, now: Instant) -> Option<Duration> {
+        let left = self
+            .entries
+            .peek(&ino)?
+            .named_until?
+            .checked_duration_since(now)?;
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Notes that the file's name was seen to lead to it, or that it is no longer known to.
+    pub(crate) fn set_named(&mut self, ino: Ino, until: Option<Instant>) {
+        if let Some(entry) = self.entries.get_mut(&ino) {
+            entry.named_until = until;
+        }
+    }
+
+    /// What was known last, believed or not.
+    pub(crate) fn last(&self, ino: Ino) -> Option<Attr> {
+        self.entries.peek(&ino).map(|entry| entry.attr)
+    }
+
+    /// Stores what the server said to a question sent at `asked`, unless a change of ours came
+    /// after. Gives what is known now: the answer, with the ctime that we know of.
+    pub(crate) fn store(&mut self, ino: Ino, mut attr: Attr, asked: Stamp, until: Instant) -> Attr {
+        let known = self.entries.get(&ino);
+        if known.map_or(self.given_up, |entry| entry.changed) > asked {
+            return known.map_or(attr, |entry| entry.attr);
+        }
+        attr.ctime = known.map_or(attr.mtime, |entry| entry.attr.ctime.max(attr.mtime));
+        let changed = known.map_or(self.given_up, |entry| entry.changed);
+        let named_until = known.and_then(|entry| entry.named_until);
+        self.insert(
+            ino,
+            Entry {
+                attr,
+                until: Some(until),
+                named_until,
+                changed,
+            },
+        );
+        attr
+    }
+
+    /// Notes a change of ours that is done or on its way: what was asked before is out of date,
+    /// and what is known must be asked for again.
+    pub(crate) fn changed(&mut self, ino: Ino) {
+        self.changes.0 += 1;
+        let changes = self.changes;
+        match self.entries.get_mut(&ino) {
+            Some(entry) => {
+                entry.until = None;
+                entry.changed = changes;
+            }
+            None => self.given_up = changes,
+        }
+    }
+
+    /// Whether a change of ours may have come after `asked`.
+    pub(crate) fn has_changed(&self, ino: Ino, asked: Stamp) -> bool {
+        self.entries
+            .peek(&ino)
+            .map_or(self.given_up, |entry| entry.changed)
+            > asked
+    }
+
+    /// Notes a change of ours whose outcome is known: `change` makes it, and the result is
+    /// believed until `until`. Nothing is stored if nothing was known.
+    pub(crate) fn change(&mut self, ino: Ino, until: Instant, change: impl FnOnce(&mut Attr)) {
+        self.changed(ino);
+        if let Some(entry) = self.entries.get_mut(&ino) {
+            change(&mut entry.attr);
+            entry.until = Some(until);
+        }
+    }
+
+    /// Notes that the inode itself (mode, owner, links) was changed by us now.
+    pub(crate) fn touch(&mut self, ino: Ino, now: Seconds) {
+        if let Some(entry) = self.entries.get_mut(&ino) {
+            entry.attr.ctime = entry.attr.ctime.max(now);
+        }
+    }
+
+    /// Nothing is believed any more; what was known is kept for comparison.
+    pub(crate) fn expire(&mut self, ino: Ino) {
+        if let Some(entry) = self.entries.get_mut(&ino) {
+            entry.until = None;
+            entry.named_until = None;
+        }
+    }
+
+    pub(crate) fn forget(&mut self, ino: Ino) {
+        if let Some(entry) = self.entries.pop(&ino) {
+            self.given_up = self.given_up.max(entry.changed);
+        }
+    }
+
+    fn insert(&mut self, ino: Ino, entry: Entry) {
+        if let Some((old, pushed_out)) = self.entries.push(ino, entry)
+            && old != ino
+        {
+            self.given_up = self.given_up.max(pushed_out.changed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ino = Ino(10);
+    const B: Ino = Ino(11);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn attr(size: u64) -> Attr {
+        Attr {
+            kind: FileKind::Regular,
+            permissions: 0o644,
+            uid: 1,
+            gid: 1,
+            size,
+            atime: 5,
+            mtime: 5,
+            ctime: 0,
+        }
+    }
+
+    fn cache(capacity: usize) -> (AttrCache, Instant) {
+        (
+            AttrCache::new(NonZeroUsize::new(capacity).unwrap()),
+            crate::clock::now(),
+        )
+    }
+
+    #[test]
+    fn what_is_stored_is_believed_until_its_moment_and_not_at_it() {
+        let (mut cache, now) = cache(4);
+        cache.store(A, attr(1), cache.stamp(), now + SECOND);
+        assert_eq!(cache.fresh(A, now).unwrap().1, SECOND);
+        assert!(cache.fresh(A, now + SECOND).is_none());
+        assert_eq!(cache.last(A).unwrap().size, 1);
+    }
+
+    #[test]
+    fn an_answer_older_than_our_change_is_not_stored() {
+        let (mut cache, now) = cache(4);
+        cache.store(A, attr(1), cache.stamp(), now + SECOND);
+        let asked = cache.stamp();
+        cache.change(A, now + SECOND, |attr| attr.size = 2);
+        cache.store(A, attr(1), asked, now + SECOND);
+        assert_eq!(cache.fresh(A, now).unwrap().0.size, 2);
+    }
+
+    #[test]
+    fn a_change_of_one_file_lets_answers_about_another_in() {
+        let (mut cache, now) = cache(4);
+        cache.store(A, attr(1), cache.stamp(), now);
+        let asked = cache.stamp();
+        cache.changed(A);
+        cache.store(B, attr(8), asked, now + SECOND);
+        assert_eq!(cache.fresh(B, now).unwrap().0.size, 8);
+    }
+
+    #[test]
+    fn a_change_outlives_its_entry() {
+        let (mut cache, now) = cache(1);
+        cache.store(A, attr(1), cache.stamp(), now + SECOND);
+        let asked = cache.stamp();
+        cache.changed(A);
+        cache.store(B, attr(2), cache.stamp(), now + SECOND);
+        cache.store(A, attr(1), asked, now + SECOND);
+        assert!(cache.fresh(A, now).is_none());
+    }
+
+    #[test]
+    fn ctime_never_goes_back_while_the_file_is_known() {
+        let (mut cache, now) = cache(4);
+        cache.store(A, attr(1), cache.stamp(), now + SECOND);
+        cache.touch(A, 100);
+        cache.expire(A);
+        let stored = cache.store(A, attr(1), cache.stamp(), now + SECOND);
+        assert_eq!(stored.ctime, 100);
+    }
+}

@@ -1,0 +1,164 @@
+//! What of one file is here or on its way: blocks that were asked for, by offset. They are held
+//! only between asking and reading; what was read stays in the kernel's page cache.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::error::Result;
+
+/// A READ under way; whoever clones it can wait for it.
+pub(crate) type Fetch = Shared<BoxFuture<'static, Result<Bytes>>>;
+
+/// One block that was asked for.
+#[derive(Clone)]
+pub(crate) struct Block {
+    pub(crate) start: u64,
+    /// Bytes asked for; fewer may come.
+    pub(crate) len: u64,
+    pub(crate) fetch: Fetch,
+    /// This block's part of what may be held for all readers together; given back with it.
+    pub(crate) budget: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// The blocks of one file. No two overlap.
+#[derive(Default)]
+pub(crate) struct Blocks {
+    by_start: BTreeMap<u64, Block>,
+    bytes: u64,
+}
+
+impl Block {
+    pub(crate) const fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+}
+
+impl Blocks {
+    /// The block that holds the byte at `offset`.
+    pub(crate) fn at(&self, offset: u64) -> Option<&Block> {
+        let (_, block) = self.by_start.range(..=offset).next_back()?;
+        (offset < block.end()).then_some(block)
+    }
+
+    /// Adds a block; those it overlaps go.
+    pub(crate) fn insert(&mut self, block: Block) {
+        self.remove(block.start..block.end());
+        self.bytes += block.len;
+        self.by_start.insert(block.start, block);
+    }
+
+    /// Drops every block that overlaps `range`.
+    pub(crate) fn remove(&mut self, range: Range<u64>) {
+        while let Some((&start, block)) = self.by_start.range(..range.end).next_back()
+            && block.end() > range.start
+        {
+            self.bytes -= block.len;
+            self.by_start.remove(&start);
+        }
+    }
+
+    /// Drops every block that ends at or before `offset`.
+    pub(crate) fn remove_before(&mut self, offset: u64) {
+        while let Some((&start, block)) = self.by_start.first_key_value()
+            && block.end() <= offset
+        {
+            self.bytes -= block.len;
+            self.by_start.remove(&start);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.by_start.clear();
+        self.bytes = 0;
+    }
+
+    /// Bytes asked for and not yet given up.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The first byte at or after `offset` that is neither here nor on its way.
+    pub(crate) fn missing_from(&self, mut offset: u64) -> u64 {
+        while let Some(block) = self.at(offset) {
+            offset = block.end();
+        }
+        offset
+    }
+
+    /// Where the next block after `offset` starts, if there is one.
+    pub(crate) fn next_start(&self, offset: u64) -> Option<u64> {
+        self.by_start
+            .range(offset..)
+            .next()
+            .map(|(&start, _)| start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn blocks(ranges: &[Range<u64>]) -> Blocks {
+        let mut blocks = Blocks::default();
+        for range in ranges {
+            let fetch = async { Ok(Bytes::new()) }.boxed().shared();
+            blocks.insert(Block {
+                start: range.start,
+                len: range.end - range.start,
+                fetch,
+                budget: None,
+            });
+        }
+        blocks
+    }
+
+    #[test]
+    fn a_block_is_found_by_each_of_its_bytes_and_no_other() {
+        let blocks = blocks(&[10..20, 30..40]);
+        for (offset, start) in [
+            (9, None),
+            (10, Some(10)),
+            (19, Some(10)),
+            (20, None),
+            (39, Some(30)),
+        ] {
+            assert_eq!(
+                blocks.at(offset).map(|block| block.start),
+                start,
+                "at {offset}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_missing_begins_after_adjacent_blocks() {
+        let blocks = blocks(&[0..10, 10..20, 30..40]);
+        assert_eq!(blocks.missing_from(0), 20);
+        assert_eq!(blocks.missing_from(25), 25);
+        assert_eq!(blocks.next_start(21), Some(30));
+    }
+
+    #[test]
+    fn removing_a_range_drops_all_it_overlaps_and_no_more() {
+        let mut blocks = blocks(&[0..10, 10..20, 20..30]);
+        blocks.remove(15..20);
+        assert!(blocks.at(5).is_some() && blocks.at(15).is_none() && blocks.at(20).is_some());
+        assert_eq!(blocks.bytes(), 20);
+        blocks.remove(9..10);
+        assert_eq!(blocks.bytes(), 10);
+    }
+
+    #[test]
+    fn removing_what_lies_before_keeps_the_block_that_is_being_read() {
+        let mut blocks = blocks(&[0..10, 10..20]);
+        blocks.remove_before(12);
+        assert!(blocks.at(0).is_none() && blocks.at(12).is_some());
+    }
+}

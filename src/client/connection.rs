@@ -1,0 +1,332 @@
+//! One SFTP channel: requests go in and leave a [`Ticket`], one reader hands each answer to its
+//! ticket, in whatever order the server answers.
+//!
+//! **Ordering.** A server may answer in any order but must act as if in the order sent
+//! (draft-ietf-secsh-filexfer-02, section 6.1). [`Connection::submit`] numbers and queues a request
+//! under one lock and never waits, so requests that one caller submits in order stay in order.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use super::pending::{Answer, Pending};
+use super::window::{self, Window};
+use crate::error::{Error, Result};
+use crate::sftp::{Encoded, Frames, Request, RequestId, Response};
+use crate::transport::{Diagnosis, Link};
+
+/// One SFTP channel. Dropping it ends it.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    reader: AbortHandle,
+    writer: AbortHandle,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Places for READ and WRITE requests.
+    places: Arc<Semaphore>,
+    diagnosis: Diagnosis,
+}
+
+/// Numbering and queueing are one step, so that the order of numbers is the order on the wire.
+struct Queue {
+    pending: Pending,
+    outgoing: mpsc::UnboundedSender<Encoded>,
+    window: Window,
+}
+
+/// The answer to one request, when it comes. Whoever drops it is not interested any more.
+#[derive(Debug)]
+pub(crate) struct Ticket(TicketState);
+
+#[derive(Debug)]
+enum TicketState {
+    Waiting(oneshot::Receiver<Answer>),
+    /// The request could not be sent.
+    Failed(Option<Error>),
+}
+
+impl Future for Ticket {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        match &mut self.0 {
+            TicketState::Waiting(told) => {
+                let answer = ready!(Pin::new(told).poll(cx));
+                Poll::Ready(answer.unwrap_or_else(|_| Err(Error::Lost("connection closed".into()))))
+            }
+            TicketState::Failed(error) => Poll::Ready(Err(error
+                .take()
+                .unwrap_or(Error::Protocol("a ticket was asked twice")))),
+        }
+    }
+}
+
+impl Connection {
+    /// Shakes hands (INIT, VERSION) and starts the reader and the writer on the current runtime.
+    /// Also returns the server's VERSION.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when what answers is no SFTP server, with what it said instead.
+    pub(crate) async fn open(mut link: Link) -> Result<(Self, Response)> {
+        let mut frames = Frames::new(FRAME_MAX);
+        let handshake = tokio::time::timeout(HANDSHAKE, shake_hands(&mut link, &mut frames));
+        let version = handshake.await.unwrap_or_else(|_| {
+            Err(Error::setup(format!(
+                "no SFTP server answered within {} s",
+                HANDSHAKE.as_secs()
+            )))
+        })?;
+        let (read_half, write_half) = tokio::io::split(link.stream);
+        let (outgoing, queued) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue {
+                pending: Pending::default(),
+                outgoing,
+                window: Window::new(),
+            }),
+            places: Arc::new(Semaphore::new(window::SIZE_FIRST)),
+            diagnosis: link.diagnosis,
+        });
+        let reader = tokio::spawn(read(Arc::clone(&shared), read_half, frames)).abort_handle();
+        let writer = tokio::spawn(write(Arc::clone(&shared), write_half, queued)).abort_handle();
+        Ok((
+            Self {
+                shared,
+                reader,
+                writer,
+            },
+            version,
+        ))
+    }
+
+    /// Sends a request; never waits. A failure to send is the ticket's answer.
+    pub(crate) fn submit(&self, request: &Request) -> Ticket {
+        self.shared.submit(request, None)
+    }
+
+    /// Sends a READ or WRITE when there is a place for it among those outstanding.
+    pub(crate) async fn submit_data(&self, request: &Request) -> Ticket {
+        // The semaphore is never closed.
+        let place = Arc::clone(&self.shared.places).acquire_owned().await.ok();
+        self.shared.submit(request, place)
+    }
+
+    /// Sends a READ that nobody waits for yet, if there is a place for it now. At most
+    /// three quarters of the places go to these, so that a waiting reader finds one.
+    pub(crate) fn submit_ahead(&self, request: &Request) -> Option<Ticket> {
+        let places = &self.shared.places;
+        if places.available_permits() < window::SIZE_FIRST / 4 {
+            return None;
+        }
+        let place = Arc::clone(places).try_acquire_owned().ok()?;
+        Some(self.shared.submit(request, Some(place)))
+    }
+
+    /// Whether the connection has ended, and why.
+    pub(crate) fn lost(&self) -> Option<Error> {
+        self.shared.queue().pending.lost().cloned()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader.abort();
+        self.writer.abort();
+        self.shared
+            .queue()
+            .pending
+            .lose(&Error::Lost("closed by us".into()));
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(&self, request: &Request, place: Option<OwnedSemaphorePermit>) -> Ticket {
+        let mut queue = self.queue();
+        let (id, told) = match queue.pending.register(place) {
+            Ok(registered) => registered,
+            Err(error) => return Ticket(TicketState::Failed(Some(error))),
+        };
+        // The writer is gone only after it has told `pending`, which fails the ticket.
+        let _ = queue.outgoing.send(request.encode(id));
+        Ticket(TicketState::Waiting(told))
+    }
+
+    fn complete(&self, id: RequestId, response: Response) -> Result<()> {
+        let mut queue = self.queue();
+        let good = matches!(&response, Response::Data(_));
+        queue.pending.complete(id, response)?;
+        if good {
+            self.places.add_permits(queue.window.answered());
+        }
+        Ok(())
+    }
+
+    /// Ends all waits; says what the transport knows about the reason.
+    fn lose(&self, error: &Error) {
+        let said = self.diagnosis.text();
+        let error = match error {
+            Error::Lost(why) if !said.is_empty() => Error::Lost(format!("{why}: {said}").into()),
+            other => other.clone(),
+        };
+        log::debug!("{error}");
+        self.queue().pending.lose(&error);
+    }
+}
+
+/// Hands each answer to its ticket until the connection ends.
+async fn read(shared: Arc<Shared>, mut stream: impl AsyncRead + Unpin, mut frames: Frames) {
+    let error = loop {
+        if let Err(error) = hand_over(&shared, &mut frames) {
+            break error;
+        }
+        match tokio::time::timeout(ANSWER, stream.read_buf(frames.buffer())).await {
+            Ok(Ok(0)) => break Error::Lost("the server hung up".into()),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => break Error::Lost(error.to_string().into()),
+            Err(_) if shared.queue().pending.is_empty() => {}
+            Err(_) => break Error::Lost(format!("no answer for {} s", ANSWER.as_secs()).into()),
+        }
+    };
+    shared.lose(&error);
+}
+
+fn hand_over(shared: &Shared, frames: &mut Frames) -> Result<()> {
+    while let Some(frame) = frames.next()? {
+        let (id, response) = Response::decode(frame)?;
+        shared.complete(id, response)?;
+    }
+    Ok(())
+}
+
+/// Writes what is queued, many small requests at a time.
+async fn write(
+    shared: Arc<Shared>,
+    mut stream: impl AsyncWrite + Unpin,
+    mut queued: mpsc::UnboundedReceiver<Encoded>,
+) {
+    let mut batch = BytesMut::with_capacity(BATCH);
+    while let Some(first) = queued.recv().await {
+        batch.clear();
+        append(&mut batch, &first);
+        while batch.len() < BATCH {
+            let Ok(next) = queued.try_recv() else { break };
+            append(&mut batch, &next);
+        }
+        let written = async {
+            stream.write_all(&batch).await?;
+            stream.flush().await
+        };
+        if let Err(error) = written.await {
+            shared.lose(&Error::Lost(error.to_string().into()));
+            return;
+        }
+    }
+}
+
+fn append(batch: &mut BytesMut, request: &Encoded) {
+    batch.extend_from_slice(&request.head);
+    if let Some(payload) = &request.payload {
+        batch.extend_from_slice(payload);
+    }
+}
+
+/// INIT and VERSION (draft-ietf-secsh-filexfer-02, section 4).
+async fn shake_hands(link: &mut Link, frames: &mut Frames) -> Result<Response> {
+    let init = Request::Init {
+        version: 3,
+        extensions: Vec::new(),
+    }
+    .encode(RequestId(0));
+    let sent = link.stream.write_all(&init.head).await;
+    if sent.is_ok() {
+        // A failure to send shows as the end of the stream below, where the reason is known.
+        let _ = link.stream.flush().await;
+    }
+    loop {
+        let frame = match frames.next() {
+            Ok(frame) => frame,
+            Err(_) => return Err(no_sftp_server(link, frames.buffer())),
+        };
+        if let Some(frame) = frame {
+            return match Response::decode(frame) {
+                Ok((_, version @ Response::Version { .. })) => Ok(version),
+                _ => Err(Error::setup(
+                    "what answers is no SFTP server: it did not send VERSION",
+                )),
+            };
+        }
+        let read = link.stream.read_buf(frames.buffer()).await;
+        if !matches!(read, Ok(1..)) {
+            return Err(ended_early(link, frames.buffer()));
+        }
+    }
+}
+
+/// The peer sent text where VERSION should be: usually a login script that prints.
+fn no_sftp_server(link: &Link, bytes: &[u8]) -> Error {
+    Error::setup(format!(
+        "what answers is no SFTP server: instead of VERSION it sent {}.\n\
+         If this is a greeting printed by a login script (.bashrc, .profile) on the server, make \
+         it print only in interactive shells{}",
+        quoted(bytes),
+        said(&link.diagnosis),
+    ))
+}
+
+fn ended_early(link: &Link, bytes: &[u8]) -> Error {
+    let text = link.diagnosis.text();
+    if bytes.is_empty() && !text.is_empty() {
+        return Error::setup(text);
+    }
+    let instead = if bytes.is_empty() {
+        "it ended without an answer".to_owned()
+    } else {
+        format!("it sent {} and ended", quoted(bytes))
+    };
+    Error::setup(format!(
+        "no SFTP server there: {instead}{}",
+        said(&link.diagnosis)
+    ))
+}
+
+fn said(diagnosis: &Diagnosis) -> String {
+    match diagnosis.text() {
+        text if text.is_empty() => String::new(),
+        text => format!("\n{text}"),
+    }
+}
+
+/// The first bytes for a person: printable ASCII as it is, the rest escaped.
+fn quoted(bytes: &[u8]) -> String {
+    let shown: String = bytes
+        .iter()
+        .take(60)
+        .map(|byte| byte.escape_ascii().to_string())
+        .collect();
+    format!("\"{shown}\"")
+}
+
+/// How long a server may take from the first byte to VERSION. A person may be typing a password
+/// into an `ssh` child meanwhile.
+const HANDSHAKE: Duration = Duration::from_secs(120);
+/// How long a server may send nothing at all while requests wait. Transports notice a dead peer
+/// earlier, by keepalive; this is for a server that is there and says nothing.
+const ANSWER: Duration = Duration::from_secs(300);
+/// The largest frame believed. We never ask for more than 256 KiB of data; the largest NAME answers
+/// seen in real servers are 128 entries of up to 600 bytes.
+const FRAME_MAX: usize = 1 << 20;
+/// As much as one write to the transport takes: a WRITE request of OpenSSH's limit fits.
+const BATCH: usize = 256 << 10;

@@ -1,0 +1,160 @@
+//! Which requests await an answer, and who waits for each. Pure state: no I/O and no locks.
+
+use std::collections::HashMap;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::error::{Error, Result};
+use crate::sftp::{RequestId, Response};
+
+/// What a waiter gets in the end.
+pub(super) type Answer = Result<Response>;
+
+/// The requests of one connection that have no answer yet.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    last_id: u32,
+    waiters: HashMap<RequestId, Waiter>,
+    /// Why the connection ended, once it has. Nothing is registered after that.
+    lost: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    tell: oneshot::Sender<Answer>,
+    /// The request's place in the data window, given back with the answer.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Pending {
+    /// A number for a new request, and where its answer will arrive.
+    ///
+    /// # Errors
+    /// The connection's end, once it has ended.
+    pub(super) fn register(
+        &mut self,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<(RequestId, oneshot::Receiver<Answer>)> {
+        if let Some(error) = &self.lost {
+            return Err(error.clone());
+        }
+        let id = self.free_id()?;
+        let (tell, told) = oneshot::channel();
+        self.waiters.insert(
+            id,
+            Waiter {
+                tell,
+                _place: place,
+            },
+        );
+        Ok((id, told))
+    }
+
+    /// Hands an answer to its waiter. A waiter that gave up is no error; an id we never used is.
+    pub(super) fn complete(&mut self, id: RequestId, response: Response) -> Result<()> {
+        let waiter = self
+            .waiters
+            .remove(&id)
+            .ok_or(Error::Protocol("answer nobody asked for"))?;
+        let _ = waiter.tell.send(Ok(response));
+        Ok(())
+    }
+
+    /// Ends every wait, present and future, with the same error.
+    pub(super) fn lose(&mut self, error: &Error) {
+        let error = self.lost.get_or_insert_with(|| error.clone());
+        for (_, waiter) in self.waiters.drain() {
+            let _ = waiter.tell.send(Err(error.clone()));
+        }
+    }
+
+    /// Why the connection ended, if it has.
+    pub(super) const fn lost(&self) -> Option<&Error> {
+        self.lost.as_ref()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// The next number that no unanswered request has; the counter wraps after 4 billion.
+    fn free_id(&mut self) -> Result<RequestId> {
+        if self.waiters.len() >= WAITERS_MAX {
+            return Err(Error::Protocol("too many requests without an answer"));
+        }
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            if !self.waiters.contains_key(&RequestId(self.last_id)) {
+                return Ok(RequestId(self.last_id));
+            }
+        }
+    }
+}
+
+/// Far above what the kernel keeps waiting; reached only if a server swallows requests.
+const WAITERS_MAX: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_reaches_the_one_who_asked() {
+        let mut pending = Pending::default();
+        let (first, mut told_first) = pending.register(None).unwrap();
+        let (second, mut told_second) = pending.register(None).unwrap();
+        pending
+            .complete(second, Response::Data(b"2"[..].into()))
+            .unwrap();
+        assert!(told_first.try_recv().is_err());
+        assert_eq!(
+            told_second.try_recv().unwrap(),
+            Ok(Response::Data(b"2"[..].into()))
+        );
+        pending
+            .complete(first, Response::Data(b"1"[..].into()))
+            .unwrap();
+        assert_eq!(
+            told_first.try_recv().unwrap(),
+            Ok(Response::Data(b"1"[..].into()))
+        );
+        assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn an_answer_nobody_asked_for_breaks_the_protocol() {
+        let mut pending = Pending::default();
+        let answer = Response::Data(b""[..].into());
+        assert!(matches!(
+            pending.complete(RequestId(7), answer),
+            Err(Error::Protocol(_))
+        ));
+    }
+
+    #[test]
+    fn a_lost_connection_fails_those_waiting_and_those_to_come() {
+        let mut pending = Pending::default();
+        let (_, mut told) = pending.register(None).unwrap();
+        let lost = Error::Lost("the server hung up".into());
+        pending.lose(&lost);
+        assert_eq!(told.try_recv().unwrap(), Err(lost.clone()));
+        assert_eq!(pending.register(None).unwrap_err(), lost);
+    }
+
+    #[test]
+    fn a_number_is_not_given_twice_while_its_first_owner_waits() {
+        let mut pending = Pending::default();
+        let (first, _told) = pending.register(None).unwrap();
+        pending.last_id = first.0.wrapping_sub(1);
+        let (second, _told) = pending.register(None).unwrap();
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn an_answer_to_a_waiter_that_gave_up_is_no_error() {
+        let mut pending = Pending::default();
+        let (id, told) = pending.register(None).unwrap();
+        drop(told);
+        assert_eq!(pending.complete(id, Response::Data(b""[..].into())), Ok(()));
+    }
+}

@@ -1,0 +1,309 @@
+//! The server's attributes and ours: numbers of users and groups, modes as the user wants to see
+//! them, and what a change of attributes looks like on the wire.
+
+use nix::errno::Errno;
+
+use super::config::{Config, IdMap};
+use crate::cache::Attr;
+use crate::clock::Seconds;
+use crate::error::{Error, Result};
+use crate::sftp::{Attrs, FileKind};
+
+/// A change of attributes that setattr(2)'s family asks for; `None` leaves a field as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) permissions: Option<u16>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) size: Option<u64>,
+    pub(crate) atime: Option<Seconds>,
+    pub(crate) mtime: Option<Seconds>,
+}
+
+/// Translates between the server's attributes and ours.
+#[derive(Debug, Clone)]
+pub(super) struct Translator {
+    ids: IdMap,
+    /// The user and group that we are logged in as there.
+    login: (u32, u32),
+    uid: Option<u32>,
+    gid: Option<u32>,
+    file_mask: u32,
+    dir_mask: u32,
+}
+
+impl Translator {
+    pub(super) fn new(config: &Config, login: (u32, u32)) -> Self {
+        let mask = config.umask.unwrap_or(0);
+        Self {
+            ids: config.id_map.clone(),
+            login,
+            uid: config.uid,
+            gid: config.gid,
+            file_mask: config.fmask.unwrap_or(mask),
+            dir_mask: config.dmask.unwrap_or(mask),
+        }
+    }
+
+    /// The server's attributes in our terms. What the server does not say is taken as least
+    /// surprising: a regular file of the login user.
+    ///
+    /// # Errors
+    /// EPERM for a number that a strict table does not have.
+    pub(super) fn local(&self, attrs: &Attrs) -> Result<Attr> {
+        let kind = attrs.kind().unwrap_or(FileKind::Regular);
+        let mode = attrs.permissions.unwrap_or(if kind == FileKind::Directory {
+            0o755
+        } else {
+            0o644
+        });
+        let mask = match kind {
+            FileKind::Directory => self.dir_mask,
+            FileKind::Symlink => 0,
+            _ => self.file_mask,
+        };
+        let owner = attrs.owner.unwrap_or(self.login);
+        let (uid, gid) = self.local_owner(owner)?;
+        let (atime, mtime) = attrs.times.unwrap_or((0, 0));
+        Ok(Attr {
+            kind,
+            permissions: low_bits(mode & !mask),
+            uid: self.uid.unwrap_or(uid),
+            gid: self.gid.unwrap_or(gid),
+            size: attrs.size.unwrap_or(0),
+            atime,
+            mtime,
+            ctime: mtime,
+        })
+    }
+
+    /// The server's user and group as ours.
+    fn local_owner(&self, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
+        match &self.ids {
+            IdMap::None => Ok((uid, gid)),
+            IdMap::User {
+                uid: our_uid,
+                gid: our_gid,
+            } => Ok((
+                if uid == self.login.0 { *our_uid } else { uid },
+                if gid == self.login.1 { *our_gid } else { gid },
+            )),
+            IdMap::Table { uids, gids, strict } => {
+                let find = |table: &std::collections::HashMap<u32, u32>, id| match table.get(&id) {
+                    Some(ours) => Ok(*ours),
+                    None if *strict => Err(Error::Errno(Errno::EPERM)),
+                    None => Ok(id),
+                };
+                Ok((find(uids, uid)?, find(gids, gid)?))
+            }
+        }
+    }
+
+    /// Our user and group as the server's.
+    ///
+    /// # Errors
+    /// EPERM for a number that a strict table does not have.
+    pub(super) fn remote_owner(&self, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
+        match &self.ids {
+            IdMap::None => Ok((uid, gid)),
+            IdMap::User {
+                uid: our_uid,
+                gid: our_gid,
+            } => Ok((
+                if uid == *our_uid { self.login.0 } else { uid },
+                if gid == *our_gid { self.login.1 } else { gid },
+            )),
+            IdMap::Table { uids, gids, strict } => {
+                let find = |table: &std::collections::HashMap<u32, u32>, id: u32| match table
+                    .iter()
+                    .find(|(_, ours)| **ours == id)
+                {
+                    Some((theirs, _)) => Ok(*theirs),
+                    None if *strict => Err(Error::Errno(Errno::EPERM)),
+                    None => Ok(id),
+                };
+                Ok((find(uids, uid)?, find(gids, gid)?))
+            }
+        }
+    }
+
+    /// Whether what we make there belongs to whoever makes it here: true where we are root there
+    /// and numbers mean the same on both sides, so that giving files away makes sense.
+    pub(super) fn gives_away(&self) -> bool {
+        self.login.0 == 0 && self.ids == IdMap::None && self.uid.is_none() && self.gid.is_none()
+    }
+}
+
+impl Change {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The requests that make this change, in order. SFTP carries owner and group, and both times,
+    /// in pairs only; `now` fills in the half that stays. The owner goes first and in a request of
+    /// its own, because chown(2) takes set-user-ID bits that a new mode may want.
+    ///
+    /// # Errors
+    /// EPERM for an owner that the server cannot be told.
+    pub(super) fn requests(&self, now: &Attr, translator: &Translator) -> Result<Vec<Attrs>> {
+        let mut requests = Vec::new();
+        if self.uid.is_some() || self.gid.is_some() {
+            let owner = (self.uid.unwrap_or(now.uid), self.gid.unwrap_or(now.gid));
+            requests.push(Attrs {
+                owner: Some(translator.remote_owner(owner)?),
+                ..Attrs::default()
+            });
+        }
+        let times = (self.atime.is_some() || self.mtime.is_some()).then(|| {
+            (
+                self.atime.unwrap_or(now.atime),
+                self.mtime.unwrap_or(now.mtime),
+            )
+        });
+        let permissions = self.permissions.map(u32::from);
+        if self.size.is_some() || permissions.is_some() || times.is_some() {
+            requests.push(Attrs {
+                size: self.size,
+                permissions,
+                times,
+                ..Attrs::default()
+            });
+        }
+        Ok(requests)
+    }
+
+    /// What the file is like after this change.
+    pub(super) fn apply(&self, attr: &mut Attr, now: Seconds) {
+        attr.permissions = self.permissions.unwrap_or(attr.permissions);
+        attr.uid = self.uid.unwrap_or(attr.uid);
+        attr.gid = self.gid.unwrap_or(attr.gid);
+        attr.atime = self.atime.unwrap_or(attr.atime);
+        if let Some(size) = self.size {
+            attr.size = size;
+            attr.mtime = now;
+        }
+        attr.mtime = self.mtime.unwrap_or(attr.mtime);
+        attr.ctime = attr.ctime.max(now);
+    }
+}
+
+/// The twelve permission bits of a mode.
+pub(super) fn low_bits(mode: u32) -> u16 {
+    u16::try_from(mode & 0o7777).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn translator(id_map: IdMap) -> Translator {
+        Translator::new(
+            &Config {
+                id_map,
+                ..Config::default()
+            },
+            (500, 600),
+        )
+    }
+
+    fn owned_by(owner: (u32, u32)) -> Attrs {
+        Attrs {
+            owner: Some(owner),
+            permissions: Some(0o100_644),
+            ..Attrs::default()
+        }
+    }
+
+    #[test]
+    fn the_login_user_becomes_the_mounting_user_and_back() {
+        let translator = translator(IdMap::User {
+            uid: 1000,
+            gid: 1001,
+        });
+        let attr = translator.local(&owned_by((500, 600))).unwrap();
+        assert_eq!((attr.uid, attr.gid), (1000, 1001));
+        assert_eq!(translator.remote_owner((1000, 1001)), Ok((500, 600)));
+        let other = translator.local(&owned_by((7, 8))).unwrap();
+        assert_eq!((other.uid, other.gid), (7, 8));
+    }
+
+    #[test]
+    fn a_strict_table_refuses_what_it_does_not_have() {
+        let table = |strict| IdMap::Table {
+            uids: HashMap::from([(500, 1000)]),
+            gids: HashMap::from([(600, 1000)]),
+            strict,
+        };
+        assert_eq!(
+            translator(table(true)).local(&owned_by((1, 600))),
+            Err(Errno::EPERM.into())
+        );
+        assert_eq!(
+            translator(table(false))
+                .local(&owned_by((1, 600)))
+                .unwrap()
+                .uid,
+            1
+        );
+        assert_eq!(
+            translator(table(true)).remote_owner((1000, 1000)),
+            Ok((500, 600))
+        );
+    }
+
+    #[test]
+    fn masks_take_bits_from_files_and_directories_apart() {
+        let config = Config {
+            umask: Some(0o077),
+            dmask: Some(0o007),
+            ..Config::default()
+        };
+        let translator = Translator::new(&config, (0, 0));
+        let seen = |mode| {
+            let attrs = Attrs {
+                permissions: Some(mode),
+                ..Attrs::default()
+            };
+            translator.local(&attrs).unwrap().permissions
+        };
+        assert_eq!((seen(0o100_666), seen(0o040_777)), (0o600, 0o770));
+    }
+
+    #[test]
+    fn one_time_alone_keeps_the_other() {
+        let now = translator(IdMap::None)
+            .local(&Attrs {
+                times: Some((10, 20)),
+                ..Attrs::default()
+            })
+            .unwrap();
+        let change = Change {
+            atime: Some(99),
+            ..Change::default()
+        };
+        let requests = change.requests(&now, &translator(IdMap::None)).unwrap();
+        assert_eq!(
+            requests,
+            [Attrs {
+                times: Some((99, 20)),
+                ..Attrs::default()
+            }]
+        );
+    }
+
+    #[test]
+    fn the_owner_is_changed_before_the_mode() {
+        let now = translator(IdMap::None).local(&owned_by((1, 2))).unwrap();
+        let change = Change {
+            uid: Some(5),
+            permissions: Some(0o4755),
+            ..Change::default()
+        };
+        let requests = change.requests(&now, &translator(IdMap::None)).unwrap();
+        assert_eq!(requests.len(), 2);
+        assert_eq!(requests[0].owner, Some((5, 2)));
+        assert_eq!(requests[1].permissions, Some(0o4755));
+    }
+}

@@ -1,0 +1,204 @@
+//! stat(2), and chmod(2), chown(2), truncate(2), utimensat(2).
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+
+use super::attr::Change;
+use super::handles::{Fh, OpenFile};
+use super::second_question::Refused;
+use super::{Filesystem, Ino, Known};
+use crate::clock;
+use crate::error::{Error, Operation, Result};
+use crate::sftp::{Attrs, FileKind};
+
+/// What a change of attributes goes through.
+enum Through {
+    Handle(Arc<OpenFile>),
+    Path(Bytes),
+    /// A symbolic link itself.
+    Link(Bytes),
+}
+
+impl Filesystem {
+    /// Attributes of a file.
+    pub(crate) async fn getattr(&self, ino: Ino) -> Result<Known> {
+        if let Some(shared) = self.handles.shared(ino)
+            && !shared.is_written()
+        {
+            if let Some(known) = self.unsettled(ino) {
+                return Ok(known);
+            }
+            shared.written().await;
+        }
+        if let Some(known) = self.known(ino) {
+            return Ok(known);
+        }
+        self.ask_attributes(ino).await
+    }
+
+    /// Asks the server, whatever is known.
+    pub(super) async fn ask_attributes(&self, ino: Ino) -> Result<Known> {
+        let asked = self.stamp();
+        let answer = match self.handles.any_file(ino, |_| true) {
+            Some(file) => self.client.fstat(&file.handle).await,
+            None => self.look(self.path(ino)?).await,
+        };
+        match answer {
+            Ok(attrs) => self.learn(ino, &attrs, asked),
+            Err(error) => Err(self
+                .explain(Operation::Stat, error, Refused::Other)
+                .await
+                .into()),
+        }
+    }
+
+    /// Changes attributes; through `fh` if the program named a file that it has open.
+    pub(crate) async fn setattr(&self, ino: Ino, change: Change, fh: Option<Fh>) -> Result<Known> {
+        if change.is_empty() {
+            return self.getattr(ino).await;
+        }
+        if let Some(shared) = self.handles.shared(ino) {
+            // Writes that arrive later would bring the old size or time back.
+            shared.written().await;
+        }
+        let now = self.getattr(ino).await?.attr;
+        let requests = change.requests(&now, &self.translator)?;
+        let through = self.through(ino, change.size.is_some(), fh)?;
+        self.tables().attrs.changed(ino);
+        let asked = self.stamp();
+        let done = self.apply(&through, requests).await;
+        if change.size.is_some()
+            && let Some(shared) = self.handles.shared(ino)
+        {
+            shared.content_changed();
+        }
+        let seen = match done {
+            Ok(seen) => seen,
+            Err(error) => return Err(self.refused_change(ino, &change, now.size, error).await),
+        };
+        self.learn(ino, &seen, asked)?;
+        let mut tables = self.tables();
+        tables.attrs.touch(ino, clock::wall());
+        drop(tables);
+        self.known(ino)
+            .map_or_else(|| self.learn(ino, &seen, asked), Ok)
+    }
+
+    /// How to reach a file for a change of attributes: by an open handle where there is one, since
+    /// that is the very file; a new size needs a handle that may write.
+    fn through(&self, ino: Ino, resize: bool, fh: Option<Fh>) -> Result<Through> {
+        let kind = self
+            .tables()
+            .inodes
+            .kind(ino)
+            .ok_or(Error::Errno(Errno::ESTALE))?;
+        if kind == FileKind::Symlink {
+            return Ok(Through::Link(self.path(ino)?));
+        }
+        let named = fh.and_then(|fh| self.handles.file(fh));
+        let open = named.filter(|file| !resize || file.access.write);
+        let open = open.or_else(|| self.handles.any_file(ino, |access| !resize || access.write));
+        match open {
+            Some(file) => Ok(Through::Handle(file)),
+            None => Ok(Through::Path(self.path(ino)?)),
+        }
+    }
+
+    /// Sends the changes and a look at the result behind them, in one round trip.
+    async fn apply(&self, through: &Through, requests: Vec<Attrs>) -> Result<Attrs> {
+        let client = &self.client;
+        match through {
+            Through::Handle(file) => {
+                let sent = requests
+                    .into_iter()
+                    .map(|attrs| client.fsetstat(&file.handle, attrs));
+                let sent: Vec<_> = sent.collect();
+                all(sent, client.fstat(&file.handle)).await
+            }
+            Through::Path(path) => {
+                let sent = requests
+                    .into_iter()
+                    .map(|attrs| client.setstat(path.clone(), attrs));
+                let sent: Vec<_> = sent.collect();
+                all(sent, client.stat(path.clone())).await
+            }
+            Through::Link(path) => {
+                for attrs in requests {
+                    client.lsetstat(path.clone(), attrs).await?;
+                }
+                client.lstat(path.clone()).await
+            }
+        }
+    }
+
+    async fn refused_change(&self, ino: Ino, change: &Change, size: u64, error: Error) -> Error {
+        let Some(new_size) = change.size else {
+            return self
+                .explain(Operation::SetAttributes, error, Refused::Other)
+                .await
+                .into();
+        };
+        let path = self.path(ino).unwrap_or_else(|_| self.root());
+        let refused = Refused::Resize {
+            path,
+            grows: new_size > size,
+        };
+        self.explain(Operation::Truncate, error, refused)
+            .await
+            .into()
+    }
+
+    /// Makes a file that we just made what its maker asked for: the server's umask may have taken
+    /// bits of the mode, and the owner is the login user there.
+    pub(super) fn correction(
+        &self,
+        parent: Ino,
+        attrs: &Attrs,
+        mode: Option<u32>,
+        caller: super::Caller,
+    ) -> Change {
+        let mut change = Change::default();
+        let got = attrs.permissions.unwrap_or(0);
+        // A directory's set-group-ID bit is inherited on the server; it is not asked for.
+        let kept = if attrs.kind() == Some(FileKind::Directory) {
+            got & 0o2000
+        } else {
+            0
+        };
+        change.permissions = mode
+            .filter(|mode| (mode & 0o7777) | kept != got & 0o7777)
+            .map(|mode| super::attr::low_bits(mode | kept));
+        if !self.translator.gives_away() {
+            return change;
+        }
+        let inherits = self
+            .tables()
+            .attrs
+            .last(parent)
+            .is_some_and(|parent| parent.permissions & 0o2000 != 0);
+        let (uid, gid) = attrs.owner.unwrap_or((caller.uid, caller.gid));
+        change.uid = (uid != caller.uid).then_some(caller.uid);
+        change.gid = (gid != caller.gid && !inherits).then_some(caller.gid);
+        if (change.uid.is_some() || change.gid.is_some()) && change.permissions.is_none() {
+            // chown(2) takes set-ID bits away that the maker asked for.
+            change.permissions = mode
+                .filter(|mode| mode & 0o6000 != 0)
+                .map(|mode| super::attr::low_bits(mode | kept));
+        }
+        change
+    }
+}
+
+/// Waits for all; the first refusal counts, whatever comes after it.
+async fn all(
+    changes: Vec<impl Future<Output = Result<()>>>,
+    look: impl Future<Output = Result<Attrs>>,
+) -> Result<Attrs> {
+    for change in changes {
+        change.await?;
+    }
+    look.await
+}

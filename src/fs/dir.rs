@@ -1,0 +1,173 @@
+//! An open directory: the server's listing as a stream that is read page by page. Only the page
+//! being read and the few asked for ahead are held, whatever the directory's size; one who goes
+//! back further starts the listing anew.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Mutex;
+
+use super::Ino;
+use super::inodes::Name;
+use crate::cache::Stamp;
+use crate::client::{Client, Handle};
+use crate::error::Result;
+use crate::sftp::{Attrs, LongName, NameEntry};
+
+/// One open(2) of a directory.
+pub(super) struct OpenDir {
+    pub(super) ino: Ino,
+    /// Held while the next page is waited for: readers of one open directory share its position
+    /// anyway, and the kernel lets them in one at a time. No other operation takes it.
+    pub(super) listing: Mutex<Listing>,
+}
+
+/// One entry of a directory as the server lists it.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    pub(super) name: Name,
+    pub(super) attrs: Attrs,
+    /// st_nlink, if the long name tells.
+    pub(super) links: Option<u32>,
+    /// When the server was asked for the page that this was on.
+    pub(super) asked: Stamp,
+}
+
+/// Where a listing is.
+pub(super) struct Listing {
+    client: Arc<Client>,
+    path: Bytes,
+    handle: Option<Handle>,
+    /// READDIR requests under way, oldest first.
+    asked: VecDeque<(Stamp, Page)>,
+    entries: VecDeque<Listed>,
+    /// The index of the first of `entries` in the whole directory.
+    first: u64,
+    is_complete: bool,
+}
+
+type Page = Pin<Box<dyn Future<Output = Result<Option<Vec<NameEntry>>>> + Send>>;
+
+impl Listing {
+    /// A listing of an opened directory; asks for its first pages at once.
+    pub(super) fn new(client: Arc<Client>, path: Bytes, handle: Handle, now: Stamp) -> Self {
+        let mut listing = Self {
+            client,
+            path,
+            handle: Some(handle),
+            asked: VecDeque::new(),
+            entries: VecDeque::new(),
+            first: 0,
+            is_complete: false,
+        };
+        listing.ask(now);
+        listing
+    }
+
+    /// The entries from `index` on that are here: at least one, unless the directory ends there.
+    pub(super) async fn from(
+        &mut self,
+        index: u64,
+        now: Stamp,
+    ) -> Result<impl Iterator<Item = (u64, &Listed)>> {
+        if index < self.first {
+            self.restart().await?;
+        }
+        self.drop_before(index.saturating_sub(KEPT_BEHIND));
+        while self.end() <= index && !self.is_complete {
+            self.next_page(now).await?;
+            self.drop_before(index.saturating_sub(KEPT_BEHIND));
+        }
+        let skip = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        Ok((index..).zip(self.entries.iter().skip(skip)))
+    }
+
+    /// Ends the listing on the server; nobody waits for that.
+    pub(super) fn close(&mut self) {
+        self.asked.clear();
+        if let Some(handle) = self.handle.take() {
+            drop(self.client.close(&handle));
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn ask(&mut self, now: Stamp) {
+        let Some(handle) = &self.handle else { return };
+        while self.asked.len() < PAGES_AHEAD {
+            self.asked
+                .push_back((now, Box::pin(self.client.readdir(handle))));
+        }
+    }
+
+    async fn next_page(&mut self, now: Stamp) -> Result<()> {
+        self.ask(now);
+        let Some((asked, page)) = self.asked.front_mut() else {
+            self.is_complete = true;
+            return Ok(());
+        };
+        // Kept in the queue while it is waited for: a wait that is given up loses no page.
+        let (asked, page) = (*asked, page.await);
+        self.asked.pop_front();
+        match page? {
+            Some(names) => {
+                self.entries
+                    .extend(names.iter().filter_map(|entry| listed(entry, asked)));
+            }
+            None => {
+                self.is_complete = true;
+                self.close();
+            }
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.close();
+        self.entries.clear();
+        (self.first, self.is_complete) = (0, false);
+        self.handle = Some(self.client.opendir(self.path.clone()).await?);
+        Ok(())
+    }
+
+    fn drop_before(&mut self, index: u64) {
+        while self.first < index && self.entries.pop_front().is_some() {
+            self.first += 1;
+        }
+    }
+}
+
+/// An entry that can be shown: a server may say anything, and a name with a `/` or a `..` in it
+/// would lead a program elsewhere.
+fn listed(entry: &NameEntry, asked: Stamp) -> Option<Listed> {
+    let name = &entry.name[..];
+    if matches!(name, b"" | b"." | b"..") {
+        return None;
+    }
+    if name.len() > NAME_MAX || name.contains(&b'/') || name.contains(&0) {
+        log::warn!(
+            "hiding a name that cannot be one: \"{}\"",
+            name.escape_ascii()
+        );
+        return None;
+    }
+    let links = LongName::parse(&entry.longname).map(|longname| longname.links);
+    Some(Listed {
+        name: name.into(),
+        attrs: entry.attrs.clone(),
+        links,
+        asked,
+    })
+}
+
+/// Longer names cannot go through the kernel (FUSE_NAME_MAX, fs/fuse/fuse_i.h).
+const NAME_MAX: usize = 1024;
+/// Requests under way: OpenSSH answers each with 100 entries.
+const PAGES_AHEAD: usize = 4;
+/// Entries kept behind the reader, for one who steps back a little (seekdir of the last page).
+const KEPT_BEHIND: u64 = 512;

@@ -1,0 +1,186 @@
+//! Listing directories. A listing also tells attributes, so that nobody need ask for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+use tokio::sync::Mutex;
+
+use super::config::Symlinks;
+use super::dir::{Listed, Listing, OpenDir};
+use super::handles::Fh;
+use super::second_question::Refused;
+use super::{Filesystem, Ino, Known};
+use crate::clock;
+use crate::error::{Error, Operation, Result};
+use crate::sftp::{Attrs, FileKind};
+
+/// One entry of a directory.
+#[derive(Debug)]
+pub(crate) struct DirEntry<'a> {
+    pub(crate) ino: Ino,
+    pub(crate) name: &'a [u8],
+    pub(crate) kind: FileKind,
+    /// Where the listing goes on after this entry.
+    pub(crate) next: u64,
+    /// What is known of the file, where that was asked for; never for `.` and `..`.
+    pub(crate) known: Option<Known>,
+}
+
+impl Filesystem {
+    pub(crate) async fn opendir(&self, ino: Ino) -> Result<Fh> {
+        let path = self.path(ino)?;
+        let handle = match self.client.opendir(path.clone()).await {
+            Ok(handle) => handle,
+            Err(error) => {
+                let refused = Refused::Open { path, write: false };
+                return Err(self.explain(Operation::List, error, refused).await.into());
+            }
+        };
+        let listing = Listing::new(Arc::clone(&self.client), path, handle, self.stamp());
+        self.tables().inodes.opened(ino);
+        Ok(self.handles.add_dir(OpenDir {
+            ino,
+            listing: Mutex::new(listing),
+        }))
+    }
+
+    /// Gives the entries from `offset` on to `take` until it has enough and says so. With `plus`
+    /// each entry counts as told to the kernel, unless `take` refused it.
+    pub(crate) async fn readdir(
+        &self,
+        fh: Fh,
+        offset: u64,
+        plus: bool,
+        mut take: impl FnMut(&DirEntry<'_>) -> bool + Send,
+    ) -> Result<()> {
+        let dir = self.handles.dir(fh).ok_or(Error::Errno(Errno::EBADF))?;
+        let parent = self.tables().inodes.parent(dir.ino);
+        for (at, ino, name) in [(0, dir.ino, &b"."[..]), (1, parent, b"..")] {
+            let dots = DirEntry {
+                ino,
+                name,
+                kind: FileKind::Directory,
+                next: at + 1,
+                known: None,
+            };
+            if offset <= at && take(&dots) {
+                return Ok(());
+            }
+        }
+        let now = self.stamp();
+        let mut listing = dir.listing.lock().await;
+        let page = match listing.from(offset.saturating_sub(DOTS), now).await {
+            Ok(page) => page,
+            Err(error) => {
+                return Err(self
+                    .explain(Operation::List, error, Refused::Other)
+                    .await
+                    .into());
+            }
+        };
+        for (index, listed) in page {
+            let attrs = self.as_shown(dir.ino, listed).await;
+            let entry = Seen {
+                parent: dir.ino,
+                listed,
+                attrs: &attrs,
+                next: index + DOTS + 1,
+            };
+            if self.give(&entry, plus, &mut take) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands one entry on; true if it was refused.
+    fn give(
+        &self,
+        seen: &Seen<'_>,
+        plus: bool,
+        take: &mut impl FnMut(&DirEntry<'_>) -> bool,
+    ) -> bool {
+        let kind = seen.attrs.kind().unwrap_or(FileKind::Regular);
+        let name = &*seen.listed.name;
+        let ino = {
+            let mut tables = self.tables();
+            let ino = tables.inodes.enter(seen.parent, name, kind);
+            if let (Some(links), true) = (seen.listed.links, kind != FileKind::Directory) {
+                tables.inodes.listed(ino, links);
+            }
+            ino
+        };
+        let known = plus.then(|| self.listed(ino, seen)).flatten();
+        let refused = take(&DirEntry {
+            ino,
+            name,
+            kind,
+            next: seen.next,
+            known,
+        });
+        if plus && !refused {
+            self.tables().inodes.looked_up(ino);
+        } else {
+            // Nobody was told; a node that was only made for this goes.
+            self.forget(ino, 0);
+        }
+        refused
+    }
+
+    /// What a listing says about a file; nothing if it does not say enough.
+    fn listed(&self, ino: Ino, seen: &Seen<'_>) -> Option<Known> {
+        let says_all = seen.attrs.permissions.is_some() && seen.attrs.size.is_some();
+        let asked = seen.listed.asked;
+        let known = self.learn(ino, seen.attrs, asked).ok()?;
+        let mut tables = self.tables();
+        // A name that we removed after the page was asked for must not be believed.
+        if !says_all || tables.attrs.has_changed(seen.parent, asked) {
+            tables.attrs.expire(ino);
+            return Some(Known {
+                ttl: Duration::ZERO,
+                ..known
+            });
+        }
+        drop(tables);
+        let until = clock::now() + self.config.entry_timeout;
+        self.tables().attrs.set_named(ino, Some(until));
+        Some(known)
+    }
+
+    /// The attributes of an entry as the user wants symbolic links to be seen.
+    async fn as_shown(&self, parent: Ino, listed: &Listed) -> Attrs {
+        let is_link = listed.attrs.kind() == Some(FileKind::Symlink);
+        if self.config.symlinks != Symlinks::Follow || !is_link {
+            return listed.attrs.clone();
+        }
+        let path: Option<Bytes> = self.tables().inodes.path_below(parent, &listed.name);
+        let Some(path) = path else {
+            return listed.attrs.clone();
+        };
+        self.client
+            .stat(path)
+            .await
+            .unwrap_or_else(|_| listed.attrs.clone())
+    }
+
+    pub(crate) async fn releasedir(&self, fh: Fh) {
+        let Some(dir) = self.handles.remove_dir(fh) else {
+            return;
+        };
+        self.tables().inodes.closed(dir.ino);
+        dir.listing.lock().await.close();
+    }
+}
+
+/// An entry that the server listed.
+struct Seen<'a> {
+    parent: Ino,
+    listed: &'a Listed,
+    attrs: &'a Attrs,
+    next: u64,
+}
+
+/// `.` and `..` come first and are ours.
+const DOTS: u64 = 2;

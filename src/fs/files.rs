@@ -1,0 +1,268 @@
+//! Open files: open, create, read, write, flush, fsync, fallocate, release.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+
+use super::attr::Change;
+use super::handles::{Access, Fh, OpenFile};
+use super::read::{self, Bounds, Reading};
+use super::second_question::Refused;
+use super::{Caller, Entry, Filesystem, Ino, same_content};
+use crate::client::Handle;
+use crate::clock;
+use crate::error::{Error, Operation, Result};
+use crate::sftp::{Attrs, OpenFlags, StatusCode};
+
+/// A file that was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) fh: Fh,
+    /// The pages that the kernel has are of this content.
+    pub(crate) keep_pages: bool,
+}
+
+impl Filesystem {
+    /// Opens a file. The server is always asked, so that what another client wrote and closed
+    /// before is seen (close-to-open, as with NFS).
+    pub(crate) async fn open(&self, ino: Ino, access: Access, truncate: bool) -> Result<Opened> {
+        let path = self.path(ino)?;
+        if let Some(shared) = self.handles.shared(ino) {
+            shared.written().await;
+        }
+        let mut flags = open_flags(access);
+        if truncate {
+            flags = flags | OpenFlags::TRUNC;
+            self.tables().attrs.changed(ino);
+        }
+        let before = self.tables().attrs.last(ino);
+        let asked = self.stamp();
+        let opened = self
+            .client
+            .open_and_look(path.clone(), flags, Attrs::default())
+            .await;
+        let (handle, attrs) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let refused = Refused::Open {
+                    path,
+                    write: access.write,
+                };
+                return Err(self.explain(Operation::Open, error, refused).await.into());
+            }
+        };
+        if truncate && let Some(shared) = self.handles.shared(ino) {
+            shared.content_changed();
+        }
+        let after = self.learn(ino, &attrs, asked)?.attr;
+        let is_same = before.is_some_and(|before| same_content(&before, &after));
+        // A file that changed within this second may change again without showing it.
+        let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
+        let keep_pages = self.config.kernel_cache || (is_same && is_old && !truncate);
+        Ok(Opened {
+            fh: self.add_open(ino, access, handle),
+            keep_pages,
+        })
+    }
+
+    /// Makes a file and opens it. Where there is one already it is opened, unless `exclusive`.
+    pub(crate) async fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        access: Access,
+        exclusive: bool,
+        caller: Caller,
+    ) -> Result<(Entry, Opened)> {
+        let path = self.path_below(parent, name)?;
+        let attrs = Attrs {
+            permissions: Some(mode & 0o7777),
+            ..Attrs::default()
+        };
+        let flags = open_flags(access) | OpenFlags::CREAT | OpenFlags::EXCL;
+        // Exclusively first, also where that was not asked for: only then is it known that the
+        // file is new, and its mode ours to correct.
+        let made = self.client.open_and_look(path.clone(), flags, attrs).await;
+        let (handle, seen) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let is_there = error.is_refused_with(StatusCode::FAILURE)
+                    || error.is_refused_with(StatusCode::FILE_ALREADY_EXISTS);
+                if is_there && !exclusive && self.client.lstat(path.clone()).await.is_ok() {
+                    return self.open_existing(parent, name, access).await;
+                }
+                return Err(self
+                    .explain(Operation::Create, error, Refused::New(path))
+                    .await
+                    .into());
+            }
+        };
+        let entry = self
+            .enter_new(parent, name, seen, Some(mode), caller)
+            .await?;
+        let fh = self.add_open(entry.ino, access, handle);
+        Ok((
+            entry,
+            Opened {
+                fh,
+                keep_pages: false,
+            },
+        ))
+    }
+
+    async fn open_existing(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        access: Access,
+    ) -> Result<(Entry, Opened)> {
+        let entry = self.lookup(parent, name).await?;
+        match self.open(entry.ino, access, false).await {
+            Ok(opened) => Ok((entry, opened)),
+            Err(error) => {
+                self.forget(entry.ino, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// mknod(2) of a regular file; SFTP can make no other kind.
+    pub(crate) async fn mknod(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        caller: Caller,
+    ) -> Result<Entry> {
+        let access = Access {
+            read: false,
+            write: true,
+            append: false,
+            sync: false,
+        };
+        let (entry, opened) = self
+            .create(parent, name, mode, access, true, caller)
+            .await?;
+        self.release(opened.fh);
+        Ok(entry)
+    }
+
+    fn add_open(&self, ino: Ino, access: Access, handle: Handle) -> Fh {
+        self.tables().inodes.opened(ino);
+        self.handles.add_file(ino, access, handle)
+    }
+
+    pub(super) fn open_file(&self, fh: Fh) -> Result<Arc<OpenFile>> {
+        self.handles.file(fh).ok_or(Error::Errno(Errno::EBADF))
+    }
+
+    /// Up to `len` bytes from `offset`: fewer only at the end of the file.
+    pub(crate) async fn read(&self, fh: Fh, offset: u64, len: u32) -> Result<Bytes> {
+        let file = self.open_file(fh)?;
+        let wanted = offset..offset.saturating_add(u64::from(len));
+        match self.read_range(&file, wanted).await {
+            Ok(data) => Ok(data),
+            Err(error) => Err(self
+                .explain(Operation::Read, error, Refused::Other)
+                .await
+                .into()),
+        }
+    }
+
+    async fn read_range(&self, file: &Arc<OpenFile>, wanted: Range<u64>) -> Result<Bytes> {
+        let size = self
+            .tables()
+            .attrs
+            .last(file.shared.ino)
+            .map_or(wanted.end, |attr| attr.size);
+        let bounds = Bounds {
+            size,
+            request: u64::from(self.client.features().read_max),
+            ahead_max: self.config.readahead_max as u64,
+        };
+        let reading = Reading {
+            client: &self.client,
+            budget: &self.ahead_budget,
+            bounds,
+        };
+        read::read(&reading, file, wanted).await
+    }
+
+    /// close(2) of one descriptor: waits until what was written is on the server, and tells what
+    /// went wrong.
+    pub(crate) async fn flush(&self, fh: Fh) -> Result<()> {
+        let file = self.open_file(fh)?;
+        file.shared.written().await;
+        file.take_error()
+    }
+
+    /// fsync(2): what was written is on the server's disk.
+    pub(crate) async fn fsync(&self, fh: Fh) -> Result<()> {
+        let file = self.open_file(fh)?;
+        file.shared.written().await;
+        file.take_error()?;
+        match self.client.fsync(&file.handle).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self
+                .explain(Operation::Fsync, error, Refused::Other)
+                .await
+                .into()),
+        }
+    }
+
+    /// fallocate(2) without flags: the file is at least `end` bytes long. SFTP can reserve nothing.
+    pub(crate) async fn grow(&self, ino: Ino, fh: Fh, end: u64) -> Result<()> {
+        let file = self.open_file(fh)?;
+        file.shared.written().await;
+        let size = self.ask_attributes(ino).await?.attr.size;
+        if size < end {
+            let change = Change {
+                size: Some(end),
+                ..Change::default()
+            };
+            self.setattr(ino, change, Some(fh)).await?;
+        }
+        Ok(())
+    }
+
+    /// The last descriptor of an open(2) is gone. Nobody waits for this.
+    pub(crate) fn release(&self, fh: Fh) {
+        let Some(file) = self.handles.remove_file(fh) else {
+            return;
+        };
+        self.tables().inodes.closed(file.shared.ino);
+        let client = Arc::clone(&self.client);
+        if file.shared.is_written() {
+            drop(client.close(&file.handle));
+            return;
+        }
+        // Pages of a shared mapping may have been written after the last close(2).
+        tokio::spawn(async move {
+            file.shared.written().await;
+            if let Err(error) = file.take_error() {
+                log::error!("data written through a mapping was lost: {error}");
+            }
+            drop(client.close(&file.handle));
+        });
+    }
+}
+
+fn open_flags(access: Access) -> OpenFlags {
+    let mut flags = OpenFlags(0);
+    for (wanted, flag) in [
+        (access.read, OpenFlags::READ),
+        (access.write, OpenFlags::WRITE),
+        (access.append, OpenFlags::APPEND),
+    ] {
+        if wanted {
+            flags = flags | flag;
+        }
+    }
+    flags
+}
+
+/// SFTP's times are whole seconds; one more for clocks that differ a little.
+const MTIME_GRAIN: u32 = 2;

@@ -1,0 +1,526 @@
+//! Inode numbers and the names that lead to them. Pure state: no server, no clock.
+//!
+//! A number is a hash of the parent's number and the name at first sight, so that a file the
+//! kernel has forgotten gets the same number again. Where that is not so (the file was renamed or
+//! linked, or another file holds the number) the exception is remembered, for the last
+//! [`REMEMBERED_MAX`] of them.
+//!
+//! **Invariants:** a node is here while the kernel knows it, while it is open, or while a node
+//! below it is here. A name leads to one node at most. Paths are never stored: they are the walk
+//! to the root, so that renaming a directory changes one name.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use lru::LruCache;
+
+use super::Ino;
+use crate::sftp::FileKind;
+
+/// One component of a path: never empty, `.` or `..`, no `/`, no NUL.
+pub(super) type Name = Box<[u8]>;
+
+type Place = (Ino, Name);
+
+/// All inodes that the kernel or an open file holds on to.
+#[derive(Debug)]
+pub(super) struct Inodes {
+    /// The mounted directory's absolute path on the server.
+    root: Bytes,
+    nodes: HashMap<Ino, Node>,
+    /// Names whose node's number is not the name's hash.
+    exceptions: HashMap<Place, Ino>,
+    /// The same for nodes that were forgotten.
+    remembered: LruCache<Place, Ino>,
+    /// How many remembered names each number has; such numbers are not given to others.
+    reserved: HashMap<Ino, u32>,
+}
+
+#[derive(Debug)]
+struct Node {
+    kind: FileKind,
+    /// Where the node is; empty for the root and for what was removed while still in use.
+    places: Vec<Place>,
+    /// How often the kernel was told of this node and has not forgotten it.
+    lookups: u64,
+    /// Open files and directories.
+    opens: u32,
+    /// Nodes here that have a place in this one.
+    children: u32,
+    /// st_nlink as a listing showed it, which counts names that we never saw.
+    links_listed: u32,
+}
+
+impl Inodes {
+    pub(super) fn new(root: Bytes) -> Self {
+        let remembered =
+            LruCache::new(NonZeroUsize::new(REMEMBERED_MAX).unwrap_or(NonZeroUsize::MIN));
+        let mut nodes = HashMap::new();
+        nodes.insert(Ino::ROOT, Node::new(FileKind::Directory));
+        Self {
+            root,
+            nodes,
+            exceptions: HashMap::new(),
+            remembered,
+            reserved: HashMap::new(),
+        }
+    }
+
+    /// The node that a name leads to, as far as we know.
+    pub(super) fn find(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
+        let usual = usual_number(parent, name, 0);
+        if self
+            .nodes
+            .get(&usual)
+            .is_some_and(|node| node.is_at(parent, name))
+        {
+            return Some(usual);
+        }
+        if self.exceptions.is_empty() {
+            return None;
+        }
+        self.exceptions.get(&place(parent, name)).copied()
+    }
+
+    /// The node for a name that was just seen on the server. A file of another kind than the one
+    /// known there is another file.
+    pub(super) fn enter(&mut self, parent: Ino, name: &[u8], kind: FileKind) -> Ino {
+        if let Some(ino) = self.find(parent, name) {
+            if self.kind(ino) == Some(kind) {
+                return ino;
+            }
+            self.remove(parent, name);
+        }
+        let ino = self.number_for(parent, name);
+        self.nodes
+            .entry(ino)
+            .or_insert_with(|| Node::new(kind))
+            .kind = kind;
+        self.add_place(ino, parent, name);
+        ino
+    }
+
+    /// Counts one more reply that told the kernel of this node.
+    pub(super) fn looked_up(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups += 1;
+        }
+    }
+
+    /// The kernel forgets `count` of the replies. True if the node is gone.
+    pub(super) fn forget(&mut self, ino: Ino, count: u64) -> bool {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_sub(count);
+        }
+        self.drop_unused(ino)
+    }
+
+    pub(super) fn opened(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.opens += 1;
+        }
+    }
+
+    pub(super) fn closed(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.opens = node.opens.saturating_sub(1);
+        }
+        self.drop_unused(ino);
+    }
+
+    /// A name is no more. Gives the node that it led to.
+    pub(super) fn remove(&mut self, parent: Ino, name: &[u8]) -> Option<Ino> {
+        let ino = self.find(parent, name)?;
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.links_listed = node.links_listed.saturating_sub(1);
+        }
+        self.remove_place(ino, parent, name);
+        self.drop_unused(ino);
+        Some(ino)
+    }
+
+    /// A node has one more name, by link(2).
+    pub(super) fn link(&mut self, ino: Ino, parent: Ino, name: &[u8]) {
+        self.remove(parent, name);
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            let known = u32::try_from(node.places.len()).unwrap_or(u32::MAX);
+            node.links_listed = node.links_listed.max(known).saturating_add(1);
+        }
+        self.add_place(ino, parent, name);
+    }
+
+    /// A name has become another, replacing what was there. Gives the node that was replaced.
+    ///
+    /// Two names of one node stay as they are, as rename(2) has it.
+    pub(super) fn rename(&mut self, from: (Ino, &[u8]), to: (Ino, &[u8])) -> Option<Ino> {
+        let moved = self.find(from.0, from.1)?;
+        if self.find(to.0, to.1) == Some(moved) {
+            return None;
+        }
+        let replaced = self.remove(to.0, to.1);
+        // The new place first: without any, an unused node would be dropped.
+        self.add_place(moved, to.0, to.1);
+        self.remove_place(moved, from.0, from.1);
+        replaced
+    }
+
+    pub(super) fn kind(&self, ino: Ino) -> Option<FileKind> {
+        self.nodes.get(&ino).map(|node| node.kind)
+    }
+
+    /// st_nlink: names that we know of, or what a listing showed if that is more. Directories
+    /// have 1, which tells programs that their subdirectories are not counted.
+    pub(super) fn links(&self, ino: Ino) -> u32 {
+        let Some(node) = self.nodes.get(&ino) else {
+            return 0;
+        };
+        if node.kind == FileKind::Directory {
+            return u32::from(ino == Ino::ROOT || !node.places.is_empty());
+        }
+        if node.places.is_empty() {
+            return node.links_listed;
+        }
+        node.links_listed
+            .max(u32::try_from(node.places.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Notes the link count that a listing shows.
+    pub(super) fn listed(&mut self, ino: Ino, links: u32) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.links_listed = links;
+        }
+    }
+
+    /// The absolute path on the server; `None` if no name leads there any more.
+    pub(super) fn path(&self, ino: Ino) -> Option<Bytes> {
+        let mut names = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let (parent, name) = self.nodes.get(&at)?.places.first()?;
+            names.push(name);
+            at = *parent;
+            if names.len() > DEPTH_MAX {
+                return None;
+            }
+        }
+        let len = names.iter().map(|name| name.len() + 1).sum::<usize>();
+        let mut path = BytesMut::with_capacity(self.root.len() + len);
+        path.put_slice(&self.root);
+        for name in names.iter().rev() {
+            if !path.ends_with(b"/") {
+                path.put_u8(b'/');
+            }
+            path.put_slice(name);
+        }
+        Some(path.freeze())
+    }
+
+    /// The path that a name in a directory has.
+    pub(super) fn path_below(&self, parent: Ino, name: &[u8]) -> Option<Bytes> {
+        let above = self.path(parent)?;
+        let mut path = BytesMut::with_capacity(above.len() + 1 + name.len());
+        path.put_slice(&above);
+        if !above.ends_with(b"/") {
+            path.put_u8(b'/');
+        }
+        path.put_slice(name);
+        Some(path.freeze())
+    }
+
+    /// The directory that a node is in; the root's is itself.
+    pub(super) fn parent(&self, ino: Ino) -> Ino {
+        let place = self.nodes.get(&ino).and_then(|node| node.places.first());
+        place.map_or(Ino::ROOT, |(parent, _)| *parent)
+    }
+
+    /// How many directories lie between a node and the root.
+    pub(super) fn depth(&self, mut ino: Ino) -> usize {
+        let mut depth = 0;
+        while ino != Ino::ROOT && depth < DEPTH_MAX {
+            ino = self.parent(ino);
+            depth += 1;
+        }
+        depth
+    }
+
+    pub(super) fn root(&self) -> &Bytes {
+        &self.root
+    }
+
+    /// The number for a name that leads to no node: the one it had, or its hash if that is free.
+    fn number_for(&mut self, parent: Ino, name: &[u8]) -> Ino {
+        if let Some(ino) = self.remembered.pop(&place(parent, name)) {
+            self.release(ino);
+            return ino;
+        }
+        let mut attempt = 0;
+        loop {
+            let ino = usual_number(parent, name, attempt);
+            if !self.nodes.contains_key(&ino) && !self.reserved.contains_key(&ino) {
+                return ino;
+            }
+            attempt += 1;
+        }
+    }
+
+    fn add_place(&mut self, ino: Ino, parent: Ino, name: &[u8]) {
+        let place = place(parent, name);
+        if usual_number(parent, name, 0) != ino {
+            self.exceptions.insert(place.clone(), ino);
+        }
+        if let Some(above) = self.nodes.get_mut(&parent) {
+            above.children += 1;
+        }
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.places.push(place);
+        }
+    }
+
+    fn remove_place(&mut self, ino: Ino, parent: Ino, name: &[u8]) {
+        self.exceptions.remove(&place(parent, name));
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.places
+                .retain(|(above, its)| (*above, &**its) != (parent, name));
+        }
+        if let Some(above) = self.nodes.get_mut(&parent) {
+            above.children = above.children.saturating_sub(1);
+        }
+        self.drop_unused(parent);
+    }
+
+    /// Forgets a node that nobody holds on to, and then its parents if they were only here for it.
+    fn drop_unused(&mut self, ino: Ino) -> bool {
+        if ino == Ino::ROOT || self.nodes.get(&ino).is_none_or(Node::is_used) {
+            return false;
+        }
+        let Some(node) = self.nodes.remove(&ino) else {
+            return false;
+        };
+        for (parent, name) in node.places {
+            let place = (parent, name);
+            if self.exceptions.remove(&place).is_some() {
+                self.remember(place, ino);
+            }
+            if let Some(above) = self.nodes.get_mut(&parent) {
+                above.children = above.children.saturating_sub(1);
+            }
+            self.drop_unused(parent);
+        }
+        true
+    }
+
+    fn remember(&mut self, place: Place, ino: Ino) {
+        *self.reserved.entry(ino).or_insert(0) += 1;
+        if let Some((_, pushed_out)) = self.remembered.push(place, ino) {
+            self.release(pushed_out);
+        }
+    }
+
+    fn release(&mut self, ino: Ino) {
+        if let Some(names) = self.reserved.get_mut(&ino) {
+            *names -= 1;
+            if *names == 0 {
+                self.reserved.remove(&ino);
+            }
+        }
+    }
+}
+
+impl Node {
+    const fn new(kind: FileKind) -> Self {
+        Self {
+            kind,
+            places: Vec::new(),
+            lookups: 0,
+            opens: 0,
+            children: 0,
+            links_listed: 0,
+        }
+    }
+
+    fn is_at(&self, parent: Ino, name: &[u8]) -> bool {
+        self.places
+            .iter()
+            .any(|(above, its)| (*above, &**its) == (parent, name))
+    }
+
+    const fn is_used(&self) -> bool {
+        self.lookups > 0 || self.opens > 0 || self.children > 0
+    }
+}
+
+fn place(parent: Ino, name: &[u8]) -> Place {
+    (parent, name.into())
+}
+
+/// The number that a name would have; `attempt` counts those that were taken.
+fn usual_number(parent: Ino, name: &[u8], attempt: u32) -> Ino {
+    let mut hasher = DefaultHasher::new();
+    (parent.0, name, attempt).hash(&mut hasher);
+    // 0 means "no inode" to the kernel and 1 is the root.
+    Ino(hasher.finish().max(2))
+}
+
+/// Names of forgotten nodes whose number is no hash: about 100 bytes each. `git gc` and package
+/// managers rename some thousand files; beyond this the oldest get a new number.
+const REMEMBERED_MAX: usize = 1 << 18;
+/// Deeper than any path the kernel lets through (PATH_MAX is 4096 bytes, so 2048 components).
+const DEPTH_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inodes() -> Inodes {
+        Inodes::new(Bytes::from_static(b"/srv"))
+    }
+
+    /// Enters a name as a lookup by the kernel does.
+    fn look_up(inodes: &mut Inodes, parent: Ino, name: &str, kind: FileKind) -> Ino {
+        let ino = inodes.enter(parent, name.as_bytes(), kind);
+        inodes.looked_up(ino);
+        ino
+    }
+
+    fn file(inodes: &mut Inodes, name: &str) -> Ino {
+        look_up(inodes, Ino::ROOT, name, FileKind::Regular)
+    }
+
+    fn path(inodes: &Inodes, ino: Ino) -> Option<String> {
+        inodes
+            .path(ino)
+            .map(|path| String::from_utf8(path.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_forgotten_file_gets_its_number_again() {
+        let mut inodes = inodes();
+        let first = file(&mut inodes, "a");
+        assert!(inodes.forget(first, 1));
+        assert_eq!(file(&mut inodes, "a"), first);
+    }
+
+    #[test]
+    fn a_renamed_file_keeps_its_number_also_when_forgotten() {
+        let mut inodes = inodes();
+        let ino = file(&mut inodes, "a");
+        inodes.rename((Ino::ROOT, b"a"), (Ino::ROOT, b"b"));
+        assert_eq!(path(&inodes, ino).as_deref(), Some("/srv/b"));
+        assert!(inodes.forget(ino, 1));
+        let other = file(&mut inodes, "a");
+        assert_ne!(other, ino, "the number belongs to b");
+        assert_eq!(file(&mut inodes, "b"), ino);
+    }
+
+    #[test]
+    fn renaming_a_directory_moves_what_is_below_it() {
+        let mut inodes = inodes();
+        let dir = look_up(&mut inodes, Ino::ROOT, "d", FileKind::Directory);
+        let below = look_up(&mut inodes, dir, "f", FileKind::Regular);
+        inodes.rename((Ino::ROOT, b"d"), (Ino::ROOT, b"e"));
+        assert_eq!(path(&inodes, below).as_deref(), Some("/srv/e/f"));
+        assert_eq!(inodes.find(dir, b"f"), Some(below));
+    }
+
+    #[test]
+    fn a_replaced_file_that_is_open_goes_on_without_a_name() {
+        let mut inodes = inodes();
+        let old = file(&mut inodes, "a");
+        inodes.opened(old);
+        let new = file(&mut inodes, "new");
+        assert_eq!(
+            inodes.rename((Ino::ROOT, b"new"), (Ino::ROOT, b"a")),
+            Some(old)
+        );
+        assert_eq!((path(&inodes, old), inodes.links(old)), (None, 0));
+        assert_eq!(inodes.find(Ino::ROOT, b"a"), Some(new));
+        inodes.forget(old, 1);
+        assert_eq!(inodes.kind(old), Some(FileKind::Regular), "still open");
+        inodes.closed(old);
+        assert_eq!(inodes.kind(old), None);
+    }
+
+    #[test]
+    fn a_name_that_is_made_again_while_the_old_file_is_open_is_another_file() {
+        let mut inodes = inodes();
+        let old = file(&mut inodes, "a");
+        inodes.remove(Ino::ROOT, b"a");
+        assert_ne!(file(&mut inodes, "a"), old);
+    }
+
+    #[test]
+    fn two_names_of_one_file_are_one_node_with_two_links() {
+        let mut inodes = inodes();
+        let ino = file(&mut inodes, "a");
+        inodes.link(ino, Ino::ROOT, b"b");
+        assert_eq!(inodes.find(Ino::ROOT, b"b"), Some(ino));
+        assert_eq!(inodes.links(ino), 2);
+        inodes.remove(Ino::ROOT, b"a");
+        assert_eq!(
+            (path(&inodes, ino).as_deref(), inodes.links(ino)),
+            (Some("/srv/b"), 1)
+        );
+    }
+
+    #[test]
+    fn linked_names_share_their_number_also_after_both_were_forgotten() {
+        let mut inodes = inodes();
+        let ino = file(&mut inodes, "a");
+        inodes.link(ino, Ino::ROOT, b"b");
+        inodes.looked_up(ino);
+        assert!(inodes.forget(ino, 2));
+        assert_eq!(file(&mut inodes, "b"), ino);
+    }
+
+    #[test]
+    fn renaming_one_name_of_a_file_to_another_of_its_names_changes_nothing() {
+        let mut inodes = inodes();
+        let ino = file(&mut inodes, "a");
+        inodes.link(ino, Ino::ROOT, b"b");
+        inodes.rename((Ino::ROOT, b"a"), (Ino::ROOT, b"b"));
+        assert_eq!(inodes.find(Ino::ROOT, b"a"), Some(ino));
+        assert_eq!(inodes.links(ino), 2);
+    }
+
+    #[test]
+    fn the_link_count_of_a_listing_counts_names_elsewhere() {
+        let mut inodes = inodes();
+        let ino = file(&mut inodes, "a");
+        inodes.listed(ino, 3);
+        assert_eq!(inodes.links(ino), 3);
+        inodes.link(ino, Ino::ROOT, b"b");
+        assert_eq!(inodes.links(ino), 4);
+        inodes.remove(Ino::ROOT, b"b");
+        assert_eq!(inodes.links(ino), 3);
+    }
+
+    #[test]
+    fn another_kind_of_file_under_a_name_is_another_file() {
+        let mut inodes = inodes();
+        let ino = file(&mut inodes, "a");
+        let dir = look_up(&mut inodes, Ino::ROOT, "a", FileKind::Directory);
+        assert_ne!(dir, ino);
+        assert_eq!(inodes.find(Ino::ROOT, b"a"), Some(dir));
+    }
+
+    #[test]
+    fn a_directory_stays_as_long_as_something_below_it() {
+        let mut inodes = inodes();
+        let dir = look_up(&mut inodes, Ino::ROOT, "d", FileKind::Directory);
+        let below = look_up(&mut inodes, dir, "f", FileKind::Regular);
+        assert!(!inodes.forget(dir, 1));
+        assert_eq!(path(&inodes, below).as_deref(), Some("/srv/d/f"));
+        assert!(inodes.forget(below, 1));
+        assert_eq!(inodes.kind(dir), None, "it was only here for f");
+    }
+
+    #[test]
+    fn paths_below_a_root_directory_have_one_slash() {
+        let mut inodes = Inodes::new(Bytes::from_static(b"/"));
+        let ino = file(&mut inodes, "a");
+        assert_eq!(path(&inodes, ino).as_deref(), Some("/a"));
+        assert_eq!(&*inodes.path_below(Ino::ROOT, b"b").unwrap(), b"/b");
+    }
+}

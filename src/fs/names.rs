@@ -1,0 +1,437 @@
+//! Names: lookup, and making, linking, renaming and removing what they lead to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nix::errno::Errno;
+
+use super::config::Symlinks;
+use super::second_question::Refused;
+use super::{Caller, Entry, Filesystem, Ino};
+use crate::cache::Stamp;
+use crate::clock;
+use crate::error::{Error, Operation, Result};
+use crate::sftp::{Attrs, FileKind, StatusCode};
+
+impl Filesystem {
+    /// What a name leads to. Counts as told to the kernel.
+    ///
+    /// # Errors
+    /// ENOENT if it leads nowhere.
+    pub(crate) async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
+        let mut path = self.path_below(parent, name)?;
+        if let Some(entry) = self.known_entry(parent, name) {
+            return Ok(entry);
+        }
+        loop {
+            let asked = self.stamp();
+            let error = match self.look(path.clone()).await {
+                Ok(attrs) => return self.enter(parent, name, &attrs, asked),
+                Err(error) => error,
+            };
+            // A directory above may have been renamed while the question was on its way.
+            let path_now = self.path_below(parent, name)?;
+            if path_now == path {
+                return Err(self.refused_lookup(parent, name, error).await);
+            }
+            path = path_now;
+        }
+    }
+
+    async fn refused_lookup(&self, parent: Ino, name: &[u8], error: Error) -> Error {
+        if error.is_refused_with(StatusCode::NO_SUCH_FILE) {
+            self.tables().inodes.remove(parent, name);
+        }
+        self.explain(Operation::Stat, error, Refused::Other)
+            .await
+            .into()
+    }
+
+    /// What memory knows about a name, if it is believed.
+    fn known_entry(&self, parent: Ino, name: &[u8]) -> Option<Entry> {
+        let now = clock::now();
+        let ino = self.tables().inodes.find(parent, name)?;
+        let ttl = self.tables().attrs.named(ino, now)?;
+        let known = match self.handles.shared(ino) {
+            Some(shared) if !shared.is_written() => self.unsettled(ino)?,
+            _ => self.known(ino)?,
+        };
+        self.tables().inodes.looked_up(ino);
+        Some(Entry { ino, known, ttl })
+    }
+
+    /// Takes in that a name leads to a file with these attributes. Counts as told to the kernel.
+    pub(super) fn enter(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        attrs: &Attrs,
+        asked: Stamp,
+    ) -> Result<Entry> {
+        let kind = attrs.kind().unwrap_or(FileKind::Regular);
+        let ino = {
+            let mut tables = self.tables();
+            let ino = tables.inodes.enter(parent, name, kind);
+            tables.inodes.looked_up(ino);
+            ino
+        };
+        self.entered(ino, attrs, asked)
+    }
+
+    fn entered(&self, ino: Ino, attrs: &Attrs, asked: Stamp) -> Result<Entry> {
+        let known = self.learn(ino, attrs, asked)?;
+        let ttl = self.config().entry_timeout;
+        self.tables().attrs.set_named(ino, Some(clock::now() + ttl));
+        Ok(Entry { ino, known, ttl })
+    }
+
+    /// Takes in what we just made. A number that an earlier file of that name had is not told
+    /// that file's story.
+    pub(super) async fn enter_new(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        attrs: Attrs,
+        mode: Option<u32>,
+        caller: Caller,
+    ) -> Result<Entry> {
+        let (ino, asked) = {
+            let mut tables = self.tables();
+            tables.inodes.remove(parent, name);
+            let kind = attrs.kind().unwrap_or(FileKind::Regular);
+            let ino = tables.inodes.enter(parent, name, kind);
+            tables.inodes.looked_up(ino);
+            tables.attrs.forget(ino);
+            tables.attrs.changed(parent);
+            (ino, tables.attrs.stamp())
+        };
+        let entry = self.entered(ino, &attrs, asked)?;
+        let change = self.correction(parent, &attrs, mode, caller);
+        if change.is_empty() {
+            return Ok(entry);
+        }
+        match self.setattr(entry.ino, change, None).await {
+            Ok(known) => Ok(Entry { known, ..entry }),
+            Err(error) => {
+                log::warn!("cannot give a new file its owner or mode: {error}");
+                Ok(entry)
+            }
+        }
+    }
+
+    pub(crate) async fn mkdir(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        caller: Caller,
+    ) -> Result<Entry> {
+        let path = self.path_below(parent, name)?;
+        let permissions = Attrs {
+            permissions: Some(mode & 0o7777),
+            ..Attrs::default()
+        };
+        let made = self.client.mkdir(path.clone(), permissions);
+        let seen = self.client.lstat(path.clone());
+        if let Err(error) = made.await {
+            return Err(self
+                .explain(Operation::Mkdir, error, Refused::New(path))
+                .await
+                .into());
+        }
+        self.enter_new(parent, name, seen.await?, Some(mode), caller)
+            .await
+    }
+
+    /// Makes a symbolic link that says `target`.
+    pub(crate) async fn symlink(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        target: &[u8],
+        caller: Caller,
+    ) -> Result<Entry> {
+        let path = self.path_below(parent, name)?;
+        match self
+            .client
+            .symlink(Bytes::copy_from_slice(target), path.clone())
+            .await
+        {
+            Ok(attrs) => self.enter_new(parent, name, attrs, None, caller).await,
+            Err(error) => Err(self
+                .explain(Operation::Symlink, error, Refused::New(path))
+                .await
+                .into()),
+        }
+    }
+
+    /// What a symbolic link says, as the user wants to see it.
+    pub(crate) async fn readlink(&self, ino: Ino) -> Result<Bytes> {
+        let target = match self.client.readlink(self.path(ino)?).await {
+            Ok(target) => target,
+            Err(error) => {
+                return Err(self
+                    .explain(Operation::Readlink, error, Refused::Other)
+                    .await
+                    .into());
+            }
+        };
+        let tables = self.tables();
+        let depth = tables.inodes.depth(ino).saturating_sub(1);
+        let root = tables.inodes.root().clone();
+        drop(tables);
+        shown_target(self.config().symlinks, &root, depth, target)
+    }
+
+    /// link(2): one more name for a file.
+    pub(crate) async fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry> {
+        let (from, to) = (self.path(ino)?, self.path_below(parent, name)?);
+        if self.config().disable_hardlink {
+            return Err(Errno::EPERM.into());
+        }
+        if let Err(error) = self.client.hardlink(from.clone(), to.clone()).await {
+            if error == Error::Errno(Errno::EPERM) {
+                log::warn!("the server has no hardlink@openssh.com: hard links are refused");
+            }
+            let refused = Refused::Link { from, to };
+            return Err(self.explain(Operation::Link, error, refused).await.into());
+        }
+        let asked = self.stamp();
+        // Some servers answer OK and make nothing: what is there counts.
+        let Ok(attrs) = self.client.lstat(to).await else {
+            log::warn!("the server said that it made a hard link, and did not");
+            return Err(Errno::EPERM.into());
+        };
+        {
+            let mut tables = self.tables();
+            tables.inodes.link(ino, parent, name);
+            tables.inodes.looked_up(ino);
+            tables.attrs.changed(parent);
+        }
+        self.learn(ino, &attrs, asked)?;
+        self.touch(ino);
+        let known = self.getattr(ino).await?;
+        Ok(Entry {
+            ino,
+            known,
+            ttl: self.config().entry_timeout,
+        })
+    }
+
+    pub(crate) async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let path = self.path_below(parent, name)?;
+        if let Err(error) = self.client.remove(path.clone()).await {
+            return Err(self
+                .explain(Operation::Unlink, error, Refused::Unlink(path))
+                .await
+                .into());
+        }
+        self.removed(parent, name);
+        Ok(())
+    }
+
+    pub(crate) async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let path = self.path_below(parent, name)?;
+        if let Err(error) = self.client.rmdir(path.clone()).await {
+            return Err(self
+                .explain(Operation::Rmdir, error, Refused::Rmdir(path))
+                .await
+                .into());
+        }
+        self.removed(parent, name);
+        Ok(())
+    }
+
+    /// rename(2); with `keep` (RENAME_NOREPLACE) nothing is replaced.
+    pub(crate) async fn rename(
+        &self,
+        (parent, name): (Ino, &[u8]),
+        (new_parent, new_name): (Ino, &[u8]),
+        keep: bool,
+    ) -> Result<()> {
+        let from = self.path_below(parent, name)?;
+        let to = self.path_below(new_parent, new_name)?;
+        let renamed = if keep {
+            self.rename_unless_there(parent, name, from.clone(), to.clone())
+                .await
+        } else {
+            self.client.rename(from.clone(), to.clone()).await
+        };
+        if let Err(error) = renamed {
+            let refused = Refused::Rename { from, to };
+            return Err(self.explain(Operation::Rename, error, refused).await.into());
+        }
+        let replaced = {
+            let mut tables = self.tables();
+            let moved = tables.inodes.find(parent, name);
+            let replaced = tables.inodes.rename((parent, name), (new_parent, new_name));
+            tables.attrs.changed(parent);
+            tables.attrs.changed(new_parent);
+            let now = clock::now() + self.config.entry_timeout;
+            moved
+                .into_iter()
+                .for_each(|ino| tables.attrs.set_named(ino, Some(now)));
+            [moved, replaced]
+        };
+        replaced
+            .into_iter()
+            .flatten()
+            .for_each(|ino| self.touch(ino));
+        Ok(())
+    }
+
+    /// Plain RENAME never replaces a regular file on OpenSSH; but it may replace other things
+    /// there, and anything elsewhere, so that a look comes first.
+    async fn rename_unless_there(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        from: Bytes,
+        to: Bytes,
+    ) -> Result<()> {
+        let is_regular = {
+            let tables = self.tables();
+            let ino = tables.inodes.find(parent, name);
+            ino.and_then(|ino| tables.inodes.kind(ino)) == Some(FileKind::Regular)
+        };
+        // limits@openssh.com: OpenSSH and AsyncSSH, which both refuse.
+        let refuses = is_regular && self.client.features().extensions.limits;
+        if !refuses && self.client.lstat(to.clone()).await.is_ok() {
+            return Err(Errno::EEXIST.into());
+        }
+        match self.client.rename_plain(from, to.clone()).await {
+            Err(error @ Error::Refused { .. }) => {
+                let is_there = self.client.lstat(to).await.is_ok();
+                Err(if is_there {
+                    Errno::EEXIST.into()
+                } else {
+                    error
+                })
+            }
+            other => other,
+        }
+    }
+
+    /// Takes in that a name is no more.
+    fn removed(&self, parent: Ino, name: &[u8]) {
+        let mut tables = self.tables();
+        let ino = tables.inodes.remove(parent, name);
+        tables.attrs.changed(parent);
+        drop(tables);
+        ino.into_iter().for_each(|ino| self.touch(ino));
+    }
+
+    /// The inode was changed by us: its ctime is now.
+    fn touch(&self, ino: Ino) {
+        self.tables().attrs.touch(ino, clock::wall());
+    }
+
+    /// For how long a name that leads nowhere may be believed to.
+    pub(crate) const fn negative_ttl(&self) -> Duration {
+        self.config.negative_timeout
+    }
+}
+
+/// A link's target under a policy; `depth` directories lie between the link's and the root.
+///
+/// # Errors
+/// EPERM for a target outside, where that is not to be shown.
+fn shown_target(policy: Symlinks, root: &[u8], depth: usize, target: Bytes) -> Result<Bytes> {
+    match policy {
+        Symlinks::Raw | Symlinks::Follow => Ok(target),
+        Symlinks::Rebase => Ok(rebased(root, depth, &target).unwrap_or(target)),
+        Symlinks::Contain => {
+            let shown = rebased(root, depth, &target).unwrap_or(target);
+            if shown.starts_with(b"/") || leaves(depth, &shown) {
+                return Err(Errno::EPERM.into());
+            }
+            Ok(shown)
+        }
+    }
+}
+
+/// An absolute target below the root, relative to the link.
+fn rebased(root: &[u8], depth: usize, target: &[u8]) -> Option<Bytes> {
+    let root = root.strip_suffix(b"/").unwrap_or(root);
+    let below = target.strip_prefix(root)?;
+    if !below.is_empty() && !below.starts_with(b"/") {
+        return None;
+    }
+    let below = below.strip_prefix(b"/").unwrap_or(below);
+    let mut shown = b"../".repeat(depth);
+    shown.extend_from_slice(below);
+    if shown.is_empty() {
+        shown.push(b'.');
+    }
+    Some(shown.into())
+}
+
+/// Whether a relative target climbs out of the root at any point.
+fn leaves(depth: usize, target: &[u8]) -> bool {
+    let mut level = depth;
+    for part in target.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if level == 0 => return true,
+            b".." => level -= 1,
+            _ => level += 1,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(policy: Symlinks, depth: usize, target: &'static str) -> Result<String> {
+        let shown = shown_target(
+            policy,
+            b"/srv/data",
+            depth,
+            Bytes::from_static(target.as_bytes()),
+        );
+        shown.map(|shown| String::from_utf8(shown.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_raw_target_is_what_the_server_says() {
+        assert_eq!(
+            shown(Symlinks::Raw, 1, "/srv/data/x").as_deref(),
+            Ok("/srv/data/x")
+        );
+    }
+
+    #[test]
+    fn an_absolute_target_below_the_root_is_made_relative() {
+        assert_eq!(
+            shown(Symlinks::Rebase, 0, "/srv/data/x").as_deref(),
+            Ok("x")
+        );
+        assert_eq!(
+            shown(Symlinks::Rebase, 2, "/srv/data/x/y").as_deref(),
+            Ok("../../x/y")
+        );
+        assert_eq!(shown(Symlinks::Rebase, 0, "/srv/data").as_deref(), Ok("."));
+        assert_eq!(
+            shown(Symlinks::Rebase, 1, "/srv/database").as_deref(),
+            Ok("/srv/database")
+        );
+    }
+
+    #[test]
+    fn a_contained_target_never_leads_out() {
+        for out in ["/etc/passwd", "..", "a/../..", "/srv/data/../x"] {
+            assert_eq!(
+                shown(Symlinks::Contain, 0, out),
+                Err(Errno::EPERM.into()),
+                "{out}"
+            );
+        }
+        assert_eq!(shown(Symlinks::Contain, 1, "../x").as_deref(), Ok("../x"));
+        assert_eq!(
+            shown(Symlinks::Contain, 0, "a/../b").as_deref(),
+            Ok("a/../b")
+        );
+    }
+}

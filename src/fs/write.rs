@@ -1,0 +1,138 @@
+//! Writing: write(2) hands its data over and returns; a task of the file sends it on. What goes
+//! wrong is told at the next write, fsync or close of each open of the file.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use nix::errno::Errno;
+
+use super::Filesystem;
+use super::handles::{Access, Fh, OpenFile};
+use super::second_question::Refused;
+use super::shared_file::SharedFile;
+use super::unwritten::Via;
+use crate::clock;
+use crate::error::{Error, Operation, Result};
+use crate::sftp::{Attrs, OpenFlags};
+
+impl Filesystem {
+    /// Takes data over for `offset`. Waits only while too much is unwritten already.
+    ///
+    /// `positioned` writes go to their offset even if the file was opened to append: pages that
+    /// the kernel writes back.
+    ///
+    /// # Errors
+    /// An earlier write's.
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        fh: Fh,
+        offset: u64,
+        data: Bytes,
+        positioned: bool,
+    ) -> Result<()> {
+        let file = self.open_file(fh)?;
+        file.take_error()?;
+        let via = self.via(&file, fh, positioned).await?;
+        let len = u32::try_from(data.len())
+            .unwrap_or(u32::MAX)
+            .min(self.write_budget_max);
+        let budget = Arc::clone(&self.write_budget).acquire_many_owned(len).await;
+        let budget = budget.map_err(|_| Error::Errno(Errno::EIO))?;
+        let shared = &file.shared;
+        let request_max = self.client.features().write_max as usize;
+        let must_start = shared.write(&via, offset, &data, request_max, budget);
+        self.note_written(shared, offset + data.len() as u64);
+        if must_start {
+            tokio::spawn(send(Arc::clone(self), Arc::clone(shared)));
+        }
+        if file.access.sync || self.config.sync {
+            shared.written().await;
+            file.take_error()?;
+        }
+        if file.access.sync {
+            return self.fsync(fh).await;
+        }
+        Ok(())
+    }
+
+    /// The file's size and times as they will be; believed by nobody but us until the server has
+    /// answered.
+    fn note_written(&self, shared: &SharedFile, end: u64) {
+        let now = clock::wall();
+        self.tables()
+            .attrs
+            .change(shared.ino, clock::now(), |attr| {
+                attr.size = attr.size.max(end);
+                attr.mtime = attr.mtime.max(now);
+                attr.ctime = attr.ctime.max(now);
+            });
+    }
+
+    /// Which of the server's handles a write takes.
+    async fn via(&self, file: &OpenFile, fh: Fh, positioned: bool) -> Result<Via> {
+        if !(positioned && file.access.append) {
+            return Ok(Via {
+                handle: file.handle.clone(),
+                id: fh.0,
+            });
+        }
+        let ino = file.shared.ino;
+        let fits = |access: &Access| access.write && !access.append;
+        if let Some(other) = self.handles.any_file(ino, fits) {
+            return Ok(Via {
+                handle: other.handle.clone(),
+                id: 0,
+            });
+        }
+        let path = self.path(ino)?;
+        let opened = self
+            .client
+            .open(path, OpenFlags::WRITE, Attrs::default())
+            .await;
+        let handle = opened.map_err(|error| Error::Errno(error.errno(Operation::Open)))?;
+        Ok(Via { handle, id: 0 })
+    }
+}
+
+/// Sends a file's writes until none is left.
+async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
+    let mut sent = FuturesUnordered::new();
+    loop {
+        while let Some(next) = shared.next() {
+            let len = next.data.len() as u64;
+            let answer = filesystem
+                .client
+                .write(&next.handle, next.offset, next.data)
+                .await;
+            sent.push(async move { (next.number, len, answer.await, next.budget) });
+        }
+        tokio::select! {
+            Some((number, len, result, budget)) = sent.next() => {
+                let result = match result {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(filesystem.refused_write(&shared, len, error).await),
+                };
+                // What was asked before the answer may be older than the write.
+                filesystem.tables().attrs.changed(shared.ino);
+                shared.answered(number, result);
+                drop(budget);
+            }
+            () = shared.work() => {}
+        }
+        if sent.is_empty() && shared.end_sending() {
+            return;
+        }
+    }
+}
+
+impl Filesystem {
+    async fn refused_write(&self, shared: &SharedFile, len: u64, error: Error) -> Error {
+        let path = self.path(shared.ino).unwrap_or_else(|_| self.root());
+        log::warn!("writing to \"{}\": {error}", path.escape_ascii());
+        self.explain(Operation::Write, error, Refused::Write { path, len })
+            .await
+            .into()
+    }
+}

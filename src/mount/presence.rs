@@ -1,0 +1,128 @@
+//! A locked file that tells `sftpfs umount` whether the process behind a mount is still there.
+//!
+//! The process holds the lock for as long as it lives, so that the kernel lets go of it however
+//! the process ends: there is no process id to be mistaken for another's, and nothing to clean
+//! up. The file's name is the device number of the mount, e.g. `/run/sftpfs/0:53`.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Uid, geteuid};
+
+/// Held by the process that serves a mount; dropping it lets those who wait go on.
+#[derive(Debug)]
+pub(super) struct Presence {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Presence {
+    /// Announces this process as the one behind a mount.
+    pub(super) fn announce(device: &str) -> io::Result<Self> {
+        let Some(folder) = folders_of(geteuid()).into_iter().find(|f| make_folder(f)) else {
+            return Err(io::Error::other("neither a runtime directory nor /tmp can be written"));
+        };
+        Self::announce_in(&folder, device)
+    }
+
+    fn announce_in(folder: &Path, device: &str) -> io::Result<Self> {
+        let path = folder.join(device);
+        // One that a killed process left behind: device numbers are used again.
+        let _ = fs::remove_file(&path);
+        let open = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
+        let lock = Flock::lock(open, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        // Before the lock goes. Whoever waits has it open, and nobody else needs it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The other end: opened before unmounting, while the file is surely there.
+#[derive(Debug)]
+pub(super) struct Witness(File);
+
+impl Witness {
+    /// Finds the process behind a mount of this user; `None` if it has not announced itself.
+    pub(super) fn find(device: &str, mounted_by: Uid) -> Option<Self> {
+        folders_of(mounted_by).iter().find_map(|folder| Self::find_in(folder, device))
+    }
+
+    fn find_in(folder: &Path, device: &str) -> Option<Self> {
+        // A user's folder is not trusted when root looks into it: no links, no waiting for pipes.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(folder.join(device));
+        file.ok().filter(|file| file.metadata().is_ok_and(|about| about.is_file())).map(Self)
+    }
+
+    /// Waits until the process has ended. It ends by itself, in bounded time.
+    pub(super) fn wait(self) {
+        // Only a signal can break it, and that ends us anyway.
+        let _ = Flock::lock(self.0, FlockArg::LockShared);
+    }
+}
+
+/// Where a user's mounts are noted, best first.
+fn folders_of(user: Uid) -> Vec<PathBuf> {
+    if user.is_root() {
+        return vec!["/run/sftpfs".into()];
+    }
+    let mut folders = vec![PathBuf::from(format!("/run/user/{user}/sftpfs"))];
+    if user == geteuid() && let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR") {
+        folders.insert(0, Path::new(&runtime).join("sftpfs"));
+    }
+    // cron and su give no runtime directory. Whose folder this is, is checked before it is used.
+    folders.push(format!("/tmp/.sftpfs-{user}").into());
+    folders.retain(|folder| folder.is_absolute());
+    folders
+}
+
+/// Makes the folder if it is not there; whether it is ours, and no one else can write in it.
+fn make_folder(folder: &Path) -> bool {
+    // Only a failure to be ours counts, and that is looked at next.
+    let _ = DirBuilder::new().mode(0o700).create(folder);
+    fs::symlink_metadata(folder).is_ok_and(|about| {
+        about.is_dir() && about.uid() == geteuid().as_raw() && about.mode() & 0o022 == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_locked(file: File) -> bool {
+        Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+    }
+
+    #[test]
+    fn a_witness_waits_as_long_as_the_process_is_present() {
+        let folder = tempfile::tempdir().unwrap();
+        let presence = Presence::announce_in(folder.path(), "0:7").unwrap();
+        let witness = Witness::find_in(folder.path(), "0:7").unwrap();
+        assert!(is_locked(witness.0.try_clone().unwrap()));
+        drop(presence);
+        witness.wait();
+        assert!(Witness::find_in(folder.path(), "0:7").is_none());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("0:7"), "").unwrap();
+        Presence::announce_in(folder.path(), "0:7").unwrap();
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("0:7")).unwrap();
+        assert!(Witness::find_in(folder.path(), "0:7").is_none());
+    }
+}
