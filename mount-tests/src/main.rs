@@ -3,6 +3,7 @@
 
 mod case;
 mod cli;
+mod demo;
 mod lab;
 mod mount;
 mod process;
@@ -59,6 +60,9 @@ fn run(cli: &cli::Cli, suites: &[case::Suite]) -> Result<bool, String> {
         .map_err(|why| format!("{}: {why}", source.display()))?;
     let program = program(cli.with.as_deref(), &source)?;
     let lab = Arc::new(Lab::new(program, source)?);
+    if cli.demo {
+        return demo::show(&lab).map(|()| true);
+    }
     println!("seed {}, folder {}", cli.choice.seed, lab.dir.display());
     let mut report = Report::default();
     runner::run(&lab, suites, &cli.choice, &mut report);

@@ -73,24 +73,6 @@ extern "C" fn write_signal(signal: i32) {
 
 static SIGNAL_STREAM: AtomicI32 = AtomicI32::new(-1);
 
-/// Makes the command run in a mount namespace of its own, whose mounts nobody else sees.
-pub fn in_private_mounts(command: &mut Command) {
-    // SAFETY: the closure calls only unshare(2) and mount(2), which are async-signal-safe, with
-    // constant strings.
-    unsafe {
-        command.pre_exec(|| {
-            zero_or_errno(libc::unshare(libc::CLONE_NEWNS))?;
-            zero_or_errno(libc::mount(
-                c"none".as_ptr(),
-                c"/".as_ptr(),
-                std::ptr::null(),
-                libc::MS_REC | libc::MS_PRIVATE,
-                std::ptr::null(),
-            ))
-        });
-    }
-}
-
 /// Makes the command run in a process group of its own, so that it can be ended with all its
 /// children.
 pub fn in_own_group(command: &mut Command) {

@@ -1,7 +1,9 @@
 //! All suites, in the order they run: one file an idea.
 
+mod bad_input;
 mod differential;
 mod fsx;
+mod lifecycle;
 mod pjdfstest;
 mod posix;
 mod programs;
@@ -15,10 +17,12 @@ use crate::case::Suite;
 pub fn all() -> Vec<Suite> {
     vec![
         posix::suite(),
+        lifecycle::suite(),
+        bad_input::suite(),
         tree::suite(),
+        programs::suite(),
         differential::suite(),
         fsx::suite(),
         pjdfstest::suite(),
-        programs::suite(),
     ]
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::tools;
 use crate::case::{Case, Ctx, Suite, case};
+use crate::mount::{Mount, Plan};
 use crate::process;
 use crate::server::ORDINARY_USER;
 
@@ -37,12 +38,7 @@ fn cases() -> Vec<Case> {
 
 fn what_passes_on_a_directory_passes_on_the_mount_as_root(ctx: &Ctx) {
     ctx.needs_root("to become several users");
-    let tested = ctx
-        .plan()
-        .option("allow_other")
-        .option("default_permissions")
-        .mount()
-        .unwrap();
+    let tested = mount(ctx, ctx.plan());
     let plain = ctx.lab.fresh("plain/pjdfstest");
     fs::create_dir(&plain).unwrap();
     let expected = run(ctx, &plain, As::Root, NAP_DIRECTORY_S);
@@ -63,15 +59,25 @@ fn what_passes_on_a_directory_passes_on_the_mount_as_a_user(ctx: &Ctx) {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let plan = ctx.plan().host(format!("{ORDINARY_USER}@127.0.0.1"));
-    let tested = plan
-        .option("allow_other")
-        .option("default_permissions")
-        .mount()
-        .unwrap();
+    let tested = mount(ctx, plan);
     let expected = run(ctx, &plain, As::User, NAP_DIRECTORY_S);
     let got = run(ctx, tested.at(), As::User, NAP_MOUNT_S);
     tested.unmount().unwrap();
     judge(ctx, "as a user", &expected, &got);
+}
+
+/// For all users, at a longer path than the directory has on the server: pjdfstest makes paths of
+/// the greatest length (PATH_MAX, 4096 bytes), which must not be longer still over there.
+fn mount(ctx: &Ctx, mut plan: Plan) -> Mount {
+    plan.at = ctx
+        .lab
+        .dir
+        .join("mnt")
+        .join("a mountpoint with a long name".repeat(3));
+    plan.option("allow_other")
+        .option("default_permissions")
+        .mount()
+        .unwrap()
 }
 
 /// Who runs it.
