@@ -71,6 +71,17 @@ pub enum Places {
     Mount,
 }
 
+/// With which transports a case makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ways {
+    /// All.
+    Any,
+    /// Those that are SSH.
+    Ssh,
+    /// The first only: the claim has nothing to do with the transport.
+    Once,
+}
+
 /// One claim and how it is tried.
 #[derive(Clone)]
 pub struct Case {
@@ -82,12 +93,26 @@ pub struct Case {
     pub limit: Duration,
     /// Where it runs.
     pub places: Places,
+    /// With which transports it runs.
+    pub ways: Ways,
 }
 
 impl Case {
     /// With another deadline.
     pub fn within_s(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    /// With SSH transports only.
+    pub fn over_ssh(mut self) -> Self {
+        self.ways = Ways::Ssh;
+        self
+    }
+
+    /// With the first transport only.
+    pub fn once(mut self) -> Self {
+        self.ways = Ways::Once;
         self
     }
 
@@ -107,6 +132,7 @@ pub fn case<F: Fn(&Ctx) + Send + Sync + 'static>(run: F) -> Case {
         run: Arc::new(run),
         limit: Duration::from_secs(30),
         places: Places::Both,
+        ways: Ways::Any,
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use crate::case::{Case, Ctx, Places, Skipped, Suite};
+use crate::case::{Case, Ctx, Places, Skipped, Suite, Ways};
 use crate::lab::Lab;
 use crate::mount::{Mount, Transport};
 use crate::process;
@@ -55,6 +55,11 @@ pub fn run(lab: &Arc<Lab>, suites: &[Suite], choice: &Choice, report: &mut Repor
             .filter(|case| choice.takes(suite.name, &case.name))
             .collect();
         if choice.on_directory {
+            let cases: Vec<&Case> = cases
+                .iter()
+                .filter(|case| case.places == Places::Both)
+                .copied()
+                .collect();
             run_on(lab, None, suite.name, &cases, choice, report);
         }
         if choice.on_mount {
@@ -63,10 +68,25 @@ pub fn run(lab: &Arc<Lab>, suites: &[Suite], choice: &Choice, report: &mut Repor
             } else {
                 vec![Transport::Auto]
             };
-            for transport in choice.transports.as_ref().unwrap_or(&default) {
+            let transports = choice.transports.as_ref().unwrap_or(&default);
+            for (index, transport) in transports.iter().enumerate() {
+                let cases: Vec<&Case> = cases
+                    .iter()
+                    .filter(|case| goes(case, *transport, index == 0))
+                    .copied()
+                    .collect();
                 run_on(lab, Some(*transport), suite.name, &cases, choice, report);
             }
         }
+    }
+}
+
+/// Whether a case is about this transport at all.
+fn goes(case: &Case, transport: Transport, first: bool) -> bool {
+    match case.ways {
+        Ways::Any => true,
+        Ways::Ssh => transport != Transport::Command,
+        Ways::Once => first,
     }
 }
 
@@ -82,9 +102,6 @@ fn run_on(
     let place = transport.map_or_else(|| "directory".into(), |way| format!("mount/{way}"));
     let mut mount = None;
     for case in cases {
-        if transport.is_none() && case.places == Places::Mount {
-            continue;
-        }
         let name = format!("{suite}::{}", case.name);
         let started = Instant::now();
         let verdict = match prepare(lab, transport, &mut mount, case, choice) {

@@ -25,31 +25,37 @@ pub fn suite() -> Suite {
 
 fn cases() -> Vec<Case> {
     vec![
-        case(a_host_that_does_not_exist_is_named).within_s(60),
-        case(a_refused_port_is_named),
-        case(a_key_the_server_does_not_know_is_a_refused_login),
-        case(a_changed_host_key_is_refused_with_both_fingerprints),
-        case(an_unknown_host_key_is_refused_when_nobody_can_be_asked),
+        case(a_host_that_does_not_exist_is_named)
+            .over_ssh()
+            .within_s(60),
+        case(a_refused_port_is_named).over_ssh(),
+        case(a_key_the_server_does_not_know_is_a_refused_login).over_ssh(),
+        case(a_changed_host_key_is_refused_with_both_fingerprints).over_ssh(),
+        case(an_unknown_host_key_is_refused_when_nobody_can_be_asked).over_ssh(),
         case(a_missing_directory_is_named),
         case(a_file_as_the_directory_is_named),
-        case(a_directory_that_may_not_be_read_is_named),
+        case(a_directory_that_may_not_be_read_is_named).over_ssh(),
         case(a_mountpoint_that_is_not_there_is_named),
         case(a_file_as_the_mountpoint_is_named),
         case(a_mountpoint_that_is_not_empty_is_refused),
         case(nonempty_mounts_over_files_and_gives_them_back),
         case(a_mountpoint_that_is_mounted_already_is_refused),
-        case(a_command_that_echoes_is_no_sftp_server),
-        case(a_command_that_ends_at_once_is_no_sftp_server),
-        case(a_command_that_greets_is_no_sftp_server),
-        case(a_command_that_is_not_there_is_named),
-        case(a_command_that_says_nothing_is_given_up).within_s(90),
-        case(a_banner_before_the_protocol_is_shown),
-        case(a_port_that_speaks_another_protocol_is_refused).within_s(60),
-        case(an_unknown_option_names_the_nearest),
-        case(a_bad_value_names_the_option),
-        case(a_source_without_a_colon_is_refused),
-        case(a_source_like_an_option_is_refused),
-        case(a_missing_dev_fuse_says_what_to_do),
+        case(a_command_that_echoes_is_no_sftp_server).once(),
+        case(a_command_that_ends_at_once_is_no_sftp_server).once(),
+        case(a_command_that_greets_is_no_sftp_server).once(),
+        case(a_command_that_is_not_there_is_named).once(),
+        case(a_command_that_says_nothing_is_given_up)
+            .once()
+            .within_s(90),
+        case(a_banner_before_the_protocol_is_shown).once(),
+        case(a_port_that_speaks_another_protocol_is_refused)
+            .over_ssh()
+            .within_s(60),
+        case(an_unknown_option_names_the_nearest).once(),
+        case(a_bad_value_names_the_option).once(),
+        case(a_source_without_a_colon_is_refused).once(),
+        case(a_source_like_an_option_is_refused).once(),
+        case(a_missing_dev_fuse_says_what_to_do).once(),
     ]
 }
 
@@ -88,29 +94,13 @@ fn judge(finished: &Finished, words: &[&str]) {
     }
 }
 
-/// ssh has nothing to do with these.
-fn needs_ssh(ctx: &Ctx) {
-    ctx.needs_sftpfs();
-    if ctx.transport == Transport::Command {
-        ctx.skip("is about ssh");
-    }
-}
-
-/// It would be the same with any transport, so once is enough.
-fn only_once(ctx: &Ctx) {
-    ctx.needs_sftpfs();
-    if !matches!(ctx.transport, Transport::Russh | Transport::Auto) {
-        ctx.skip("does not depend on the transport");
-    }
-}
-
 fn a_host_that_does_not_exist_is_named(ctx: &Ctx) {
-    needs_ssh(ctx);
+    ctx.needs_sftpfs();
     fails(&ctx.plan().host("user@host.invalid"), &["host.invalid"]);
 }
 
 fn a_refused_port_is_named(ctx: &Ctx) {
-    needs_ssh(ctx);
+    ctx.needs_sftpfs();
     let port = free_port().unwrap();
     fails(
         &ctx.plan().port(port),
@@ -119,7 +109,7 @@ fn a_refused_port_is_named(ctx: &Ctx) {
 }
 
 fn a_key_the_server_does_not_know_is_a_refused_login(ctx: &Ctx) {
-    needs_ssh(ctx);
+    ctx.needs_sftpfs();
     let plan = ctx
         .plan()
         .key(ctx.lab.server.wrong_key())
@@ -131,7 +121,7 @@ fn a_key_the_server_does_not_know_is_a_refused_login(ctx: &Ctx) {
 }
 
 fn a_changed_host_key_is_refused_with_both_fingerprints(ctx: &Ctx) {
-    needs_ssh(ctx);
+    ctx.needs_sftpfs();
     let server = &ctx.lab.server;
     let said = fails(
         &ctx.plan().known_hosts(server.changed_known_hosts()),
@@ -151,7 +141,7 @@ fn a_changed_host_key_is_refused_with_both_fingerprints(ctx: &Ctx) {
 }
 
 fn an_unknown_host_key_is_refused_when_nobody_can_be_asked(ctx: &Ctx) {
-    needs_ssh(ctx);
+    ctx.needs_sftpfs();
     let empty = ctx.lab.fresh("known_hosts");
     fs::write(&empty, "").unwrap();
     fails(&ctx.plan().known_hosts(empty), &["host key", "127.0.0.1"]);
@@ -176,7 +166,7 @@ fn a_file_as_the_directory_is_named(ctx: &Ctx) {
 }
 
 fn a_directory_that_may_not_be_read_is_named(ctx: &Ctx) {
-    needs_ssh(ctx);
+    ctx.needs_sftpfs();
     ctx.needs_root("to log in as another user");
     let closed = ctx.behind.join("closed");
     fs::create_dir(&closed).unwrap();
@@ -249,12 +239,12 @@ fn a_mountpoint_that_is_mounted_already_is_refused(ctx: &Ctx) {
 }
 
 fn a_command_that_echoes_is_no_sftp_server(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     fails(&ctx.plan().sftp_command("cat"), &["sftp"]);
 }
 
 fn a_command_that_ends_at_once_is_no_sftp_server(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     fails(&ctx.plan().sftp_command("true"), &["true", "end|closed"]);
     let said = fails(
         &ctx.plan()
@@ -265,7 +255,7 @@ fn a_command_that_ends_at_once_is_no_sftp_server(ctx: &Ctx) {
 }
 
 fn a_command_that_greets_is_no_sftp_server(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     fails(
         &ctx.plan().sftp_command("sh -c 'echo hello'"),
         &["hello", "sftp"],
@@ -273,7 +263,7 @@ fn a_command_that_greets_is_no_sftp_server(ctx: &Ctx) {
 }
 
 fn a_command_that_is_not_there_is_named(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     fails(
         &ctx.plan().sftp_command("no-such-command-here"),
         &["no-such-command-here", "not found|no such"],
@@ -281,7 +271,7 @@ fn a_command_that_is_not_there_is_named(ctx: &Ctx) {
 }
 
 fn a_command_that_says_nothing_is_given_up(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     let finished = process::run(
         &mut ctx.plan().sftp_command("sleep 1000").command(),
         Duration::from_secs(80),
@@ -290,7 +280,7 @@ fn a_command_that_says_nothing_is_given_up(ctx: &Ctx) {
 }
 
 fn a_banner_before_the_protocol_is_shown(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     let Some(server) = sftp_server_path() else {
         ctx.skip("there is no sftp-server program")
     };
@@ -302,7 +292,7 @@ fn a_banner_before_the_protocol_is_shown(ctx: &Ctx) {
 }
 
 fn a_port_that_speaks_another_protocol_is_refused(ctx: &Ctx) {
-    needs_ssh(ctx);
+    ctx.needs_sftpfs();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -315,7 +305,7 @@ fn a_port_that_speaks_another_protocol_is_refused(ctx: &Ctx) {
 }
 
 fn an_unknown_option_names_the_nearest(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     fails(
         &ctx.plan().option("alow_other"),
         &["alow_other", "allow_other"],
@@ -327,20 +317,20 @@ fn an_unknown_option_names_the_nearest(ctx: &Ctx) {
 }
 
 fn a_bad_value_names_the_option(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     fails(&ctx.plan().option("max_conns=many"), &["max_conns", "many"]);
     fails(&ctx.plan().option("umask=999"), &["umask", "999"]);
 }
 
 fn a_source_without_a_colon_is_refused(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     let mut command = ctx.lab.program.command();
     command.arg("just-a-host").arg(&ctx.plan().at);
     judge(&process::run(&mut command, PATIENCE), &["just-a-host", ":"]);
 }
 
 fn a_source_like_an_option_is_refused(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     let mut command = ctx.lab.program.command();
     let canary = ctx.lab.fresh("canary");
     let source = format!("-oProxyCommand=touch {}:/", canary.display());
@@ -350,7 +340,7 @@ fn a_source_like_an_option_is_refused(ctx: &Ctx) {
 }
 
 fn a_missing_dev_fuse_says_what_to_do(ctx: &Ctx) {
-    only_once(ctx);
+    ctx.needs_sftpfs();
     ctx.needs_root("to hide /dev/fuse");
     let plan = ctx.plan();
     let mount = plan.command();

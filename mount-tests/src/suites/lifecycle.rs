@@ -40,7 +40,9 @@ fn cases() -> Vec<Case> {
         case(in_the_foreground_the_exit_code_is_0_after_umount),
         case(in_the_foreground_the_exit_code_is_0_after_sigint),
         case(a_killed_daemon_leaves_a_mountpoint_that_can_be_used_again),
-        case(a_lost_connection_is_an_error_not_a_hang).within_s(120),
+        case(a_lost_connection_is_an_error_not_a_hang)
+            .over_ssh()
+            .within_s(120),
         case(mount_8_mounts_from_fstab),
         case(mount_8_mounts_with_type_fuse_sftpfs),
     ]
@@ -240,9 +242,6 @@ fn a_killed_daemon_leaves_a_mountpoint_that_can_be_used_again(ctx: &Ctx) {
 
 fn a_lost_connection_is_an_error_not_a_hang(ctx: &Ctx) {
     ctx.needs_sftpfs();
-    if ctx.transport == Transport::Command {
-        ctx.skip("the session is no child of sshd");
-    }
     // A server of its own, which can go away.
     let server = crate::server::Server::start(&ctx.lab.fresh("sshd")).unwrap();
     let at = ctx.lab.fresh("mnt/lost");
