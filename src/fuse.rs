@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo,
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
     Request, TimeOrNow, WriteFlags,
@@ -155,6 +155,12 @@ impl fuser::Filesystem for Face {
                 reply,
             );
         });
+    }
+
+    fn access(&self, request: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let (fs, caller) = (self.fs(), caller(request));
+        let mask = u16::try_from(mask.bits() & 0o7).unwrap_or(0);
+        self.answer(async move { reply_empty(fs.access(ino(number), mask, caller).await, reply) });
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {

@@ -1,6 +1,6 @@
 //! Does what was asked, prints what went wrong, and chooses the exit code.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

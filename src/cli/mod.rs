@@ -210,7 +210,7 @@ fn raise_log_level(mount: &mut mount::Options, count: u8) {
 }
 
 /// `sftpfs`.
-pub(crate) fn sftpfs_command() -> Command {
+fn sftpfs_command() -> Command {
     Command::new("sftpfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Mounts a directory of an SFTP server as a filesystem")
@@ -260,7 +260,7 @@ pub(crate) fn sftpfs_command() -> Command {
 }
 
 /// `mount.sftpfs SOURCE MOUNTPOINT [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]`, as mount(8) says.
-pub(crate) fn mount_helper_command() -> Command {
+fn mount_helper_command() -> Command {
     Command::new("mount.sftpfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Helper of mount(8) for type sftpfs")
@@ -362,7 +362,7 @@ fn count(name: &'static str, short: char, help: &'static str) -> Arg {
 
 /// `--help`'s list of mount options.
 fn options_help() -> String {
-    use mount_options::{Argument, Group, OPTIONS};
+    use mount_options::{Group, OPTIONS};
     let mut help = String::new();
     for (group, heading) in [
         (Group::Connection, "Connection"),
@@ -373,12 +373,7 @@ fn options_help() -> String {
     ] {
         help.push_str(&format!("{heading} (-o):\n"));
         for option in OPTIONS.iter().filter(|option| option.group == group) {
-            let left = match option.argument {
-                Argument::No => option.name.to_owned(),
-                Argument::Needed(what) => format!("{}={what}", option.name),
-                Argument::Possible(what) => format!("{}[={what}]", option.name),
-            };
-            help.push_str(&format!("  {left:<27} {}\n", option.help));
+            help.push_str(&format!("  {:<27} {}\n", option.usage(), option.help));
         }
         help.push('\n');
     }
@@ -392,3 +387,7 @@ fn options_help() -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod words;
+#[cfg(test)]
+pub(crate) use words::{flags_of_mount_helper, flags_of_sftpfs, is_option, option_names};

@@ -39,9 +39,28 @@ pub(super) struct MountOption {
     pub(super) name: &'static str,
     pub(super) argument: Argument,
     pub(super) group: Group,
-    /// One line for `--help`; for [`Group::NoEffect`] and [`Group::Refused`] the reason.
+    /// One line for `--help`; for [`NoEffect`] and [`Refused`] the reason.
     pub(super) help: &'static str,
     apply: Apply,
+}
+
+impl MountOption {
+    /// As it is typed: `ro`, `port=N`, `copy_is_hardlink[=HOW]`.
+    pub(super) fn usage(&self) -> String {
+        match self.argument {
+            No => self.name.to_owned(),
+            Needed(what) => format!("{}={what}", self.name),
+            Possible(what) => format!("{}[={what}]", self.name),
+        }
+    }
+
+    /// Whether it does something; all others are accepted or refused with a word.
+    pub(super) fn has_effect(&self) -> bool {
+        !matches!(
+            self.group,
+            Accepted | NoEffect | Refused
+        )
+    }
 }
 
 type Apply = fn(&mut Typed, &str) -> Result<(), String>;
@@ -236,6 +255,8 @@ pub(super) static OPTIONS: &[MountOption] = &[
     inert("nofail", No, Accepted, "for mount(8)"),
     inert("fail", No, Accepted, "for mount(8)"),
     inert("_netdev", No, Accepted, "for mount(8) and systemd: wait for the network"),
+    inert("helper", Needed("NAME"), Accepted, "for mount(8)"),
+    inert("uhelper", Needed("NAME"), Accepted, "for umount(8)"),
     inert("comment", Needed("TEXT"), Accepted, "for mount(8)"),
     inert("silent", No, Accepted, "for mount(8)"),
     inert("loud", No, Accepted, "for mount(8)"),

@@ -21,7 +21,11 @@ fn no_name_is_in_the_table_twice_or_hides_a_key_of_ssh() {
         assert!(!option.help.is_empty(), "{}", option.name);
         // "user" is mount(8)'s and "port" is ours; both mean well.
         let hidden = ssh_keys::find(option.name);
-        assert!(hidden.is_none() || ["user", "port"].contains(&option.name), "{}", option.name);
+        assert!(
+            hidden.is_none() || ["user", "port"].contains(&option.name),
+            "{}",
+            option.name
+        );
     }
 }
 
@@ -29,14 +33,14 @@ fn no_name_is_in_the_table_twice_or_hides_a_key_of_ssh() {
 fn every_option_of_the_table_is_understood_or_refused_with_its_reason() {
     for option in OPTIONS {
         let text = match option.argument {
-            Argument::No | Argument::Possible(_) => option.name.to_owned(),
-            Argument::Needed(what) => format!("{}={}", option.name, example(option.name, what)),
+            No | Possible(_) => option.name.to_owned(),
+            Needed(what) => format!("{}={}", option.name, example(option.name, what)),
         };
         let mut typed = Typed::default();
         let applied = apply(&mut typed, &text);
         match option.group {
-            Group::Refused => assert!(applied.unwrap_err().contains(option.help), "{text}"),
-            Group::NoEffect => assert!(typed.warnings[0].contains(option.help), "{text}"),
+            Refused => assert!(applied.unwrap_err().contains(option.help), "{text}"),
+            NoEffect => assert!(typed.warnings[0].contains(option.help), "{text}"),
             _ => assert_eq!(applied, Ok(()), "{text}"),
         }
     }
@@ -61,9 +65,15 @@ fn example(name: &str, what: &str) -> &'static str {
 #[test]
 fn each_kind_of_wrong_option_says_what_is_wrong() {
     for (text, message) in [
-        ("allow_othr", "unknown option 'allow_othr': did you mean 'allow_other'?"),
+        (
+            "allow_othr",
+            "unknown option 'allow_othr': did you mean 'allow_other'?",
+        ),
         ("identityfiel=/x", "did you mean 'IdentityFile'?"),
-        ("ServerAliveIntervall=5", "did you mean 'ServerAliveInterval'?"),
+        (
+            "ServerAliveIntervall=5",
+            "did you mean 'ServerAliveInterval'?",
+        ),
         ("frobnicate=1", "ssh.frobnicate=VALUE passes"),
         ("ro=1", "option 'ro' takes no value"),
         ("umask", "option 'umask' needs a value: umask=MASK"),
@@ -79,13 +89,19 @@ fn each_kind_of_wrong_option_says_what_is_wrong() {
         ("sftp_command=a 'b", "not closed"),
         ("fsname=", "the value is empty"),
         ("fsname=a\nb", "control characters"),
-        ("IdentityFile", "option 'IdentityFile' of ssh_config(5) needs a value"),
+        (
+            "IdentityFile",
+            "option 'IdentityFile' of ssh_config(5) needs a value",
+        ),
         ("ProxyCommand=a\nb", "no control characters"),
         ("ssh.Bad Key=1", "a key is letters and digits"),
         ("ssh.=1", "a key is letters and digits"),
         ("Port=ssh", "not a port"),
         ("allow_root", "not supported: use allow_other"),
-        ("directport=22", "not supported: use sftp_command='nc HOST PORT'"),
+        (
+            "directport=22",
+            "not supported: use sftp_command='nc HOST PORT'",
+        ),
         ("remount", "unmount it and mount it again"),
     ] {
         let error = refusal(text);
@@ -96,7 +112,10 @@ fn each_kind_of_wrong_option_says_what_is_wrong() {
 #[test]
 fn keys_of_ssh_config_are_passed_on_as_the_manual_spells_them() {
     let keys = typed("stricthostkeychecking=no").mount.target.ssh_options;
-    assert_eq!(keys, [("StrictHostKeyChecking".to_owned(), "no".to_owned())]);
+    assert_eq!(
+        keys,
+        [("StrictHostKeyChecking".to_owned(), "no".to_owned())]
+    );
     let keys = typed("ssh.FutureKey=a=b").mount.target.ssh_options;
     assert_eq!(keys, [("FutureKey".to_owned(), "a=b".to_owned())]);
     assert_eq!(typed("PORT=22").mount.target.port, Some(22));
@@ -107,7 +126,10 @@ fn keys_of_ssh_config_are_passed_on_as_the_manual_spells_them() {
 fn timeouts_of_sshfs_are_ours() {
     let fs = typed("dcache_timeout=20").mount.fs;
     let twenty = Duration::from_secs(20);
-    assert_eq!((fs.attr_timeout, fs.entry_timeout, fs.dir_timeout), (twenty, twenty, twenty));
+    assert_eq!(
+        (fs.attr_timeout, fs.entry_timeout, fs.dir_timeout),
+        (twenty, twenty, twenty)
+    );
     assert_eq!(typed("cache_stat_timeout=20").mount.fs.attr_timeout, twenty);
     assert_eq!(typed("dcache_dir_timeout=20").mount.fs.dir_timeout, twenty);
 }

@@ -12,9 +12,13 @@ use crate::transport::Dialer;
 /// The connections of one mount.
 pub(super) struct Lanes {
     metadata: Arc<Connection>,
-    /// Connections for open files, dialled when the first file that would use one is opened.
-    data: Arc<Mutex<Vec<Lane>>>,
+    more: Option<More>,
+}
+
+/// Connections for open files, dialled when the first file that would use one is opened.
+struct More {
     dialer: Arc<Dialer>,
+    lanes: Arc<Mutex<Vec<Lane>>>,
     next: AtomicUsize,
 }
 
@@ -25,14 +29,20 @@ enum Lane {
 }
 
 impl Lanes {
-    pub(super) fn new(dialer: Dialer, first: Connection, connections_max: usize) -> Self {
-        let more = connections_max.saturating_sub(1);
-        Self {
-            metadata: Arc::new(first),
-            data: Arc::new(Mutex::new((0..more).map(|_| Lane::Unused).collect())),
+    /// One connection for everything.
+    #[cfg(test)]
+    pub(super) fn one(connection: Connection) -> Self {
+        Self { metadata: Arc::new(connection), more: None }
+    }
+
+    /// The first connection, and up to `connections_max` altogether.
+    pub(super) fn new(first: Connection, dialer: Dialer, connections_max: usize) -> Self {
+        let more = (connections_max > 1).then(|| More {
             dialer: Arc::new(dialer),
+            lanes: Arc::new(Mutex::new((1..connections_max).map(|_| Lane::Unused).collect())),
             next: AtomicUsize::new(0),
-        }
+        });
+        Self { metadata: Arc::new(first), more }
     }
 
     pub(super) fn metadata(&self) -> Arc<Connection> {
@@ -42,23 +52,23 @@ impl Lanes {
     /// A connection for one more open file. Never waits: while a new connection is being dialled
     /// the first one serves.
     pub(super) fn data(&self) -> Arc<Connection> {
-        let mut lanes = self.data.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = lanes.len().max(1);
-        let index = self.next.fetch_add(1, Ordering::Relaxed) % count;
-        let Some(lane) = lanes.get_mut(index) else {
-            return self.metadata();
-        };
+        self.more.as_ref().and_then(More::next).unwrap_or_else(|| self.metadata())
+    }
+}
+
+impl More {
+    /// The connection whose turn it is, if it is there.
+    fn next(&self) -> Option<Arc<Connection>> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % lanes.len().max(1);
+        let lane = lanes.get_mut(index)?;
         match lane {
-            Lane::Open(connection) if connection.lost().is_none() => Arc::clone(connection),
-            Lane::Dialling => self.metadata(),
+            Lane::Open(connection) if connection.lost().is_none() => Some(Arc::clone(connection)),
+            Lane::Dialling => None,
             Lane::Unused | Lane::Open(_) => {
                 *lane = Lane::Dialling;
-                tokio::spawn(dial(
-                    Arc::clone(&self.dialer),
-                    Arc::clone(&self.data),
-                    index,
-                ));
-                self.metadata()
+                tokio::spawn(dial(Arc::clone(&self.dialer), Arc::clone(&self.lanes), index));
+                None
             }
         }
     }

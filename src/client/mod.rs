@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::sftp::{
     Attrs, Extensions, Limits, NameEntry, OpenFlags, Request, Response, StatusCode, Statvfs,
 };
-use crate::transport::Dialer;
+use crate::transport::{Dialer, Link};
 
 /// How the server is talked to.
 #[derive(Debug, Clone)]
@@ -72,16 +72,20 @@ impl Client {
     /// [`Error::Setup`] with what to tell the user.
     pub(crate) async fn connect(dialer: Dialer, config: &Config) -> Result<Self> {
         let link = dialer.dial().await?;
-        let peer = link.peer.clone();
-        let (first, version) = Connection::open(link).await?;
-        let features = features(&first, version).await?;
-        log::info!("connected to {peer}; {}", features.describe());
-        let lanes = Lanes::new(dialer, first, config.connections_max);
-        Ok(Self {
-            lanes,
-            features,
-            symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8),
-        })
+        let (first, features) = greet(link).await?;
+        let lanes = Lanes::new(first, dialer, config.connections_max);
+        Ok(Self::new(lanes, features))
+    }
+
+    /// A client of whoever is at the other end of `link`, on that one connection.
+    #[cfg(test)]
+    pub(crate) async fn over(link: Link) -> Result<Self> {
+        let (connection, features) = greet(link).await?;
+        Ok(Self::new(Lanes::one(connection), features))
+    }
+
+    const fn new(lanes: Lanes, features: Features) -> Self {
+        Self { lanes, features, symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8) }
     }
 
     pub(crate) const fn features(&self) -> &Features {
@@ -469,6 +473,15 @@ enum SymlinkOrder {
     Unknown,
     OpenSsh,
     Draft,
+}
+
+/// Shakes hands and asks what the server can do.
+async fn greet(link: Link) -> Result<(Connection, Features)> {
+    let peer = link.peer.clone();
+    let (connection, version) = Connection::open(link).await?;
+    let features = features(&connection, version).await?;
+    log::info!("connected to {peer}; {}", features.describe());
+    Ok((connection, features))
 }
 
 /// What VERSION and limits@openssh.com (OpenSSH 8.5) say.

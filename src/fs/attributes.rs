@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::attr::Change;
 use super::handles::{Fh, OpenFile};
 use super::second_question::Refused;
-use super::{Filesystem, Ino, Known};
+use super::{Caller, Filesystem, Ino, Known};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
@@ -53,6 +53,25 @@ impl Filesystem {
                 .await
                 .into()),
         }
+    }
+
+    /// access(2) where the kernel does not judge by the mode itself (without
+    /// `default_permissions`). Whether the server lets the login user do it, only trying tells; what
+    /// the mode says to the file's owner, and that nobody executes a file without an `x`, is told.
+    ///
+    /// # Errors
+    /// EACCES.
+    pub(crate) async fn access(&self, ino: Ino, mask: u16, caller: Caller) -> Result<()> {
+        let attr = self.getattr(ino).await?.attr;
+        let by_owner = attr.permissions >> 6 & 0o7;
+        let is_owner = caller.uid == attr.uid && caller.uid != 0;
+        let allowed = if is_owner { by_owner } else { 0o7 };
+        let is_executable = attr.kind == FileKind::Directory || attr.permissions & 0o111 != 0;
+        let allowed = if is_executable { allowed } else { allowed & !X_OK };
+        if mask & 0o7 & !allowed != 0 {
+            return Err(Errno::EACCES.into());
+        }
+        Ok(())
     }
 
     /// Changes attributes; through `fh` if the program named a file that it has open.
@@ -158,7 +177,7 @@ impl Filesystem {
         parent: Ino,
         attrs: &Attrs,
         mode: Option<u32>,
-        caller: super::Caller,
+        caller: Caller,
     ) -> Change {
         let mut change = Change::default();
         let got = attrs.permissions.unwrap_or(0);
@@ -202,3 +221,6 @@ async fn all(
     }
     look.await
 }
+
+/// The bit of access(2)'s mask that asks for execution (unistd.h).
+const X_OK: u16 = 0o1;

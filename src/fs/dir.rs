@@ -47,6 +47,8 @@ pub(super) struct Listing {
     /// The index of the first of `entries` in the whole directory.
     first: u64,
     is_complete: bool,
+    /// Somebody has read from the beginning: reading from there again is rewinddir(3).
+    has_begun: bool,
 }
 
 type Page = Pin<Box<dyn Future<Output = Result<Option<Vec<NameEntry>>>> + Send>>;
@@ -62,6 +64,7 @@ impl Listing {
             entries: VecDeque::new(),
             first: 0,
             is_complete: false,
+            has_begun: false,
         };
         listing.ask(now);
         listing
@@ -73,9 +76,10 @@ impl Listing {
         index: u64,
         now: Stamp,
     ) -> Result<impl Iterator<Item = (u64, &Listed)>> {
-        if index < self.first {
+        if index < self.first || (index == 0 && self.has_begun) {
             self.restart().await?;
         }
+        self.has_begun = true;
         self.drop_before(index.saturating_sub(KEPT_BEHIND));
         while self.end() <= index && !self.is_complete {
             self.next_page(now).await?;

@@ -471,7 +471,7 @@ mod tests {
         inodes.link(ino, Ino::ROOT, b"b");
         inodes.looked_up(ino);
         assert!(inodes.forget(ino, 2));
-        assert_eq!(file(&mut inodes, "b"), ino);
+        assert_eq!([file(&mut inodes, "a"), file(&mut inodes, "b")], [ino, ino]);
     }
 
     #[test]

@@ -37,7 +37,10 @@ pub(super) fn mount(mountpoint: &Path, options: &str) -> Result<OwnedFd> {
     let output = child.wait_with_output().map_err(cannot_start)?;
     match received {
         Ok(device) => Ok(device),
-        Err(errno) => Err(Error::setup(complaint(&output, &format!("no descriptor: {errno}")))),
+        Err(errno) => Err(Error::setup(complaint(
+            &output,
+            &format!("no descriptor: {errno}"),
+        ))),
     }
 }
 
@@ -69,10 +72,18 @@ fn complaint(output: &Output, fallback: &str) -> String {
     let lines: Vec<&str> = said
         .lines()
         // "/usr/bin/fusermount3: ..." says no more than we do.
-        .map(|line| line.split_once("fusermount3: ").map_or(line, |(_, said)| said).trim())
+        .map(|line| {
+            line.split_once("fusermount3: ")
+                .map_or(line, |(_, said)| said)
+                .trim()
+        })
         .filter(|line| !line.is_empty())
         .collect();
-    let said = if lines.is_empty() { fallback.to_owned() } else { lines.join("; ") };
+    let said = if lines.is_empty() {
+        fallback.to_owned()
+    } else {
+        lines.join("; ")
+    };
     let advice = if said.contains("user_allow_other") {
         " (root adds the line 'user_allow_other' there, or leave allow_other out)"
     } else {
@@ -95,7 +106,10 @@ fn find_in(paths: [&OsStr; 2]) -> Option<PathBuf> {
     let folders: Vec<PathBuf> = paths.into_iter().flat_map(std::env::split_paths).collect();
     ["fusermount3", "fusermount"].into_iter().find_map(|name| {
         // A relative folder in PATH is someone else's chance to be run by us.
-        let files = folders.iter().filter(|folder| folder.is_absolute()).map(|f| f.join(name));
+        let files = folders
+            .iter()
+            .filter(|folder| folder.is_absolute())
+            .map(|f| f.join(name));
         files.into_iter().find(|file| is_program(file))
     })
 }

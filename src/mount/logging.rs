@@ -99,7 +99,9 @@ fn syslog_line(level: Level, pid: u32, text: &str) -> String {
         Level::Debug | Level::Trace => 7,
     };
     let mut line = format!("<{}>sftpfs[{pid}]: {text}", FACILITY | severity);
-    line.truncate(line.floor_char_boundary(LINE_SIZE_MAX));
+    while line.len() > LINE_SIZE_MAX {
+        line.pop();
+    }
     line
 }
 

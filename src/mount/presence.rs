@@ -5,25 +5,29 @@
 //! up. The file's name is the device number of the mount, e.g. `/run/sftpfs/0:53`.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Uid, geteuid};
 
+use crate::error::{Error, Result};
+
 /// Held by the process that serves a mount; dropping it lets those who wait go on.
 #[derive(Debug)]
 pub(super) struct Presence {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Presence {
     /// Announces this process as the one behind a mount.
     pub(super) fn announce(device: &str) -> io::Result<Self> {
         let Some(folder) = folders_of(geteuid()).into_iter().find(|f| make_folder(f)) else {
-            return Err(io::Error::other("neither a runtime directory nor /tmp can be written"));
+            return Err(io::Error::other(
+                "neither a runtime directory nor /tmp can be written",
+            ));
         };
         Self::announce_in(&folder, device)
     }
@@ -32,9 +36,22 @@ impl Presence {
         let path = folder.join(device);
         // One that a killed process left behind: device numbers are used again.
         let _ = fs::remove_file(&path);
-        let open = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path)?;
-        let lock = Flock::lock(open, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
-        Ok(Self { path, _lock: lock })
+        let open = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&path)?;
+        let lock =
+            Flock::lock(open, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
+        Ok(Self { path, lock })
+    }
+
+    /// Ends the presence, and leaves a failure for those who wait.
+    pub(super) fn leave(mut self, ended: &Result<()>) {
+        if let Err(error) = ended {
+            // The disk may be full; the log has it too.
+            let _ = write!(self.lock, "{error}");
+        }
     }
 }
 
@@ -45,6 +62,9 @@ impl Drop for Presence {
     }
 }
 
+/// Bytes of a failure that are shown.
+const FAILURE_SIZE_MAX: u64 = 4096;
+
 /// The other end: opened before unmounting, while the file is surely there.
 #[derive(Debug)]
 pub(super) struct Witness(File);
@@ -52,20 +72,37 @@ pub(super) struct Witness(File);
 impl Witness {
     /// Finds the process behind a mount of this user; `None` if it has not announced itself.
     pub(super) fn find(device: &str, mounted_by: Uid) -> Option<Self> {
-        folders_of(mounted_by).iter().find_map(|folder| Self::find_in(folder, device))
+        folders_of(mounted_by)
+            .iter()
+            .find_map(|folder| Self::find_in(folder, device))
     }
 
     fn find_in(folder: &Path, device: &str) -> Option<Self> {
         // A user's folder is not trusted when root looks into it: no links, no waiting for pipes.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(folder.join(device));
-        file.ok().filter(|file| file.metadata().is_ok_and(|about| about.is_file())).map(Self)
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(folder.join(device));
+        file.ok()
+            .filter(|file| file.metadata().is_ok_and(|about| about.is_file()))
+            .map(Self)
     }
 
-    /// Waits until the process has ended. It ends by itself, in bounded time.
-    pub(super) fn wait(self) {
+    /// Waits until the process has ended, which it does by itself, in bounded time. An error says
+    /// what it could not write.
+    pub(super) fn wait(self) -> Result<()> {
         // Only a signal can break it, and that ends us anyway.
-        let _ = Flock::lock(self.0, FlockArg::LockShared);
+        let Ok(file) = Flock::lock(self.0, FlockArg::LockShared) else {
+            return Ok(());
+        };
+        let mut failure = Vec::new();
+        // Only as much as a message has: the file may be a user's, and we root.
+        let read = (&*file).take(FAILURE_SIZE_MAX).read_to_end(&mut failure);
+        match read {
+            Ok(1..) => Err(Error::setup(String::from_utf8_lossy(&failure).into_owned())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -75,7 +112,9 @@ fn folders_of(user: Uid) -> Vec<PathBuf> {
         return vec!["/run/sftpfs".into()];
     }
     let mut folders = vec![PathBuf::from(format!("/run/user/{user}/sftpfs"))];
-    if user == geteuid() && let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR") {
+    if user == geteuid()
+        && let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR")
+    {
         folders.insert(0, Path::new(&runtime).join("sftpfs"));
     }
     // cron and su give no runtime directory. Whose folder this is, is checked before it is used.
@@ -107,9 +146,18 @@ mod tests {
         let presence = Presence::announce_in(folder.path(), "0:7").unwrap();
         let witness = Witness::find_in(folder.path(), "0:7").unwrap();
         assert!(is_locked(witness.0.try_clone().unwrap()));
-        drop(presence);
-        witness.wait();
+        presence.leave(&Ok(()));
+        assert_eq!(witness.wait(), Ok(()));
         assert!(Witness::find_in(folder.path(), "0:7").is_none());
+    }
+
+    #[test]
+    fn a_witness_hears_what_could_not_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let presence = Presence::announce_in(folder.path(), "0:7").unwrap();
+        let witness = Witness::find_in(folder.path(), "0:7").unwrap();
+        presence.leave(&Err(Error::setup("3 bytes are lost")));
+        assert_eq!(witness.wait(), Err(Error::setup("3 bytes are lost")));
     }
 
     #[test]

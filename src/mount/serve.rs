@@ -79,8 +79,11 @@ pub(super) fn serve(
     let written = write_the_rest(&network.handle, &fs);
     drop(fs);
     network.stop();
-    drop(presence);
-    ended.and(detached).and(written)
+    let ended = ended.and(detached).and(written);
+    if let Some(presence) = presence {
+        presence.leave(&ended);
+    }
+    ended
 }
 
 async fn connect(options: &Options) -> Result<Arc<Filesystem>> {

@@ -47,7 +47,9 @@ pub fn unmount(directory: &Path, how: UnmountHow) -> Result<()> {
     if !how.lazy
         && let Some(witness) = witness
     {
-        witness.wait();
+        return witness
+            .wait()
+            .map_err(|why| Error::setup(format!("{shown}: unmounted, but {why}")));
     }
     Ok(())
 }
@@ -56,7 +58,7 @@ fn detach(path: &Path, mounted: &Mounted, how: UnmountHow) -> Result<()> {
     let shown = path.display();
     if !geteuid().is_root() {
         let unmounted = fusermount::unmount(path, how.lazy);
-        return unmounted.map_err(|why| match users_of(path).as_slice() {
+        return unmounted.map_err(|why| match users_of(path, std::process::id()).as_slice() {
             [] => why,
             users => Error::setup(format!("{why}\n{}", in_use(path, users))),
         });
@@ -66,7 +68,10 @@ fn detach(path: &Path, mounted: &Mounted, how: UnmountHow) -> Result<()> {
     flags.set(MntFlags::MNT_FORCE, how.force);
     match umount2(path, flags) {
         Ok(()) => Ok(()),
-        Err(Errno::EBUSY) => Err(Error::setup(in_use(path, &users_of(path)))),
+        Err(Errno::EBUSY) => Err(Error::setup(in_use(
+            path,
+            &users_of(path, std::process::id()),
+        ))),
         Err(errno) => Err(Error::setup(format!(
             "{shown} ({}): {}",
             mounted.source,
@@ -88,8 +93,9 @@ fn in_use(path: &Path, users: &[String]) -> String {
 }
 
 /// Which processes have something open in a mount, e.g. `bash (1234)`. Links in /proc are read and
-/// not followed, so that a dead mount does not hold us up.
-fn users_of(mountpoint: &Path) -> Vec<String> {
+/// not followed, so that a dead mount does not hold us up. Left out is `except`: ourselves, to whom
+/// a file in it may have been handed, are in nobody's way.
+fn users_of(mountpoint: &Path, except: u32) -> Vec<String> {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -103,6 +109,9 @@ fn users_of(mountpoint: &Path) -> Vec<String> {
         else {
             continue;
         };
+        if pid == except {
+            continue;
+        }
         if links_of(&folder).any(|target| target.starts_with(mountpoint)) {
             let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
             users.push(format!("{} ({pid})", name.trim_end()));
@@ -154,6 +163,6 @@ mod tests {
         let path = std::fs::canonicalize(folder.path()).unwrap();
         let _open = std::fs::File::create(path.join("file")).unwrap();
         let me = format!("({})", std::process::id());
-        assert!(users_of(&path).iter().any(|user| user.ends_with(&me)));
+        assert!(users_of(&path, 0).iter().any(|user| user.ends_with(&me)));
     }
 }

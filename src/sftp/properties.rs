@@ -216,7 +216,7 @@ proptest! {
 
     #[test]
     fn no_line_makes_a_long_name_panic(line in vec(prop_oneof![Just(b' '), Just(b'-'), any::<u8>()], 0..80)) {
-        LongName::parse(&line);
+        let _ = LongName::parse(&line);
     }
 }
 
@@ -234,11 +234,11 @@ fn read_everything(packet: &[u8]) {
     let allowed = BASE_MAX + packet.len() * GROWTH_MAX;
     let whole = Bytes::copy_from_slice(packet);
     let readers: [fn(Bytes); 5] = [
-        |packet| drop(Request::decode(packet)),
-        |packet| drop(Response::decode(packet)),
-        |packet| drop(Limits::decode(packet)),
-        |packet| drop(Statvfs::decode(packet)),
-        |packet| drop(UserGroupNames::decode(packet)),
+        |packet| _ = Request::decode(packet),
+        |packet| _ = Response::decode(packet),
+        |packet| _ = Limits::decode(packet),
+        |packet| _ = Statvfs::decode(packet),
+        |packet| _ = UserGroupNames::decode(packet),
     ];
     for read in readers {
         let (taken, ()) = peak(|| read(whole.clone()));

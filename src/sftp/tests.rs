@@ -29,6 +29,10 @@ fn frame(encoded: Encoded) -> Bytes {
 
 /// One request of each kind.
 pub(super) fn requests() -> Vec<Request> {
+    [draft_requests(), extension_requests()].concat()
+}
+
+fn draft_requests() -> Vec<Request> {
     let (path, handle) = (bytes(b"/a/\xff b"), bytes(b"\0\0\0\x01"));
     let (from, to) = (path.clone(), bytes(b"c"));
     vec![
@@ -87,6 +91,13 @@ pub(super) fn requests() -> Vec<Request> {
             first: from.clone(),
             second: to.clone(),
         },
+    ]
+}
+
+fn extension_requests() -> Vec<Request> {
+    let (path, handle) = (bytes(b"/a/\xff b"), bytes(b"\0\0\0\x01"));
+    let (from, to) = (path.clone(), bytes(b"c"));
+    vec![
         Request::PosixRename {
             from: from.clone(),
             to: to.clone(),

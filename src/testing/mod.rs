@@ -2,10 +2,22 @@
 //! asks them and the real ones one thing at a time.
 
 mod allocations;
+mod answer;
+mod honesty;
+mod longname;
+mod paths;
 mod program;
 mod record;
+mod script;
+mod server;
+mod session;
 mod talk;
+mod tests;
+mod tree;
 
 pub(crate) use allocations::peak;
-pub(crate) use program::Program;
+pub(crate) use answer::status;
+pub(crate) use script::{Reply, script};
+pub(crate) use server::{Options, Server};
+
 pub(crate) use talk::Talk;

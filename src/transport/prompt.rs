@@ -28,11 +28,7 @@ pub(super) struct Prompter {
 
 impl Prompter {
     /// Asks nobody.
-    pub(super) const NOBODY: Self = Self {
-        terminal: false,
-        askpass: None,
-        askpass_first: false,
-    };
+    pub(super) const NOBODY: Self = Self { terminal: false, askpass: None, askpass_first: false };
 
     /// By the environment, as ssh(1) does (section ENVIRONMENT, `SSH_ASKPASS`,
     /// `SSH_ASKPASS_REQUIRE`, `DISPLAY`); nobody with `BatchMode=yes`.
@@ -45,9 +41,7 @@ impl Prompter {
 
     fn by(env: impl Fn(&str) -> Option<OsString>) -> Self {
         let display = env("DISPLAY").is_some() || env("WAYLAND_DISPLAY").is_some();
-        let require = env("SSH_ASKPASS_REQUIRE")
-            .unwrap_or_default()
-            .to_ascii_lowercase();
+        let require = env("SSH_ASKPASS_REQUIRE").unwrap_or_default().to_ascii_lowercase();
         let (allowed, first) = match require.to_str() {
             Some("force") => (true, true),
             Some("prefer") => (display, display),
@@ -55,21 +49,13 @@ impl Prompter {
             _ => (display, false),
         };
         let program = || env("SSH_ASKPASS").unwrap_or_else(|| ASKPASS_DEFAULT.into());
-        Self {
-            terminal: true,
-            askpass: allowed.then(program),
-            askpass_first: first,
-        }
+        Self { terminal: true, askpass: allowed.then(program), askpass_first: first }
     }
 
-    /// Only through this program; for tests, which have no terminal.
+    /// Only through this program.
     #[cfg(test)]
     pub(super) fn askpass(program: impl Into<OsString>) -> Self {
-        Self {
-            terminal: false,
-            askpass: Some(program.into()),
-            askpass_first: true,
-        }
+        Self { terminal: false, askpass: Some(program.into()), askpass_first: true }
     }
 
     /// Asks for a secret; what is typed is not shown. `None` if there is nobody to ask, or they
@@ -107,11 +93,7 @@ impl Prompter {
 /// so that it cannot play with the terminal.
 pub(super) fn printable(text: &str) -> String {
     let plain = |c: char| {
-        if c.is_control() && c != '\n' && c != '\t' {
-            '?'
-        } else {
-            c
-        }
+        if c.is_control() && c != '\n' && c != '\t' { '?' } else { c }
     };
     text.replace("\r\n", "\n").chars().map(plain).collect()
 }
@@ -119,11 +101,7 @@ pub(super) fn printable(text: &str) -> String {
 fn ask_terminal(mut terminal: File, question: &str, echo: bool) -> Option<Secret> {
     let control = terminal.try_clone().ok()?;
     // What was typed ahead is thrown away with echo off, as ssh does: it was meant for another.
-    let quiet = if echo {
-        None
-    } else {
-        Some(Quiet::start(control.as_fd())?)
-    };
+    let quiet = if echo { None } else { Some(Quiet::start(control.as_fd())?) };
     terminal.write_all(question.as_bytes()).ok()?;
     let answer = read_line(&mut terminal);
     if quiet.is_some() {
@@ -162,11 +140,7 @@ fn read_line(from: &mut impl Read) -> Option<Secret> {
         }
         if got == 0 || last == Some(b'\n') {
             let typed = line.get_mut(..len)?;
-            let end = if typed.last() == Some(&b'\r') {
-                len - 1
-            } else {
-                len
-            };
+            let end = if typed.last() == Some(&b'\r') { len - 1 } else { len };
             return Secret::new(line.get_mut(..end)?);
         }
         len += 1;
@@ -178,16 +152,62 @@ const TERMINAL: &str = "/dev/tty";
 /// ssh's own default (its `_PATH_SSH_ASKPASS_DEFAULT` on Debian).
 const ASKPASS_DEFAULT: &str = "/usr/bin/ssh-askpass";
 
+/// A person for tests: an askpass program that gives prepared answers and keeps the questions.
+#[cfg(test)]
+pub(super) struct Person(tempfile::TempDir);
+
+#[cfg(test)]
+impl Person {
+    /// Gives one answer after the other, and none after the last.
+    pub(super) fn who_says(answers: &[&str]) -> Self {
+        let person = Self(tempfile::tempdir().unwrap());
+        for (n, answer) in answers.iter().enumerate() {
+            std::fs::write(person.file(&format!("answer{}", n + 1)), format!("{answer}\n"))
+                .unwrap();
+        }
+        person.write_script(
+            r#"n=$(ls "$0".question* 2>/dev/null | wc -l); n=$((n + 1))
+            printf '%s' "$1" > "$0.question$n"
+            exec cat "$0.answer$n""#,
+        );
+        person
+    }
+
+    pub(super) fn prompter(&self) -> Prompter {
+        Prompter::askpass(self.file_of_script())
+    }
+
+    /// What was asked so far.
+    pub(super) fn questions(&self) -> Vec<String> {
+        let question = |n| std::fs::read_to_string(self.file(&format!("question{n}")));
+        (1..).map_while(|n| question(n).ok()).collect()
+    }
+
+    fn file_of_script(&self) -> PathBuf {
+        self.0.path().join("askpass")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("askpass.{name}"))
+    }
+
+    /// A program that this process has open for writing, were it only in a child that another test
+    /// just forked, cannot be run (ETXTBSY); so another process writes it.
+    fn write_script(&self, body: &str) {
+        let draft = self.file("draft");
+        std::fs::write(&draft, format!("#!/bin/sh\n{body}\n")).unwrap();
+        let mut install = Command::new("install");
+        install.args(["-m", "700"]).arg(draft).arg(self.file_of_script());
+        assert!(install.status().unwrap().success());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn by(env: &[(&str, &str)]) -> (bool, Option<OsString>, bool) {
-        let find = |name: &str| {
-            env.iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, value)| value.into())
-        };
+        let find = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
         let prompter = Prompter::by(find);
         (prompter.terminal, prompter.askpass, prompter.askpass_first)
     }
@@ -201,21 +221,13 @@ mod tests {
     fn with_a_display_askpass_comes_after_the_terminal() {
         let expected = (true, Some(OsString::from("/x")), false);
         assert_eq!(by(&[("SSH_ASKPASS", "/x"), ("DISPLAY", ":0")]), expected);
-        assert_eq!(
-            by(&[("SSH_ASKPASS", "/x"), ("WAYLAND_DISPLAY", "w")]),
-            expected
-        );
+        assert_eq!(by(&[("SSH_ASKPASS", "/x"), ("WAYLAND_DISPLAY", "w")]), expected);
     }
 
     #[test]
     fn ssh_askpass_require_is_followed() {
-        let env = |require| {
-            [
-                ("SSH_ASKPASS", "/x"),
-                ("DISPLAY", ":0"),
-                ("SSH_ASKPASS_REQUIRE", require),
-            ]
-        };
+        let env =
+            |require| [("SSH_ASKPASS", "/x"), ("DISPLAY", ":0"), ("SSH_ASKPASS_REQUIRE", require)];
         assert_eq!(by(&env("prefer")), (true, Some("/x".into()), true));
         assert_eq!(by(&env("never")), (true, None, false));
         let forced = by(&[("SSH_ASKPASS", "/x"), ("SSH_ASKPASS_REQUIRE", "force")]);
@@ -229,19 +241,22 @@ mod tests {
 
     #[test]
     fn askpass_gets_the_question_and_its_first_line_is_the_answer() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = script(&dir, "echo \"you said $1\"; echo more");
-        assert_eq!(
-            Prompter::askpass(program).line("what? ").unwrap(),
-            "you said what? "
-        );
+        let person = Person::who_says(&["sesame\nmore", ""]);
+        assert_eq!(person.prompter().line("what? ").unwrap(), "sesame");
+        assert_eq!(person.prompter().line("and?").unwrap(), "");
+        assert_eq!(person.questions(), ["what? ", "and?"]);
     }
 
     #[test]
     fn an_askpass_that_was_cancelled_answers_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let program = script(&dir, "echo secret; exit 1");
-        assert!(Prompter::askpass(program).secret("what? ").is_none());
+        let person = Person::who_says(&[]);
+        person.write_script("echo secret; exit 1");
+        assert!(person.prompter().secret("what? ").is_none());
+    }
+
+    #[test]
+    fn an_askpass_that_is_not_there_answers_nothing() {
+        assert!(Prompter::askpass("/nowhere/askpass").secret("what? ").is_none());
     }
 
     #[test]
@@ -257,13 +272,5 @@ mod tests {
     #[test]
     fn a_server_cannot_send_escapes_to_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\r\nc\td\u{9b}"), "a?[2Jb\nc\td?");
-    }
-
-    fn script(dir: &tempfile::TempDir, body: &str) -> OsString {
-        use std::os::unix::fs::PermissionsExt;
-        let path = dir.path().join("askpass");
-        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        path.into()
     }
 }

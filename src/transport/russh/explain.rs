@@ -62,6 +62,7 @@ pub(super) fn ended(error: &russh::Error) -> String {
             "connection closed".to_owned()
         }
         russh::Error::IO(error) => plain(error),
+        russh::Error::NoAuthMethod => "no way to log in is left".to_owned(),
         other => other.to_string(),
     }
 }

@@ -145,7 +145,11 @@ impl russh::client::Handler for Handler {
                 self.learned.facts().farewell = Some(said.clone());
                 format!("the server disconnected: {said}")
             }
-            DisconnectReason::Error(Failure::Ssh(error)) => super::explain::ended(error),
+            DisconnectReason::Error(Failure::Ssh(error)) => {
+                let why = super::explain::ended(error);
+                self.learned.facts().farewell = Some(why.clone());
+                why
+            }
             DisconnectReason::Error(Failure::Ours(error)) => error.to_string(),
         };
         self.diagnosis.note(text);

@@ -12,6 +12,8 @@ mod memory;
 mod sign;
 mod stream;
 #[cfg(test)]
+mod test_server;
+#[cfg(test)]
 mod tests;
 mod wire;
 
