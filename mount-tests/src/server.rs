@@ -206,7 +206,8 @@ fn write_config(dir: &Path, port: u16) -> Result<(), String> {
         // Without PAM sshd refuses a root whose password is locked, as on a fresh cloud image;
         // with PAM it may trip over pam_loginuid in a container. So only where it must.
         if password_is_locked() { "yes" } else { "no" },
-        sftp_server_path().map_or("internal-sftp".into(), |path| path.display().to_string()),
+        sftp_server_path()
+            .map_or_else(|| "internal-sftp".into(), |path| path.display().to_string()),
     );
     let path = dir.join("sshd_config");
     fs::write(&path, &config).map_err(|why| format!("{}: {why}", path.display()))?;

@@ -48,7 +48,11 @@ fn a_tree_copied_in_and_out_is_identical(ctx: &Ctx) {
         let mount = ctx.plan().mount().unwrap();
         fs::remove_dir_all(&outside).unwrap();
         copy(&mount.at().join("tree"), &outside);
-        same("copied out cold", &expected, &describe(&outside));
+        same(
+            "copied out cold",
+            &without_links(&expected),
+            &without_links(&describe(&outside)),
+        );
         mount.unmount().unwrap();
     }
     process::must_run(Command::new("rm").arg("-rf").arg(&inside), COPY_LIMIT);
@@ -228,6 +232,18 @@ fn line(path: &Path, meta: &fs::Metadata) -> String {
                 .rotate_left(17)
         });
     format!("file {mode:o} {owner} {mtime} links {links} size {size} sum {sum:x}")
+}
+
+/// As a mount sees it that did not make the hard links itself: SFTP has no inode numbers, so it
+/// cannot know which names are one file.
+fn without_links(tree: &BTreeMap<PathBuf, String>) -> BTreeMap<PathBuf, String> {
+    let content_only = |line: &String| {
+        let line = line.split(" same as ").next().unwrap_or_default();
+        line.replace(" links 2 ", " links 1 ")
+    };
+    tree.iter()
+        .map(|(path, line)| (path.clone(), content_only(line)))
+        .collect()
 }
 
 #[track_caller]
