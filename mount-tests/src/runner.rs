@@ -7,7 +7,9 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::case::{Case, Ctx, Places, Skipped, Suite, Ways};
 use crate::lab::Lab;
@@ -107,11 +109,11 @@ fn run_on(
         let verdict = match prepare(lab, transport, &mut mount, case, choice) {
             Err(why) => Verdict::Failed(why),
             Ok(ctx) => {
-                let verdict = run_case(case, &ctx);
-                if matches!(&verdict, Verdict::Failed(why) if why.starts_with(HUNG))
-                    && let Some(mount) = mount.take()
-                {
-                    Mount::abort(mount);
+                let before = process::children();
+                let (verdict, hung) = run_case(case, &ctx);
+                let failed = matches!(verdict, Verdict::Failed(_));
+                if failed && hangs_on(&before) || hung {
+                    mount.take().into_iter().for_each(Mount::abort);
                 }
                 remove(&ctx.behind);
                 verdict
@@ -175,11 +177,10 @@ fn prepare(
     })
 }
 
-/// Runs one case in its thread.
-fn run_case(case: &Case, ctx: &Ctx) -> Verdict {
+/// Runs one case in its thread; whether that thread still hangs is told, too.
+fn run_case(case: &Case, ctx: &Ctx) -> (Verdict, bool) {
     let (done, ended) = mpsc::channel();
     let (run, its_ctx) = (Arc::clone(&case.run), ctx.clone());
-    let before = process::children();
     let thread = std::thread::Builder::new()
         .name(case.name.clone())
         .spawn(move || {
@@ -188,20 +189,31 @@ fn run_case(case: &Case, ctx: &Ctx) -> Verdict {
             let _ = done.send(result.map_err(|payload| verdict_of(payload.as_ref())));
         });
     if let Err(why) = thread {
-        return Verdict::Failed(format!("no thread: {why}"));
+        return (Verdict::Failed(format!("no thread: {why}")), false);
     }
     match ended.recv_timeout(case.limit) {
-        Ok(Ok(())) => Verdict::Passed,
-        Ok(Err(verdict)) => verdict,
-        Err(_) => {
-            for (pid, _) in process::children() {
-                if !before.iter().any(|(old, _)| *old == pid) {
-                    process::signal(pid, nix::sys::signal::Signal::SIGKILL);
-                }
-            }
-            Verdict::Failed(format!("{HUNG} {:?}", case.limit))
-        }
+        Ok(Ok(())) => (Verdict::Passed, false),
+        Ok(Err(verdict)) => (verdict, false),
+        Err(_) => (
+            Verdict::Failed(format!("hung: no end within {:?}", case.limit)),
+            true,
+        ),
     }
+}
+
+/// Whether a failed case has left processes that do not end even when killed: they wait for an
+/// answer of the mount, which only its daemon's end gives them.
+fn hangs_on(before: &[(i32, String)]) -> bool {
+    let new = || {
+        let all = process::children().into_iter();
+        all.filter(|child| !before.contains(child))
+            .collect::<Vec<_>>()
+    };
+    for (pid, _) in new() {
+        process::signal(pid, Signal::SIGKILL);
+    }
+    let end = Instant::now() + Duration::from_secs(1);
+    process::wait_for(end, || new().is_empty().then_some(())).is_none()
 }
 
 fn verdict_of(payload: &(dyn Any + Send)) -> Verdict {
@@ -242,5 +254,3 @@ fn remove(behind: &PathBuf) {
 thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
-
-const HUNG: &str = "hung: no end within";
