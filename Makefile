@@ -1,9 +1,46 @@
+# make demo     shows sftpfs at work: a private server, a mount, real work in it
+# make test     tries everything: formatting, lints, unit and property tests, real mounts
+# make install  puts the binary, the links for mount(8) and the man pages in place
+#
+# demo and test install what Debian lacks; neither starts a service or leaves a process or a
+# mount behind.
+
 PREFIX ?= /usr/local
 
 # Debian and its kin have /sbin as a link to /usr/sbin; mount(8) looks into /sbin only.
 SBIN ?= /sbin
 
-.PHONY: install
+.PHONY: demo test check unit mount-tests packages install
+.NOTPARALLEL:
+
+# A C compiler, OpenSSL and zlib for the SSH libraries; the rest is what the tests run.
+BUILD_PACKAGES := build-essential ca-certificates cmake libssl-dev pkg-config zlib1g-dev
+DEMO_PACKAGES := fuse3 git openssh-client openssh-server openssh-sftp-server sqlite3
+TEST_PACKAGES := rsync util-linux
+
+demo:
+	@mount-tests/packages.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES)
+	cargo build --quiet --locked --workspace --bins
+	cargo mount-tests demo
+
+test: packages check unit mount-tests
+
+packages:
+	@mount-tests/packages.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
+
+# rustfmt and clippy are components that a minimal toolchain lacks.
+check:
+	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --all --check; \
+	else echo "no rustfmt here: formatting is not checked"; fi
+	@if cargo clippy --version >/dev/null 2>&1; then \
+		cargo clippy --quiet --locked --workspace --all-targets -- -D warnings; \
+	else echo "no clippy here: lints are not checked"; fi
+
+unit:
+	cargo test --locked --workspace --no-fail-fast
+
+mount-tests:
+	cargo mount-tests
 
 install:
 	cargo build --release --locked
