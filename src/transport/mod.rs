@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(crate) use askpass::answer_ssh;
+pub use askpass::answer_ssh;
 pub(crate) use dialer::Dialer;
 pub(crate) use secrets::Secret;
 
