@@ -92,11 +92,6 @@ impl Client {
         &self.features
     }
 
-    /// Why the server is gone, if it is.
-    pub(crate) fn lost(&self) -> Option<Error> {
-        self.lanes.metadata().lost()
-    }
-
     fn submit(&self, request: &Request) -> Ticket {
         self.lanes.metadata().submit(request)
     }

@@ -216,7 +216,7 @@ impl Filesystem {
             return Err(Errno::ENAMETOOLONG.into());
         }
         let path = self.tables().inodes.path_below(parent, name);
-        path.ok_or(Error::Errno(Errno::ENOENT))
+        sendable(path.ok_or(Error::Errno(Errno::ENOENT))?)
     }
 
     /// The moment before a question, for [`Self::learn`].
@@ -291,6 +291,18 @@ const fn same_content(before: &Attr, after: &Attr) -> bool {
     before.size == after.size && before.mtime == after.mtime
 }
 
+/// A path that a server can take. OpenSSH folds ENAMETOOLONG and EINVAL into one, so that the
+/// question is settled here.
+///
+/// # Errors
+/// ENAMETOOLONG.
+fn sendable(path: Bytes) -> Result<Bytes> {
+    if path.len() > PATH_LEN_MAX {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    Ok(path)
+}
+
 fn cannot_mount(directory: &[u8], error: &Error) -> Error {
     let shown = if directory.is_empty() {
         "the login directory".to_owned()
@@ -309,6 +321,8 @@ fn cannot_mount(directory: &[u8], error: &Error) -> Error {
 
 /// Linux' limit for one name on all its file systems (NAME_MAX, limits.h).
 pub(crate) const NAME_MAX: usize = 255;
+/// PATH_MAX (limits.h) counts the NUL at the end.
+const PATH_LEN_MAX: usize = 4095;
 /// Attributes remembered: more than the files of a large source tree; about 120 bytes each.
 const ATTRS_MAX: usize = 1 << 17;
 /// Bytes held ahead of all readers together.

@@ -201,7 +201,7 @@ fn submit(
             start,
             len: range.end - start,
             fetch,
-            budget: None,
+            _budget: None,
         });
     }
     let mut blocks = Vec::new();
@@ -232,7 +232,7 @@ fn ask_ahead(reading: &Reading<'_>, file: &OpenFile, range: &Range<u64>) -> Opti
         start: range.start,
         len: range.end - range.start,
         fetch: fetch.boxed().shared(),
-        budget: Some(Arc::new(budget)),
+        _budget: Some(Arc::new(budget)),
     })
 }
 
@@ -331,7 +331,7 @@ mod tests {
                 start: range.start,
                 len,
                 fetch,
-                budget: None,
+                _budget: None,
             });
         }
         plan
