@@ -29,7 +29,7 @@ use crate::transport::{Dialer, Link};
 
 /// How the server is talked to.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Connections at most (`-o max_conns=N`), opened when used.
     pub connections_max: usize,
 }

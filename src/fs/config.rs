@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Choices for the filesystem, all with a default.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// How long attributes are believed without asking the server, and the kernel is told to.
     pub attr_timeout: Duration,
     /// How long a name is believed to mean the same file.
@@ -48,7 +48,7 @@ pub struct Config {
 
 /// How user and group numbers of the server become ours, and back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdMap {
+pub(crate) enum IdMap {
     /// The server's numbers are shown as they are.
     None,
     /// The user we are logged in as there is the user who mounts here; other numbers unchanged.
@@ -71,7 +71,7 @@ pub enum IdMap {
 
 /// What becomes of symbolic links.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Symlinks {
+pub(crate) enum Symlinks {
     /// Targets are shown as the server says them (`-o symlinks=raw`), as NFS does: a link that is
     /// copied or compared is the same on both sides.
     #[default]
@@ -88,7 +88,7 @@ pub enum Symlinks {
 
 /// What a whole-file copy inside the mount becomes (`-o copy_is_hardlink[=...]`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum CopyIsHardlink {
+pub(crate) enum CopyIsHardlink {
     /// A copy.
     #[default]
     Off,

@@ -36,7 +36,7 @@ use tokio::sync::Semaphore;
 
 pub(crate) use self::attr::Change;
 use self::attr::Translator;
-pub use self::config::{Config, CopyIsHardlink, IdMap, Symlinks};
+pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, Symlinks};
 pub(crate) use self::directories::DirEntry;
 pub(crate) use self::files::Opened;
 use self::handles::Handles;
