@@ -85,7 +85,11 @@ impl Client {
     }
 
     const fn new(lanes: Lanes, features: Features) -> Self {
-        Self { lanes, features, symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8) }
+        Self {
+            lanes,
+            features,
+            symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8),
+        }
     }
 
     pub(crate) const fn features(&self) -> &Features {
