@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -48,7 +48,7 @@ impl Face {
         let mut operation = Box::pin(AssertUnwindSafe(operation).catch_unwind());
         let _entered = self.runtime.enter();
         let mut context = Context::from_waker(Waker::noop());
-        if let Poll::Pending = operation.as_mut().poll(&mut context) {
+        if operation.as_mut().poll(&mut context).is_pending() {
             self.runtime.spawn(operation);
         }
     }

@@ -303,6 +303,10 @@ fn request_len(range: &Range<u64>) -> u32 {
 const SLACK: u64 = 1 << 20;
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "a plan is a list of ranges, also when it is one"
+)]
 mod tests {
     use futures_util::FutureExt;
 
