@@ -12,8 +12,6 @@ pub(crate) struct Config {
     pub entry_timeout: Duration,
     /// How long a name is believed not to exist.
     pub negative_timeout: Duration,
-    /// How long a listing is believed.
-    pub dir_timeout: Duration,
     /// Whether anything is remembered beyond what a request needs (`-o dir_cache=no`).
     pub cache: bool,
     /// Every read(2) and write(2) goes to the server, none through the page cache (`-o direct_io`).
@@ -104,7 +102,6 @@ impl Default for Config {
             attr_timeout: Duration::from_secs(5),
             entry_timeout: Duration::from_secs(5),
             negative_timeout: Duration::from_secs(2),
-            dir_timeout: Duration::from_secs(5),
             cache: true,
             direct_io: false,
             kernel_cache: false,

@@ -99,7 +99,12 @@ impl Filesystem {
     ///
     /// # Errors
     /// [`Error::Setup`] if it is not there or is no directory.
-    pub(crate) async fn new(client: Client, directory: &[u8], config: Config) -> Result<Arc<Self>> {
+    pub(crate) async fn new(client: Client, directory: &[u8], mut config: Config) -> Result<Arc<Self>> {
+        if !config.cache {
+            config.attr_timeout = Duration::ZERO;
+            config.entry_timeout = Duration::ZERO;
+            config.negative_timeout = Duration::ZERO;
+        }
         let typed = Bytes::copy_from_slice(directory);
         let (root, home) = tokio::join!(client.resolve(typed), client.resolve(Bytes::new()));
         let root = root.map_err(|error| cannot_mount(directory, &error))?;
