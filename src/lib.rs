@@ -13,6 +13,8 @@ mod fs;
 pub mod sftp;
 mod transport;
 
+pub use transport::answer_ssh;
+
 mod clock;
 mod error;
 

@@ -296,8 +296,14 @@ fn names_crate(line: &str, word: &str) -> bool {
 #[test]
 fn the_test_of_reserved_words_sees_what_it_is_to_see() {
     assert!(names_crate("use fuser::{Config, Session};", "fuser::"));
-    assert!(names_crate("let x = std::process::Command::new(y);", "process::Command"));
-    assert!(!names_crate("use crate::transport::russh::dial;", "russh::"));
+    assert!(names_crate(
+        "let x = std::process::Command::new(y);",
+        "process::Command"
+    ));
+    assert!(!names_crate(
+        "use crate::transport::russh::dial;",
+        "russh::"
+    ));
     assert!(!names_crate("my_ssh2::x()", "ssh2::"));
 }
 

@@ -53,14 +53,6 @@ impl MountOption {
             Possible(what) => format!("{}[={what}]", self.name),
         }
     }
-
-    /// Whether it does something; all others are accepted or refused with a word.
-    pub(super) fn has_effect(&self) -> bool {
-        !matches!(
-            self.group,
-            Accepted | NoEffect | Refused
-        )
-    }
 }
 
 type Apply = fn(&mut Typed, &str) -> Result<(), String>;
