@@ -11,7 +11,7 @@ PREFIX ?= /usr/local
 # Debian and its kin have /sbin as a link to /usr/sbin; mount(8) looks into /sbin only.
 SBIN ?= /sbin
 
-.PHONY: all demo test check unit mount-tests packages install
+.PHONY: all demo test format lint unit mount-tests packages install
 .NOTPARALLEL:
 
 # A C compiler, OpenSSL and zlib for the SSH libraries; the rest is what the tests run.
@@ -27,15 +27,17 @@ demo:
 	cargo build --quiet --locked --workspace --bins
 	cargo mount-tests demo
 
-test: packages check unit mount-tests
+test: packages format lint unit mount-tests
 
 packages:
 	@mount-tests/packages.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
 
 # rustfmt and clippy are components that a minimal toolchain lacks.
-check:
+format:
 	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --all --check; \
 	else echo "no rustfmt here: formatting is not checked"; fi
+
+lint:
 	@if cargo clippy --version >/dev/null 2>&1; then \
 		cargo clippy --quiet --locked --workspace --all-targets -- -D warnings; \
 	else echo "no clippy here: lints are not checked"; fi

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::lab::Lab;
 use crate::mount::Transport;
+use crate::process;
 
 /// Shows it; stops at the first command that fails.
 pub fn show(lab: &Arc<Lab>) -> Result<(), String> {
@@ -23,7 +24,7 @@ pub fn show(lab: &Arc<Lab>) -> Result<(), String> {
     say("A private SSH server runs on loopback, with keys of its own. Mount its directory:");
     echo(&plan.command());
     let started = Instant::now();
-    let mount = plan.mount()?;
+    let mut mount = plan.mount()?;
     say(&format!(
         "mounted and answering after {} ms",
         started.elapsed().as_millis()
@@ -40,8 +41,11 @@ pub fn show(lab: &Arc<Lab>) -> Result<(), String> {
         &lab.export(),
     )?;
     say("Unmount; the daemon ends when everything is written:");
-    println!("$ sftpfs umount {}", at.display());
-    mount.unmount()?;
+    let mut umount = lab.program.command();
+    umount.arg("umount").arg(&at);
+    echo(&umount);
+    process::must_run(&mut umount, Duration::from_secs(30));
+    mount.expect_end()?;
     say("Nothing is left: no mount, no process.");
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -150,10 +151,7 @@ fn prepare(
             (dir.clone(), dir)
         }
         Some(transport) => {
-            if mount
-                .as_ref()
-                .is_some_and(|mount| fs::metadata(mount.at()).is_err())
-            {
+            if mount.as_ref().is_some_and(|mount| !answers(mount)) {
                 mount.take().into_iter().for_each(Mount::abort);
             }
             if mount.is_none() {
@@ -175,6 +173,16 @@ fn prepare(
         full: choice.full,
         lab: Arc::clone(lab),
     })
+}
+
+/// Whether the mount still answers: asked by another process, as it may hang.
+fn answers(mount: &Mount) -> bool {
+    let mut stat = Command::new("stat");
+    process::run(
+        stat.arg("--file-system").arg(mount.at()),
+        Duration::from_secs(10),
+    )
+    .ok()
 }
 
 /// Runs one case in its thread; whether that thread still hangs is told, too.
