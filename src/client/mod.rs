@@ -280,7 +280,8 @@ impl Client {
     /// OpenSSH takes SYMLINK's arguments as (target, link), the reverse of the draft (OpenSSH
     /// PROTOCOL, section 4.1), and most servers do as it does. Where the link is not there after
     /// an OK, the server took them as the draft has them: what it made is undone, and from then
-    /// on the other order is used.
+    /// on the other order is used. The same where `target` exists and the server refuses. Until
+    /// then such a server refuses targets where nothing can be made.
     pub(crate) async fn symlink(&self, target: Bytes, link: Bytes) -> Result<Attrs> {
         let order = self.symlink_order();
         let (first, second) = match order {
@@ -290,10 +291,12 @@ impl Client {
         let made = done(self.submit(&Request::Symlink { first, second }));
         let seen = self.lstat(link.clone());
         let (made, seen) = (made.await, seen.await);
+        // What else is there is not what was made.
+        let is_link = |seen: &Attrs| seen.kind() == Some(FileKind::Symlink);
         if order != SymlinkOrder::Unknown {
             return made.and(seen);
         }
-        if seen.is_ok() {
+        if seen.as_ref().is_ok_and(is_link) {
             if made.is_ok() {
                 self.set_symlink_order(SymlinkOrder::OpenSsh);
             }
