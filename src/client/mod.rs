@@ -217,7 +217,7 @@ impl Client {
         };
         match (new.kind(), old.kind()) {
             (Some(FileKind::Directory), Some(FileKind::Directory)) => {
-                return self.rename_over_directory(from, to, old.permissions).await;
+                return self.rename_over_directory(from, to, old).await;
             }
             (_, Some(FileKind::Directory)) => return Err(Errno::EISDIR.into()),
             (Some(FileKind::Directory), _) => return Err(Errno::ENOTDIR.into()),
@@ -233,17 +233,24 @@ impl Client {
         self.remove(aside).await
     }
 
-    async fn rename_over_directory(
-        &self,
-        from: Bytes,
-        to: Bytes,
-        permissions: Option<u32>,
-    ) -> Result<()> {
+    /// What was at `to` is made anew if the second step fails: it was empty.
+    async fn rename_over_directory(&self, from: Bytes, to: Bytes, old: Attrs) -> Result<()> {
+        if to.strip_prefix(&from[..]).is_some_and(|below| below.starts_with(b"/")) {
+            // rename(2): a directory cannot be moved into itself.
+            return Err(Errno::EINVAL.into());
+        }
         self.rmdir(to.clone()).await?;
         let renamed = self.rename_plain(from, to.clone()).await;
         if renamed.is_err() {
-            let permissions = permissions.map(|mode| mode & 0o7777);
-            self.mkdir(to, Attrs { permissions, ..Attrs::default() }).await?;
+            let attrs = Attrs {
+                permissions: old.permissions.map(|mode| mode & 0o7777),
+                owner: old.owner,
+                ..Attrs::default()
+            };
+            let made = self.mkdir(to.clone(), Attrs::default());
+            let changed = self.setstat(to, attrs);
+            made.await?;
+            changed.await?;
         }
         renamed
     }

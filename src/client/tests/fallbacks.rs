@@ -85,6 +85,28 @@ async fn a_directory_replaces_an_empty_one_without_posix_rename() {
 }
 
 #[tokio::test]
+async fn an_empty_directory_that_could_not_be_replaced_is_there_again() {
+    let (server, client) = without(&[POSIX_RENAME]).await;
+    let there = |server: &Server| server.tree(|tree| tree.attrs(tree.find(b"a/b", false).unwrap()));
+    server.tree(|tree| {
+        tree.mkdir(b"a", 0o755).unwrap();
+        tree.mkdir(b"a/b", 0o700).unwrap();
+        tree.mkdir(b"c", 0o755).unwrap();
+        let ino = tree.find(b"a/b", false).unwrap();
+        tree.chown(ino, (1000, 1000)).unwrap();
+    });
+    let before = there(&server);
+    let into_itself = client.rename(text("a"), text("a/b")).await;
+    assert_eq!(into_itself, Err(Error::Errno(Errno::EINVAL)));
+    server.intercept(|request| match request {
+        Request::Rename { .. } => Some(status(StatusCode::FAILURE)),
+        _ => None,
+    });
+    assert!(client.rename(text("c"), text("a/b")).await.is_err());
+    assert_eq!(there(&server), before);
+}
+
+#[tokio::test]
 async fn a_directory_with_something_in_it_is_never_replaced_nor_moved_aside() {
     let (server, client) = without(&[POSIX_RENAME]).await;
     server.tree(|tree| {
