@@ -188,15 +188,18 @@ impl Shared {
 
 /// Hands each answer to its ticket until the connection ends.
 async fn read(shared: Arc<Shared>, mut stream: impl AsyncRead + Unpin, mut frames: Frames) {
+    // Silence counts only while requests wait: one who asks after a long rest has all the time.
+    let mut silent = 0;
     let error = loop {
         if let Err(error) = hand_over(&shared, &mut frames) {
             break error;
         }
-        match tokio::time::timeout(ANSWER, stream.read_buf(frames.buffer())).await {
+        match tokio::time::timeout(ANSWER / SILENT_MAX, stream.read_buf(frames.buffer())).await {
             Ok(Ok(0)) => break Error::Lost("the server hung up".into()),
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => silent = 0,
             Ok(Err(error)) => break Error::Lost(error.to_string().into()),
-            Err(_) if shared.queue().pending.is_empty() => {}
+            Err(_) if shared.queue().pending.is_empty() => silent = 0,
+            Err(_) if silent + 1 < SILENT_MAX => silent += 1,
             Err(_) => break Error::Lost(format!("no answer for {} s", ANSWER.as_secs()).into()),
         }
     };
@@ -324,6 +327,8 @@ const HANDSHAKE: Duration = Duration::from_secs(60);
 /// How long a server may send nothing at all while requests wait. Transports notice a dead peer
 /// earlier, by keepalive; this is for a server that is there and says nothing.
 const ANSWER: Duration = Duration::from_secs(300);
+/// In how many parts that time is measured; what began within the first may end one part early.
+const SILENT_MAX: u32 = 10;
 /// The largest frame believed. We never ask for more than 256 KiB of data; the largest NAME answers
 /// seen in real servers are 128 entries of up to 600 bytes.
 const FRAME_MAX: usize = 1 << 20;

@@ -23,7 +23,7 @@ pub(crate) use self::connection::Ticket;
 use self::lanes::Lanes;
 use crate::error::{Error, Result};
 use crate::sftp::{
-    Attrs, Extensions, Limits, NameEntry, OpenFlags, Request, Response, StatusCode, Statvfs,
+    Attrs, Extensions, FileKind, Limits, NameEntry, OpenFlags, Request, Response, StatusCode, Statvfs,
 };
 use crate::transport::{Dialer, Link};
 
@@ -198,7 +198,10 @@ impl Client {
 
     /// rename(2), replacing what is at `to`: posix-rename@openssh.com (OpenSSH 4.9). Without it,
     /// RENAME, which most servers refuse if `to` exists: then what is there is moved aside first
-    /// and brought back if the second step fails.
+    /// and brought back if the second step fails. Only an empty directory is replaced by another.
+    ///
+    /// # Errors
+    /// Also EISDIR and ENOTDIR, and what rmdir says of a directory that is not empty.
     pub(crate) async fn rename(&self, from: Bytes, to: Bytes) -> Result<()> {
         if self.features.extensions.posix_rename {
             return done(self.submit(&Request::PosixRename { from, to })).await;
@@ -207,8 +210,17 @@ impl Client {
             Err(error @ Error::Refused { .. }) => error,
             other => return other,
         };
-        if self.lstat(to.clone()).await.is_err() || self.lstat(from.clone()).await.is_err() {
+        let (old, new) = (self.lstat(to.clone()), self.lstat(from.clone()));
+        let (Ok(old), Ok(new)) = (old.await, new.await) else {
             return Err(refused);
+        };
+        match (new.kind(), old.kind()) {
+            (Some(FileKind::Directory), Some(FileKind::Directory)) => {
+                return self.rename_over_directory(from, to, old).await;
+            }
+            (_, Some(FileKind::Directory)) => return Err(Errno::EISDIR.into()),
+            (Some(FileKind::Directory), _) => return Err(Errno::ENOTDIR.into()),
+            _ => {}
         }
         let aside = aside_name(&to);
         self.rename_plain(to.clone(), aside.clone()).await?;
@@ -218,6 +230,28 @@ impl Client {
             return renamed;
         }
         self.remove(aside).await
+    }
+
+    /// What was at `to` is made anew if the second step fails: it was empty.
+    async fn rename_over_directory(&self, from: Bytes, to: Bytes, old: Attrs) -> Result<()> {
+        if to.strip_prefix(&from[..]).is_some_and(|below| below.starts_with(b"/")) {
+            // rename(2): a directory cannot be moved into itself.
+            return Err(Errno::EINVAL.into());
+        }
+        self.rmdir(to.clone()).await?;
+        let renamed = self.rename_plain(from, to.clone()).await;
+        if renamed.is_err() {
+            let attrs = Attrs {
+                permissions: old.permissions.map(|mode| mode & 0o7777),
+                owner: old.owner,
+                ..Attrs::default()
+            };
+            let made = self.mkdir(to.clone(), Attrs::default());
+            let changed = self.setstat(to, attrs);
+            made.await?;
+            changed.await?;
+        }
+        renamed
     }
 
     /// RENAME (draft-ietf-secsh-filexfer-02, section 6.5). On OpenSSH it is link(2) and unlink(2)
@@ -252,7 +286,8 @@ impl Client {
     /// OpenSSH takes SYMLINK's arguments as (target, link), the reverse of the draft (OpenSSH
     /// PROTOCOL, section 4.1), and most servers do as it does. Where the link is not there after
     /// an OK, the server took them as the draft has them: what it made is undone, and from then
-    /// on the other order is used.
+    /// on the other order is used. The same where `target` exists and the server refuses. Until
+    /// then such a server refuses targets where nothing can be made.
     pub(crate) async fn symlink(&self, target: Bytes, link: Bytes) -> Result<Attrs> {
         let order = self.symlink_order();
         let (first, second) = match order {
@@ -261,27 +296,61 @@ impl Client {
         };
         let made = done(self.submit(&Request::Symlink { first, second }));
         let seen = self.lstat(link.clone());
-        made.await?;
-        let seen = seen.await;
+        let (made, seen) = (made.await, seen.await);
+        // What else is there is not what was made.
+        let is_link = |seen: &Attrs| seen.kind() == Some(FileKind::Symlink);
         if order != SymlinkOrder::Unknown {
-            return seen;
+            return made.and(seen);
         }
-        if seen.is_ok() {
-            self.set_symlink_order(SymlinkOrder::OpenSsh);
-            return seen;
+        if seen.as_ref().is_ok_and(is_link) {
+            if made.is_ok() {
+                self.set_symlink_order(SymlinkOrder::OpenSsh);
+            }
+            return made.and(seen);
         }
-        let wrong = self.readlink(target.clone()).await;
-        if wrong.is_ok_and(|says| says == link) {
-            self.remove(target.clone()).await?;
-            self.set_symlink_order(SymlinkOrder::Draft);
-            done(self.submit(&Request::Symlink {
-                first: link.clone(),
-                second: target,
-            }))
-            .await?;
-            return self.lstat(link).await;
+        if !self.took_draft_order(&made, &target, &link).await? {
+            return made.and(seen);
         }
-        seen
+        let again = Request::Symlink {
+            first: link.clone(),
+            second: target,
+        };
+        let remade = done(self.submit(&again)).await;
+        if remade.is_err() {
+            // What was refused first says more.
+            return made.and(remade).and(seen);
+        }
+        self.set_symlink_order(SymlinkOrder::Draft);
+        self.lstat(link).await
+    }
+
+    /// Whether SYMLINK in OpenSSH's order, answered with `made` and without a link at `link`, may
+    /// have been taken in the draft's order. What it made then is undone.
+    async fn took_draft_order(
+        &self,
+        made: &Result<()>,
+        target: &Bytes,
+        link: &Bytes,
+    ) -> Result<bool> {
+        match made {
+            Ok(()) => {
+                let wrong = self.readlink(target.clone()).await;
+                let is_wrong = wrong.is_ok_and(|says| says == link);
+                if is_wrong {
+                    self.remove(target.clone()).await?;
+                }
+                Ok(is_wrong)
+            }
+            // A link at `target` was refused because of what is there. In OpenSSH's order the
+            // next try is refused for the same reason, so that it does no harm.
+            Err(error)
+                if error.is_refused_with(StatusCode::FAILURE)
+                    || error.is_refused_with(StatusCode::FILE_ALREADY_EXISTS) =>
+            {
+                Ok(self.lstat(target.clone()).await.is_ok())
+            }
+            Err(_) => Ok(false),
+        }
     }
 
     fn symlink_order(&self) -> SymlinkOrder {

@@ -158,13 +158,13 @@ impl Filesystem {
     }
 
     async fn refused_change(&self, ino: Ino, change: &Change, size: u64, error: Error) -> Error {
+        let path = self.path(ino).unwrap_or_else(|_| self.root());
         let Some(new_size) = change.size else {
             return self
-                .explain(Operation::SetAttributes, error, Refused::Other)
+                .explain(Operation::SetAttributes, error, Refused::Attributes(path))
                 .await
                 .into();
         };
-        let path = self.path(ino).unwrap_or_else(|_| self.root());
         let refused = Refused::Resize {
             path,
             grows: new_size > size,

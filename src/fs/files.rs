@@ -235,8 +235,13 @@ impl Filesystem {
         };
         self.tables().inodes.closed(file.shared.ino);
         let client = Arc::clone(&self.client);
+        let close = move |file: &OpenFile| {
+            for handle in [Some(&file.handle), file.pages.get()].into_iter().flatten() {
+                drop(client.close(handle));
+            }
+        };
         if file.shared.is_written() {
-            drop(client.close(&file.handle));
+            close(&file);
             return;
         }
         // Pages of a shared mapping may have been written after the last close(2).
@@ -245,7 +250,7 @@ impl Filesystem {
             if let Err(error) = file.take_error() {
                 log::error!("data written through a mapping was lost: {error}");
             }
-            drop(client.close(&file.handle));
+            close(&file);
         });
     }
 }

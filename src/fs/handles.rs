@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Ino;
 use super::dir::OpenDir;
@@ -29,6 +29,9 @@ pub(crate) struct Access {
 pub(super) struct OpenFile {
     pub(super) access: Access,
     pub(super) handle: Handle,
+    /// For pages that the kernel writes back to a file that was opened to append: see
+    /// [`Filesystem::write`](super::Filesystem::write).
+    pub(super) pages: OnceLock<Handle>,
     /// What all opens of this file share.
     pub(super) shared: Arc<SharedFile>,
     /// Where this reader is and what it asked for ahead.
@@ -90,6 +93,7 @@ impl Handles {
         let file = Arc::new(OpenFile {
             access,
             handle,
+            pages: OnceLock::new(),
             shared,
             reader: Mutex::default(),
             errors_told,

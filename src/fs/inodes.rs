@@ -32,7 +32,7 @@ pub(super) struct Inodes {
     nodes: HashMap<Ino, Node>,
     /// Names whose node's number is not the name's hash.
     exceptions: HashMap<Place, Ino>,
-    /// The same for nodes that were forgotten.
+    /// The same for nodes that were forgotten, and all names of those that have several.
     remembered: LruCache<Place, Ino>,
     /// How many remembered names each number has; such numbers are not given to others.
     reserved: HashMap<Ino, u32>,
@@ -93,11 +93,8 @@ impl Inodes {
             }
             self.remove(parent, name);
         }
-        let ino = self.number_for(parent, name);
-        self.nodes
-            .entry(ino)
-            .or_insert_with(|| Node::new(kind))
-            .kind = kind;
+        let ino = self.number_for(parent, name, kind);
+        self.nodes.entry(ino).or_insert_with(|| Node::new(kind));
         self.add_place(ino, parent, name);
         ino
     }
@@ -132,7 +129,13 @@ impl Inodes {
 
     /// A name is no more. Gives the node that it led to.
     pub(super) fn remove(&mut self, parent: Ino, name: &[u8]) -> Option<Ino> {
-        let ino = self.find(parent, name)?;
+        let Some(ino) = self.find(parent, name) else {
+            // What was remembered of the name goes too: what comes there next is another file.
+            if let Some(ino) = self.remembered.pop(&place(parent, name)) {
+                self.release(ino);
+            }
+            return None;
+        };
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.links_listed = node.links_listed.saturating_sub(1);
         }
@@ -250,10 +253,13 @@ impl Inodes {
     }
 
     /// The number for a name that leads to no node: the one it had, or its hash if that is free.
-    fn number_for(&mut self, parent: Ino, name: &[u8]) -> Ino {
+    fn number_for(&mut self, parent: Ino, name: &[u8], kind: FileKind) -> Ino {
         if let Some(ino) = self.remembered.pop(&place(parent, name)) {
             self.release(ino);
-            return ino;
+            // A file of another kind than what its other names lead to is another file.
+            if self.kind(ino).is_none_or(|known| known == kind) {
+                return ino;
+            }
         }
         let mut attempt = 0;
         loop {
@@ -298,16 +304,12 @@ impl Inodes {
         let Some(node) = self.nodes.remove(&ino) else {
             return false;
         };
-        // All names of a file with an exceptional one: the usual one, too, leads there only
-        // because it is remembered that the number is not free.
-        let is_exception = node
-            .places
-            .iter()
-            .any(|place| self.exceptions.contains_key(place));
-        for place in node.places {
-            let parent = place.0;
-            self.exceptions.remove(&place);
-            if is_exception {
+        // A name whose number is its hash is remembered too where others share the number: else it
+        // would seem taken by them.
+        let is_shared = node.places.len() > 1 || self.reserved.contains_key(&ino);
+        for (parent, name) in node.places {
+            let place = (parent, name);
+            if self.exceptions.remove(&place).is_some() || is_shared {
                 self.remember(place, ino);
             }
             if let Some(above) = self.nodes.get_mut(&parent) {
@@ -366,9 +368,8 @@ fn place(parent: Ino, name: &[u8]) -> Place {
 fn usual_number(parent: Ino, name: &[u8], attempt: u32) -> Ino {
     let mut hasher = DefaultHasher::new();
     (parent.0, name, attempt).hash(&mut hasher);
-    // 53 bits: some programs keep st_ino in a double. 0 means "no inode" to the kernel, 1 is the
-    // root.
-    Ino((hasher.finish() >> 11).max(2))
+    // 0 means "no inode" to the kernel and 1 is the root.
+    Ino(hasher.finish().max(2))
 }
 
 /// Names of forgotten nodes whose number is no hash: about 100 bytes each. `git gc` and package
@@ -480,6 +481,40 @@ mod tests {
         inodes.looked_up(ino);
         assert!(inodes.forget(ino, 2));
         assert_eq!([file(&mut inodes, "a"), file(&mut inodes, "b")], [ino, ino]);
+    }
+
+    #[test]
+    fn one_of_two_names_forgotten_twice_keeps_the_number_that_both_share() {
+        let mut inodes = inodes();
+        let ino = file(&mut inodes, "a");
+        inodes.link(ino, Ino::ROOT, b"b");
+        for name in ["a", "a", "b", "a", "b", "b"] {
+            inodes.forget(ino, 9);
+            assert_eq!(file(&mut inodes, name), ino);
+        }
+    }
+
+    #[test]
+    fn a_name_made_again_after_its_file_was_forgotten_shares_nothing_with_its_old_links() {
+        let mut inodes = inodes();
+        let ino = file(&mut inodes, "a");
+        inodes.link(ino, Ino::ROOT, b"b");
+        inodes.forget(ino, 1);
+        assert_eq!(inodes.remove(Ino::ROOT, b"b"), None, "it was forgotten");
+        let made = file(&mut inodes, "b");
+        assert_ne!(file(&mut inodes, "a"), made);
+    }
+
+    #[test]
+    fn a_forgotten_name_that_became_another_kind_of_file_leaves_its_old_links_alone() {
+        let mut inodes = inodes();
+        let ino = file(&mut inodes, "a");
+        inodes.link(ino, Ino::ROOT, b"b");
+        inodes.forget(ino, 1);
+        assert_eq!(file(&mut inodes, "a"), ino);
+        let dir = look_up(&mut inodes, Ino::ROOT, "b", FileKind::Directory);
+        assert_ne!(dir, ino);
+        assert_eq!(inodes.kind(ino), Some(FileKind::Regular));
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod directories;
 mod files;
 mod handles;
 mod inodes;
+#[cfg(test)]
+mod model;
 mod names;
 mod read;
 mod second_question;

@@ -25,6 +25,8 @@ pub(super) struct Reader {
     at: u64,
     /// Bytes read in one go.
     run: u64,
+    /// The last read went on where the one before it ended, or began at the file's start.
+    is_sequential: bool,
     blocks: Blocks,
     /// The file's version that the blocks are of.
     version: u64,
@@ -54,6 +56,7 @@ impl Reader {
     /// Plans a read of `wanted` and notes it.
     pub(super) fn plan(&mut self, wanted: &Range<u64>, bounds: Bounds) -> Plan {
         let is_sequential = wanted.start.abs_diff(self.at) <= SLACK;
+        self.is_sequential = is_sequential;
         self.run = if is_sequential { self.run } else { 0 } + (wanted.end - wanted.start);
         self.at = if is_sequential {
             self.at.max(wanted.end)
@@ -164,7 +167,7 @@ async fn collect(
     reader.blocks.remove_before(done);
     let len = wanted.end - wanted.start;
     let is_whole = data.as_ref().is_ok_and(|data| data.len() as u64 == len);
-    if !is_whole || reader.run <= len {
+    if !is_whole || !reader.is_sequential {
         // What failed or ended there may be otherwise next time; a random reader does not come
         // back.
         reader.blocks.remove(wanted.clone());
@@ -248,6 +251,10 @@ async fn gather(
     let mut at = wanted.start;
     while let Some((block, answer)) = blocks.next() {
         let data = answer?;
+        if data.is_empty() {
+            // Only the end of the file is that.
+            return Ok(whole.freeze());
+        }
         let skip = usize::try_from(at - block.start)
             .unwrap_or(usize::MAX)
             .min(data.len());

@@ -39,6 +39,8 @@ pub(super) enum Refused {
         path: Bytes,
         grows: bool,
     },
+    /// Changing mode, owner or times.
+    Attributes(Bytes),
     /// Nothing that a question could tell.
     Other,
 }
@@ -99,6 +101,7 @@ impl Filesystem {
                 let space = self.space(path, 0).await;
                 space.or_else(|| grows.then_some(Errno::EFBIG))
             }
+            Refused::Attributes(path) => self.space(path, 0).await,
             Refused::Other => None,
         }
     }

@@ -86,12 +86,21 @@ impl Filesystem {
                 id: 0,
             });
         }
+        if let Some(handle) = file.pages.get() {
+            let handle = handle.clone();
+            return Ok(Via { handle, id: 0 });
+        }
         let path = self.path(ino)?;
         let opened = self
             .client
             .open(path, OpenFlags::WRITE, Attrs::default())
             .await;
         let handle = opened.map_err(|error| Error::Errno(error.errno(Operation::Open)))?;
+        if file.pages.set(handle.clone()).is_err() {
+            // Another write was first, and its handle does for both.
+            drop(self.client.close(&handle));
+        }
+        let handle = file.pages.get().cloned().unwrap_or(handle);
         Ok(Via { handle, id: 0 })
     }
 }

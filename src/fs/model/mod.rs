@@ -1,0 +1,150 @@
+//! The filesystem against a plain model of one: random operations do the same to both, and both
+//! look the same to a kernel, and on the server, after each few of them.
+
+mod foreign;
+mod kernel;
+mod ops;
+mod reference;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use self::kernel::Kernel;
+use self::ops::{Op, foreign_ops, ops};
+use super::Config;
+use crate::testing::{Options, Server};
+
+/// What is different from OpenSSH's newest server and the default choices.
+#[derive(Debug, Clone, Default)]
+struct Variant {
+    options: Options,
+    config: Config,
+}
+
+fn run(variant: &Variant, ops: &[Op]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = Server::new(variant.options.clone());
+        let mut kernel = Kernel::mount(server, &variant.config).await;
+        for (count, op) in (1..).zip(ops) {
+            kernel.act(op).await;
+            if count % LOOK_EVERY == 0 {
+                kernel.look_at_everything().await;
+            }
+        }
+        kernel.look_at_everything().await;
+        kernel.end().await;
+    });
+}
+
+const LOOK_EVERY: usize = 6;
+
+fn check(variant: &Variant, ops: impl Strategy<Value = Vec<Op>>) {
+    let mut config = ProptestConfig { failure_persistence: None, ..Default::default() };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = CASES;
+    }
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let result = runner.run(&ops, |ops| {
+        run(variant, &ops);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+}
+
+/// For each variant; more with PROPTEST_CASES.
+const CASES: u32 = 32;
+
+fn without(extension: &str) -> Variant {
+    Variant { options: Options::default().without(&[extension]), ..Variant::default() }
+}
+
+#[test]
+fn the_filesystem_is_as_the_model() {
+    check(&Variant::default(), ops());
+}
+
+#[test]
+fn it_is_also_without_any_extension() {
+    let options = Options { extensions: Vec::new(), ..Options::default() };
+    check(&Variant { options, ..Variant::default() }, ops());
+}
+
+#[test]
+fn it_is_also_without_posix_rename() {
+    check(&without("posix-rename@openssh.com"), ops());
+}
+
+#[test]
+fn it_is_also_without_hardlink() {
+    check(&without("hardlink@openssh.com"), ops());
+}
+
+#[test]
+fn it_is_also_without_lsetstat() {
+    check(&without("lsetstat@openssh.com"), ops());
+}
+
+#[test]
+fn it_is_also_without_statvfs_and_fsync() {
+    let options = Options::default().without(&["statvfs@openssh.com", "fsync@openssh.com"]);
+    check(&Variant { options, ..Variant::default() }, ops());
+}
+
+#[test]
+fn it_is_also_where_the_draft_has_the_order_of_symlinks_arguments() {
+    let options = Options { symlink_has_link_first: true, ..Options::default() };
+    // The first link tells, if the server can make it in the wrong order; see Client::symlink.
+    let first = Op::Symlink { dir: 0, name: 1, target: 0, by_ann: false };
+    let ops = ops().prop_map(move |ops| [vec![first.clone()], ops].concat());
+    check(&Variant { options, ..Variant::default() }, ops);
+}
+
+#[test]
+fn it_is_also_where_answers_are_short() {
+    let options = Options { read_max: 1000, ..Options::default() };
+    check(&Variant { options, ..Variant::default() }, ops());
+}
+
+#[test]
+fn it_is_also_where_answers_come_in_any_order() {
+    let options = Options { shuffle: Some(4711), read_max: 4096, ..Options::default() };
+    check(&Variant { options, ..Variant::default() }, ops());
+}
+
+#[test]
+fn it_is_also_where_little_may_be_unwritten() {
+    let options = Options { read_max: 4096, ..Options::default() };
+    let config = Config { write_behind_max: 1000, ..Config::default() };
+    check(&Variant { options, config }, ops());
+}
+
+#[test]
+fn it_is_also_where_every_write_waits_and_nothing_is_read_ahead() {
+    let config = Config { sync: true, readahead_max: 0, ..Config::default() };
+    check(&Variant { config, ..Variant::default() }, ops());
+}
+
+fn nothing_believed() -> Variant {
+    let config = Config {
+        attr_timeout: Duration::ZERO,
+        entry_timeout: Duration::ZERO,
+        negative_timeout: Duration::ZERO,
+        dir_timeout: Duration::ZERO,
+        ..Config::default()
+    };
+    Variant { config, ..Variant::default() }
+}
+
+#[test]
+fn it_is_also_where_nothing_is_believed_for_long() {
+    check(&nothing_believed(), ops());
+}
+
+#[test]
+fn what_others_do_on_the_server_is_seen_when_what_was_known_has_expired() {
+    check(&nothing_believed(), foreign_ops());
+}
