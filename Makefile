@@ -1,3 +1,4 @@
+# make          builds the program
 # make demo     shows sftpfs at work: a private server, a mount, real work in it
 # make test     tries everything: formatting, lints, unit and property tests, real mounts
 # make install  puts the binary, the links for mount(8) and the man pages in place
@@ -10,13 +11,16 @@ PREFIX ?= /usr/local
 # Debian and its kin have /sbin as a link to /usr/sbin; mount(8) looks into /sbin only.
 SBIN ?= /sbin
 
-.PHONY: demo test format lint unit mount-tests packages install
+.PHONY: all demo test format lint unit mount-tests packages install
 .NOTPARALLEL:
 
 # A C compiler, OpenSSL and zlib for the SSH libraries; the rest is what the tests run.
 BUILD_PACKAGES := build-essential ca-certificates cmake libssl-dev pkg-config zlib1g-dev
 DEMO_PACKAGES := fuse3 git openssh-client openssh-server openssh-sftp-server sqlite3
 TEST_PACKAGES := rsync util-linux
+
+all:
+	cargo build --release --locked
 
 demo:
 	@mount-tests/packages.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES)
@@ -44,8 +48,9 @@ unit:
 mount-tests:
 	cargo mount-tests
 
+# sudo often has no cargo: what `make` built is taken if it is there.
 install:
-	cargo build --release --locked
+	@test -x target/release/sftpfs || cargo build --release --locked
 	install -D -m 755 target/release/sftpfs $(DESTDIR)$(PREFIX)/bin/sftpfs
 	install -D -m 644 man/sftpfs.1 $(DESTDIR)$(PREFIX)/share/man/man1/sftpfs.1
 	install -D -m 644 man/mount.sftpfs.8 $(DESTDIR)$(PREFIX)/share/man/man8/mount.sftpfs.8

@@ -2,7 +2,7 @@
 
 // Top to bottom: a layer names only layers below it. `tidy` reads the sources and holds that.
 pub mod cli;
-pub mod mount;
+mod mount;
 
 mod fuse;
 

@@ -29,7 +29,7 @@ use crate::transport::{Dialer, Link};
 
 /// How the server is talked to.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Connections at most (`-o max_conns=N`), opened when used.
     pub connections_max: usize,
 }
@@ -85,16 +85,15 @@ impl Client {
     }
 
     const fn new(lanes: Lanes, features: Features) -> Self {
-        Self { lanes, features, symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8) }
+        Self {
+            lanes,
+            features,
+            symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8),
+        }
     }
 
     pub(crate) const fn features(&self) -> &Features {
         &self.features
-    }
-
-    /// Why the server is gone, if it is.
-    pub(crate) fn lost(&self) -> Option<Error> {
-        self.lanes.metadata().lost()
     }
 
     fn submit(&self, request: &Request) -> Ticket {

@@ -35,7 +35,7 @@ pub(crate) use secrets::Secret;
 ///
 /// Everything is as typed; what ssh_config(5) makes of it is found out by [`Dialer::new`].
 #[derive(Debug, Clone, Default)]
-pub struct Target {
+pub(crate) struct Target {
     /// Host name, address, or an alias of ssh_config(5). Never starts with `-`, never empty.
     pub host: String,
     /// The user to log in as, if one was typed.
@@ -60,7 +60,7 @@ pub struct Target {
 
 /// Which transport to take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// russh, or OpenSSH's client when the settings of the host need it.
     #[default]
     Auto,

@@ -11,13 +11,13 @@ pub(super) use super::prompt::Prompter;
 
 /// A password or passphrase. Copies share one locked page, which is wiped with the last of them.
 #[derive(Clone)]
-pub struct Secret(Arc<Locked>);
+pub(crate) struct Secret(Arc<Locked>);
 
 impl Secret {
     /// Takes `bytes` over into locked memory and wipes them where they were. `None` if they are
     /// longer than 4096 bytes.
     #[must_use]
-    pub fn new(bytes: &mut [u8]) -> Option<Self> {
+    pub(crate) fn new(bytes: &mut [u8]) -> Option<Self> {
         let fits = bytes.len() <= SECRET_LEN_MAX;
         let secret = fits.then(|| Self(Arc::new(Locked::copy_of(bytes))));
         bytes.zeroize();
