@@ -341,7 +341,10 @@ fn the_map_names_every_source_file() {
         .map(|source| source.path)
         .collect();
     let missing = missing.join("\n");
-    assert!(missing.is_empty(), "src/README.md does not name:\n{missing}");
+    assert!(
+        missing.is_empty(),
+        "src/README.md does not name:\n{missing}"
+    );
 }
 
 /// A file is named in the paragraph of its layer, `**fs/** -- ...`, and one of the top level

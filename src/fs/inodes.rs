@@ -298,9 +298,16 @@ impl Inodes {
         let Some(node) = self.nodes.remove(&ino) else {
             return false;
         };
-        for (parent, name) in node.places {
-            let place = (parent, name);
-            if self.exceptions.remove(&place).is_some() {
+        // All names of a file with an exceptional one: the usual one, too, leads there only
+        // because it is remembered that the number is not free.
+        let is_exception = node
+            .places
+            .iter()
+            .any(|place| self.exceptions.contains_key(place));
+        for place in node.places {
+            let parent = place.0;
+            self.exceptions.remove(&place);
+            if is_exception {
                 self.remember(place, ino);
             }
             if let Some(above) = self.nodes.get_mut(&parent) {

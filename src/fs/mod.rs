@@ -99,7 +99,11 @@ impl Filesystem {
     ///
     /// # Errors
     /// [`Error::Setup`] if it is not there or is no directory.
-    pub(crate) async fn new(client: Client, directory: &[u8], mut config: Config) -> Result<Arc<Self>> {
+    pub(crate) async fn new(
+        client: Client,
+        directory: &[u8],
+        mut config: Config,
+    ) -> Result<Arc<Self>> {
         if !config.cache {
             config.attr_timeout = Duration::ZERO;
             config.entry_timeout = Duration::ZERO;
