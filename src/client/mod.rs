@@ -23,7 +23,8 @@ pub(crate) use self::connection::Ticket;
 use self::lanes::Lanes;
 use crate::error::{Error, Result};
 use crate::sftp::{
-    Attrs, Extensions, FileKind, Limits, NameEntry, OpenFlags, Request, Response, StatusCode, Statvfs,
+    Attrs, Extensions, FileKind, Limits, NameEntry, OpenFlags, Request, Response, StatusCode,
+    Statvfs,
 };
 use crate::transport::{Dialer, Link};
 
@@ -94,6 +95,12 @@ impl Client {
 
     pub(crate) const fn features(&self) -> &Features {
         &self.features
+    }
+
+    /// Why the server is gone, if it is.
+    #[cfg(test)]
+    pub(crate) fn lost(&self) -> Option<Error> {
+        self.lanes.metadata().lost()
     }
 
     fn submit(&self, request: &Request) -> Ticket {
@@ -234,7 +241,10 @@ impl Client {
 
     /// What was at `to` is made anew if the second step fails: it was empty.
     async fn rename_over_directory(&self, from: Bytes, to: Bytes, old: Attrs) -> Result<()> {
-        if to.strip_prefix(&from[..]).is_some_and(|below| below.starts_with(b"/")) {
+        if to
+            .strip_prefix(&from[..])
+            .is_some_and(|below| below.starts_with(b"/"))
+        {
             // rename(2): a directory cannot be moved into itself.
             return Err(Errno::EINVAL.into());
         }

@@ -46,13 +46,21 @@ struct Shown {
 }
 
 const ROOT_USER: Caller = Caller { uid: 0, gid: 0 };
-const ANN: Caller = Caller { uid: 1000, gid: 1000 };
+const ANN: Caller = Caller {
+    uid: 1000,
+    gid: 1000,
+};
 
 impl Kernel {
     pub(super) async fn mount(server: Server, config: &Config) -> Self {
         let stream = Box::new(server.connect());
         let diagnosis = Diagnosis::default();
-        let client = Client::over(Link { stream, peer: "the model".into(), diagnosis }).await;
+        let client = Client::over(Link {
+            stream,
+            peer: "the model".into(),
+            diagnosis,
+        })
+        .await;
         let client = client.unwrap();
         let has = client.features().extensions.clone();
         let fs = Filesystem::new(client, b"", config.clone()).await.unwrap();
@@ -72,14 +80,40 @@ impl Kernel {
         match *op {
             Op::Lookup { dir, name } => self.lookup(&self.spot(dir, name)).await,
             Op::Getattr { path } => self.getattr(path).await,
-            Op::Setattr { path, change, via_open: None } => self.setattr(path, change).await,
-            Op::Setattr { change, via_open: Some(open), .. } => self.fsetattr(open, change).await,
-            Op::Create { dir, name, mode, access, exclusive, by_ann } => {
+            Op::Setattr {
+                path,
+                change,
+                via_open: None,
+            } => self.setattr(path, change).await,
+            Op::Setattr {
+                change,
+                via_open: Some(open),
+                ..
+            } => self.fsetattr(open, change).await,
+            Op::Create {
+                dir,
+                name,
+                mode,
+                access,
+                exclusive,
+                by_ann,
+            } => {
                 let path = self.spot(dir, name);
-                self.create(path, mode, access, exclusive, caller(by_ann)).await;
+                self.create(path, mode, access, exclusive, caller(by_ann))
+                    .await;
             }
-            Op::Open { path, access, truncate } => self.open(path, access, truncate).await,
-            Op::Write { open, offset, len, fill, page } => {
+            Op::Open {
+                path,
+                access,
+                truncate,
+            } => self.open(path, access, truncate).await,
+            Op::Write {
+                open,
+                offset,
+                len,
+                fill,
+                page,
+            } => {
                 self.write(open, offset, vec![fill; len], page).await;
             }
             Op::Read { open, offset, len } => self.read(open, offset, len).await,
@@ -87,21 +121,40 @@ impl Kernel {
             Op::Fsync { open } => self.fsync(open).await,
             Op::Release { open } => self.release(open).await,
             Op::Grow { open, end } => self.grow(open, end).await,
-            Op::Mkdir { dir, name, mode, by_ann } => {
+            Op::Mkdir {
+                dir,
+                name,
+                mode,
+                by_ann,
+            } => {
                 self.mkdir(self.spot(dir, name), mode, caller(by_ann)).await;
             }
             Op::Rmdir { path } => self.rmdir(path).await,
             Op::Unlink { path } => self.unlink(path).await,
-            Op::Rename { path, dir, name, keep } => {
+            Op::Rename {
+                path,
+                dir,
+                name,
+                keep,
+            } => {
                 self.rename(path, self.spot(dir, name), keep).await;
             }
             Op::Link { path, dir, name } => self.link(path, self.spot(dir, name)).await,
-            Op::Symlink { dir, name, target, by_ann } => {
+            Op::Symlink {
+                dir,
+                name,
+                target,
+                by_ann,
+            } => {
                 let path = self.spot(dir, name);
                 self.symlink(path, TARGETS[target], caller(by_ann)).await;
             }
             Op::Readlink { path } => self.readlink(path).await,
-            Op::Readdir { dir, plus, at_a_time } => {
+            Op::Readdir {
+                dir,
+                plus,
+                at_a_time,
+            } => {
                 let dirs = self.model.dirs();
                 self.readdir(&dirs[dir % dirs.len()], plus, at_a_time).await;
             }
@@ -161,8 +214,14 @@ impl Kernel {
             return;
         }
         assert_eq!(attr.size, file.data.len() as u64, "size of file {id}");
-        assert!(file.mtime.is_none_or(|mtime| attr.mtime == mtime), "mtime {attr:?}, {file:?}");
-        assert!(file.atime.is_none_or(|atime| attr.atime == atime), "atime {attr:?}, {file:?}");
+        assert!(
+            file.mtime.is_none_or(|mtime| attr.mtime == mtime),
+            "mtime {attr:?}, {file:?}"
+        );
+        assert!(
+            file.atime.is_none_or(|atime| attr.atime == atime),
+            "atime {attr:?}, {file:?}"
+        );
     }
 
     /// The number of what a path leads to, looked up name by name.
@@ -199,14 +258,18 @@ impl Kernel {
     }
 
     async fn getattr(&mut self, path: usize) {
-        let Some((path, id)) = self.pick(path) else { return };
+        let Some((path, id)) = self.pick(path) else {
+            return;
+        };
         let ino = self.walk(&path).await;
         let known = self.fs.getattr(ino).await.unwrap();
         self.heard_attr(id, &known);
     }
 
     async fn setattr(&mut self, path: usize, mut change: Change) {
-        let Some((path, id)) = self.pick(path) else { return };
+        let Some((path, id)) = self.pick(path) else {
+            return;
+        };
         let kind = self.model.files[id].kind;
         if kind != FileKind::Regular {
             change.size = None;
@@ -225,8 +288,14 @@ impl Kernel {
 
     async fn fsetattr(&mut self, open: usize, change: Change) {
         let writes = |access: &Access| change.size.is_none() || access.write;
-        let Some((fh, id, _)) = self.pick_open(open, writes) else { return };
-        let changed = self.fs.setattr(self.numbers[&id], change, Some(fh)).await.unwrap();
+        let Some((fh, id, _)) = self.pick_open(open, writes) else {
+            return;
+        };
+        let changed = self
+            .fs
+            .setattr(self.numbers[&id], change, Some(fh))
+            .await
+            .unwrap();
         self.model.files[id].change(&change);
         self.heard_attr(id, &changed);
     }
@@ -276,7 +345,9 @@ impl Kernel {
     }
 
     async fn rmdir(&mut self, path: usize) {
-        let Some((path, id)) = self.pick(path) else { return };
+        let Some((path, id)) = self.pick(path) else {
+            return;
+        };
         if !self.model.is_dir(id) {
             return;
         }
@@ -290,7 +361,9 @@ impl Kernel {
     }
 
     async fn unlink(&mut self, path: usize) {
-        let Some((path, id)) = self.pick(path) else { return };
+        let Some((path, id)) = self.pick(path) else {
+            return;
+        };
         let (parent, name) = self.place(&path).await;
         let removed = self.fs.unlink(parent, name).await;
         if self.model.is_dir(id) {
@@ -301,7 +374,9 @@ impl Kernel {
     }
 
     async fn rename(&mut self, from: usize, to: Path, keep: bool) {
-        let Some((from, id)) = self.pick(from) else { return };
+        let Some((from, id)) = self.pick(from) else {
+            return;
+        };
         let there = self.model.at(&to);
         let is_other_kind = there.is_some_and(|it| self.model.is_dir(it) != self.model.is_dir(id));
         if there == Some(id) || is_other_kind {
@@ -309,7 +384,10 @@ impl Kernel {
         }
         let (parent, name) = self.place(&from).await;
         let (new_parent, new_name) = self.place(&to).await;
-        let renamed = self.fs.rename((parent, name), (new_parent, new_name), keep).await;
+        let renamed = self
+            .fs
+            .rename((parent, name), (new_parent, new_name), keep)
+            .await;
         let expected = match there {
             _ if is_within(&to, &from) && there.is_none() => Err(Errno::EINVAL),
             Some(_) if keep => Err(Errno::EEXIST),
@@ -329,7 +407,9 @@ impl Kernel {
     }
 
     async fn link(&mut self, path: usize, to: Path) {
-        let Some((path, id)) = self.pick(path) else { return };
+        let Some((path, id)) = self.pick(path) else {
+            return;
+        };
         if self.model.is_dir(id) {
             return;
         }
@@ -349,10 +429,15 @@ impl Kernel {
     }
 
     async fn readlink(&mut self, path: usize) {
-        let Some((path, id)) = self.pick(path) else { return };
+        let Some((path, id)) = self.pick(path) else {
+            return;
+        };
         if self.model.files[id].kind == FileKind::Symlink {
             let ino = self.walk(&path).await;
-            assert_eq!(self.fs.readlink(ino).await.unwrap(), self.model.files[id].data);
+            assert_eq!(
+                self.fs.readlink(ino).await.unwrap(),
+                self.model.files[id].data
+            );
         }
     }
 
@@ -388,22 +473,42 @@ impl Kernel {
         let mut expected = self.model.children(path);
         let shown = entries.into_iter().skip(2);
         let mut names = Vec::new();
-        for Shown { ino, name, kind, known, .. } in shown {
-            let id = self.model.at(&join(path, &name)).expect("a name that is not there");
+        for Shown {
+            ino,
+            name,
+            kind,
+            known,
+            ..
+        } in shown
+        {
+            let id = self
+                .model
+                .at(&join(path, &name))
+                .expect("a name that is not there");
             assert_eq!(kind, self.model.files[id].kind);
             self.heard_number(id, ino);
             if plus {
                 *self.lookups.entry(ino).or_default() += 1;
                 let known = known.expect("OpenSSH lists all attributes");
                 self.heard_attr(id, &known);
-                let links = if self.model.is_dir(id) { 1 } else { self.model.links(id) };
+                let links = if self.model.is_dir(id) {
+                    1
+                } else {
+                    self.model.links(id)
+                };
                 assert_eq!(known.links, links, "links of {}", name.escape_ascii());
             }
             names.push(name);
         }
         expected.sort();
         names.sort();
-        assert_eq!(names, expected.into_iter().map(|(name, _)| name).collect::<Vec<_>>());
+        assert_eq!(
+            names,
+            expected
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+        );
     }
 
     fn forget(&mut self, known: usize, half: bool) {
@@ -411,7 +516,10 @@ impl Kernel {
         else {
             return;
         };
-        let is_open = self.opens.iter().any(|open| self.numbers.get(&open.id) == Some(&ino));
+        let is_open = self
+            .opens
+            .iter()
+            .any(|open| self.numbers.get(&open.id) == Some(&ino));
         if is_open {
             return;
         }
@@ -439,7 +547,10 @@ impl Kernel {
             return;
         }
         let (parent, name) = self.place(&path).await;
-        let made = self.fs.create(parent, name, mode, access, exclusive, caller).await;
+        let made = self
+            .fs
+            .create(parent, name, mode, access, exclusive, caller)
+            .await;
         let id = match (there, made) {
             (Some(_), made) if exclusive => {
                 return assert_eq!(made.err(), Some(Error::Errno(Errno::EEXIST)));
@@ -455,11 +566,17 @@ impl Kernel {
                 (id.unwrap(), opened)
             }
         };
-        self.opens.push(Open { fh: id.1.fh, id: id.0, access });
+        self.opens.push(Open {
+            fh: id.1.fh,
+            id: id.0,
+            access,
+        });
     }
 
     async fn open(&mut self, path: usize, access: Access, truncate: bool) {
-        let Some((path, id)) = self.pick(path) else { return };
+        let Some((path, id)) = self.pick(path) else {
+            return;
+        };
         if self.model.files[id].kind != FileKind::Regular {
             return;
         }
@@ -469,23 +586,34 @@ impl Kernel {
         if truncate {
             self.model.files[id].resize(0);
         }
-        self.opens.push(Open { fh: opened.fh, id, access });
+        self.opens.push(Open {
+            fh: opened.fh,
+            id,
+            access,
+        });
     }
 
     async fn write(&mut self, open: usize, offset: u64, data: Vec<u8>, page: bool) {
-        let Some((fh, id, access)) = self.pick_open(open, |access| access.write) else { return };
+        let Some((fh, id, access)) = self.pick_open(open, |access| access.write) else {
+            return;
+        };
         // Pages are written back through an open that may append only where a mapping was made.
         let page = page && access.read && self.model.links(id) > 0;
         let appends = access.append && !page;
         let known = self.fs.getattr(self.numbers[&id]).await.unwrap();
         self.heard_attr(id, &known);
         let offset = if appends { known.attr.size } else { offset };
-        self.fs.write(fh, offset, Bytes::from(data.clone()), !appends).await.unwrap();
+        self.fs
+            .write(fh, offset, Bytes::from(data.clone()), !appends)
+            .await
+            .unwrap();
         self.model.files[id].write(offset, &data);
     }
 
     async fn read(&mut self, open: usize, offset: u64, len: u32) {
-        let Some((fh, id, _)) = self.pick_open(open, |access| access.read) else { return };
+        let Some((fh, id, _)) = self.pick_open(open, |access| access.read) else {
+            return;
+        };
         // Where attributes are not believed any more the kernel asks for them first.
         let known = self.fs.getattr(self.numbers[&id]).await.unwrap();
         self.heard_attr(id, &known);
@@ -493,20 +621,36 @@ impl Kernel {
         let data = &self.model.files[id].data;
         let start = usize::try_from(offset).unwrap().min(data.len());
         let end = data.len().min(start + usize::try_from(len).unwrap());
-        assert_eq!(read.len(), end - start, "bytes at {offset} of {}", data.len());
-        assert!(read == data[start..end], "other bytes at {offset} of {}", data.len());
+        assert_eq!(
+            read.len(),
+            end - start,
+            "bytes at {offset} of {}",
+            data.len()
+        );
+        assert!(
+            read == data[start..end],
+            "other bytes at {offset} of {}",
+            data.len()
+        );
     }
 
     async fn flush(&mut self, open: usize) {
-        let Some((fh, ..)) = self.pick_open(open, |_| true) else { return };
+        let Some((fh, ..)) = self.pick_open(open, |_| true) else {
+            return;
+        };
         assert_eq!(self.fs.flush(fh).await, Ok(()));
     }
 
     async fn fsync(&mut self, open: usize) {
-        let Some((fh, id, _)) = self.pick_open(open, |_| true) else { return };
+        let Some((fh, id, _)) = self.pick_open(open, |_| true) else {
+            return;
+        };
         assert_eq!(self.fs.fsync(fh).await, Ok(()));
         if let Some((path, _)) = self.model.names.iter().find(|(_, its)| **its == id) {
-            assert!(self.on_server(path).1 == self.model.files[id].data, "not there after fsync");
+            assert!(
+                self.on_server(path).1 == self.model.files[id].data,
+                "not there after fsync"
+            );
         }
     }
 
@@ -520,7 +664,9 @@ impl Kernel {
     }
 
     async fn grow(&mut self, open: usize, end: u64) {
-        let Some((fh, id, _)) = self.pick_open(open, |access| access.write) else { return };
+        let Some((fh, id, _)) = self.pick_open(open, |access| access.write) else {
+            return;
+        };
         self.fs.grow(self.numbers[&id], fh, end).await.unwrap();
         if (self.model.files[id].data.len() as u64) < end {
             self.model.files[id].resize(end);
@@ -552,12 +698,21 @@ impl Kernel {
             let file = &self.model.files[id];
             assert_eq!(attr.kind(), Some(file.kind));
             assert_eq!(attr.owner, Some(file.owner));
-            assert!(data == file.data, "other bytes on the server in {}", path.escape_ascii());
+            assert!(
+                data == file.data,
+                "other bytes on the server in {}",
+                path.escape_ascii()
+            );
             let names = self.server.tree(|tree| {
                 let ino = tree.find(&at_home(&path), false).unwrap();
                 tree.list(ino).map_or(0, |names| names.len() - 2)
             });
-            assert_eq!(names, self.model.children(&path).len(), "in {}", path.escape_ascii());
+            assert_eq!(
+                names,
+                self.model.children(&path).len(),
+                "in {}",
+                path.escape_ascii()
+            );
         }
     }
 
@@ -565,14 +720,22 @@ impl Kernel {
         let ino = self.walk(path).await;
         match self.model.files[id].kind {
             FileKind::Regular => {
-                let access = Access { read: true, write: false, append: false, sync: false };
+                let access = Access {
+                    read: true,
+                    write: false,
+                    append: false,
+                    sync: false,
+                };
                 let opened = self.fs.open(ino, access, false).await.unwrap();
                 let read = self.fs.read(opened.fh, 0, 1 << 20).await.unwrap();
                 assert!(read == self.model.files[id].data, "{}", path.escape_ascii());
                 self.fs.release(opened.fh);
             }
             FileKind::Symlink => {
-                assert_eq!(self.fs.readlink(ino).await.unwrap(), self.model.files[id].data);
+                assert_eq!(
+                    self.fs.readlink(ino).await.unwrap(),
+                    self.model.files[id].data
+                );
             }
             _ => {}
         }
@@ -583,7 +746,9 @@ impl Kernel {
         self.server.tree(|tree| {
             let path = at_home(path);
             let ino = tree.find(&path, false).expect("not on the server");
-            let data = tree.readlink(&path).or_else(|_| tree.read(ino, 0, usize::MAX));
+            let data = tree
+                .readlink(&path)
+                .or_else(|_| tree.read(ino, 0, usize::MAX));
             (tree.attrs(ino), data.unwrap_or_default())
         })
     }
