@@ -354,6 +354,29 @@ async fn a_changed_host_key_is_refused_with_both_fingerprints() {
 }
 
 #[tokio::test]
+async fn a_host_key_of_another_type_than_the_known_one_is_a_changed_one() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let known = fs::read_to_string(sshd.path("known_hosts")).unwrap();
+    let name = known.split(' ').next().unwrap();
+    // The server has an Ed25519 key and an RSA key; known is an ECDSA one.
+    keygen(&[
+        "-q",
+        "-t",
+        "ecdsa",
+        "-N",
+        "",
+        "-f",
+        &text(sshd.path("ecdsa")),
+    ]);
+    let other = fs::read_to_string(sshd.path("ecdsa.pub")).unwrap();
+    fs::write(sshd.path("known_hosts"), format!("{name} {other}")).unwrap();
+    for strict in ["yes", "ask", "accept-new"] {
+        let error = why_not(&sshd.target_with("StrictHostKeyChecking", strict)).await;
+        assert!(error.contains("has changed"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_revoked_host_key_is_refused_whatever_is_known_of_it() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let key = fs::read_to_string(sshd.path("host_ed25519.pub")).unwrap();
