@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 use crate::clock;
 use crate::error::Error;
 use crate::fs::{
-    Access, Attr, Caller, Change, DirEntry, Entry, Fh, Filesystem, Ino, Known, Opened,
+    Access, Attr, Caller, Change, Creation, DirEntry, Entry, Fh, Filesystem, Ino, Known, Opened,
 };
 use crate::sftp::FileKind;
 
@@ -78,14 +78,13 @@ impl fuser::Filesystem for Face {
             InitFlags::FUSE_PARALLEL_DIROPS,
             // Without AUTO: SFTP lists attributes anyway, and `find` asks for them later.
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_NO_EXPORT_SUPPORT,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ] {
-            // An older kernel does without.
+            // Not ASYNC_DIO, which sends the pieces of one appending write in any order; not
+            // CACHE_SYMLINKS, which never asks again. An older kernel does without.
             let _ = config.add_capabilities(wanted);
         }
         // The kernel caps these; its nearest value is as good.
@@ -288,12 +287,15 @@ impl fuser::Filesystem for Face {
         reply: ReplyCreate,
     ) {
         let access = access(flags);
-        let exclusive = flags & libc::O_EXCL != 0;
+        let how = Creation {
+            exclusive: flags & libc::O_EXCL != 0,
+            truncate: flags & libc::O_TRUNC != 0,
+        };
         let (fs, name, caller) = (self.fs(), owned(name), caller(request));
         let face = Self::new(self.fs(), self.runtime.clone());
         self.answer(async move {
             match fs
-                .create(ino(parent), &name, mode, access, exclusive, caller)
+                .create(ino(parent), &name, mode, access, how, caller)
                 .await
             {
                 Ok((entry, opened)) => reply.created(

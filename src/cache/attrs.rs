@@ -35,7 +35,7 @@ pub(crate) struct Attr {
     pub(crate) ctime: Seconds,
 }
 
-/// A moment in the order of our own changes.
+/// A moment in the order of our own changes and questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Stamp(u64);
 
@@ -43,8 +43,8 @@ pub(crate) struct Stamp(u64);
 #[derive(Debug)]
 pub(crate) struct AttrCache {
     entries: LruCache<Ino, Entry>,
-    /// Counts our changes.
-    changes: Stamp,
+    /// Counts our changes and questions.
+    last: Stamp,
     /// The latest change of an inode that was given up: until then nothing may be stored for an
     /// inode that is not here.
     given_up: Stamp,
@@ -57,21 +57,25 @@ struct Entry {
     until: Option<Instant>,
     /// That the file's name leads to it is believed before this moment.
     named_until: Option<Instant>,
+    /// Our last change.
     changed: Stamp,
+    /// The question that `attr` answers.
+    asked: Stamp,
 }
 
 impl AttrCache {
     pub(crate) fn new(capacity: NonZeroUsize) -> Self {
         Self {
             entries: LruCache::new(capacity),
-            changes: Stamp::default(),
+            last: Stamp::default(),
             given_up: Stamp::default(),
         }
     }
 
     /// The moment, to be taken before asking the server.
-    pub(crate) const fn stamp(&self) -> Stamp {
-        self.changes
+    pub(crate) const fn stamp(&mut self) -> Stamp {
+        self.last.0 += 1;
+        self.last
     }
 
     /// What is known and still believed, and for how long.
@@ -104,10 +108,11 @@ impl AttrCache {
     }
 
     /// Stores what the server said to a question sent at `asked`, unless a change of ours came
-    /// after. Gives what is known now: the answer, with the ctime that we know of.
+    /// after, or the answer to a later question did. Gives what is known now: the answer, with the ctime that we know of.
     pub(crate) fn store(&mut self, ino: Ino, mut attr: Attr, asked: Stamp, until: Instant) -> Attr {
         let known = self.entries.get(&ino);
-        if known.map_or(self.given_up, |entry| entry.changed) > asked {
+        let known_since = |entry: &Entry| entry.changed.max(entry.asked);
+        if known.map_or(self.given_up, known_since) > asked {
             return known.map_or(attr, |entry| entry.attr);
         }
         attr.ctime = known.map_or(attr.mtime, |entry| entry.attr.ctime.max(attr.mtime));
@@ -120,6 +125,7 @@ impl AttrCache {
                 until: Some(until),
                 named_until,
                 changed,
+                asked,
             },
         );
         attr
@@ -128,14 +134,13 @@ impl AttrCache {
     /// Notes a change of ours that is done or on its way: what was asked before is out of date,
     /// and what is known must be asked for again.
     pub(crate) fn changed(&mut self, ino: Ino) {
-        self.changes.0 += 1;
-        let changes = self.changes;
+        let now = self.stamp();
         match self.entries.get_mut(&ino) {
             Some(entry) => {
                 entry.until = None;
-                entry.changed = changes;
+                entry.changed = now;
             }
-            None => self.given_up = changes,
+            None => self.given_up = now,
         }
     }
 
@@ -218,7 +223,8 @@ mod tests {
     #[test]
     fn what_is_stored_is_believed_until_its_moment_and_not_at_it() {
         let (mut cache, now) = cache(4);
-        cache.store(A, attr(1), cache.stamp(), now + SECOND);
+        let asked = cache.stamp();
+        cache.store(A, attr(1), asked, now + SECOND);
         assert_eq!(cache.fresh(A, now).unwrap().1, SECOND);
         assert!(cache.fresh(A, now + SECOND).is_none());
         assert_eq!(cache.last(A).unwrap().size, 1);
@@ -227,7 +233,8 @@ mod tests {
     #[test]
     fn an_answer_older_than_our_change_is_not_stored() {
         let (mut cache, now) = cache(4);
-        cache.store(A, attr(1), cache.stamp(), now + SECOND);
+        let asked = cache.stamp();
+        cache.store(A, attr(1), asked, now + SECOND);
         let asked = cache.stamp();
         cache.change(A, now + SECOND, |attr| attr.size = 2);
         cache.store(A, attr(1), asked, now + SECOND);
@@ -235,9 +242,19 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_to_an_earlier_question_does_not_replace_a_later_one() {
+        let (mut cache, now) = cache(4);
+        let (earlier, later) = (cache.stamp(), cache.stamp());
+        cache.store(A, attr(2), later, now + SECOND);
+        cache.store(A, attr(1), earlier, now + SECOND);
+        assert_eq!(cache.fresh(A, now).unwrap().0.size, 2);
+    }
+
+    #[test]
     fn a_change_of_one_file_lets_answers_about_another_in() {
         let (mut cache, now) = cache(4);
-        cache.store(A, attr(1), cache.stamp(), now);
+        let asked = cache.stamp();
+        cache.store(A, attr(1), asked, now);
         let asked = cache.stamp();
         cache.changed(A);
         cache.store(B, attr(8), asked, now + SECOND);
@@ -247,21 +264,25 @@ mod tests {
     #[test]
     fn a_change_outlives_its_entry() {
         let (mut cache, now) = cache(1);
-        cache.store(A, attr(1), cache.stamp(), now + SECOND);
         let asked = cache.stamp();
-        cache.changed(A);
-        cache.store(B, attr(2), cache.stamp(), now + SECOND);
         cache.store(A, attr(1), asked, now + SECOND);
+        let before_the_change = cache.stamp();
+        cache.changed(A);
+        let asked = cache.stamp();
+        cache.store(B, attr(2), asked, now + SECOND);
+        cache.store(A, attr(1), before_the_change, now + SECOND);
         assert!(cache.fresh(A, now).is_none());
     }
 
     #[test]
     fn ctime_never_goes_back_while_the_file_is_known() {
         let (mut cache, now) = cache(4);
-        cache.store(A, attr(1), cache.stamp(), now + SECOND);
+        let asked = cache.stamp();
+        cache.store(A, attr(1), asked, now + SECOND);
         cache.touch(A, 100);
         cache.expire(A);
-        let stored = cache.store(A, attr(1), cache.stamp(), now + SECOND);
+        let asked = cache.stamp();
+        let stored = cache.store(A, attr(1), asked, now + SECOND);
         assert_eq!(stored.ctime, 100);
     }
 }

@@ -437,6 +437,10 @@ impl Client {
         });
         async move {
             match ticket.await? {
+                // Neither the end nor an entry: to ask again might never end.
+                Response::Names(names) if names.is_empty() => {
+                    Err(Error::Protocol("a page of a listing without entries"))
+                }
                 Response::Names(names) => Ok(Some(names)),
                 Response::Status {
                     code: StatusCode::EOF,

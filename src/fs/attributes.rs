@@ -41,7 +41,7 @@ impl Filesystem {
 
     /// Asks the server, whatever is known.
     pub(super) async fn ask_attributes(&self, ino: Ino) -> Result<Known> {
-        let asked = self.stamp();
+        let asked = self.now();
         let answer = match self.handles.any_file(ino, |_| true) {
             Some(file) => self.client.fstat(&file.handle).await,
             None => self.look(self.path(ino)?).await,
@@ -91,7 +91,7 @@ impl Filesystem {
         let requests = change.requests(&now, &self.translator)?;
         let through = self.through(ino, change.size.is_some(), fh)?;
         self.tables().attrs.changed(ino);
-        let asked = self.stamp();
+        let asked = self.now();
         let done = self.apply(&through, requests).await;
         if change.size.is_some()
             && let Some(shared) = self.handles.shared(ino)

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use super::Ino;
 use super::inodes::Name;
-use crate::cache::Stamp;
+use super::{Asked, Ino};
 use crate::client::{Client, Handle};
 use crate::error::Result;
 use crate::sftp::{Attrs, LongName, NameEntry};
@@ -33,7 +32,7 @@ pub(super) struct Listed {
     /// st_nlink, if the long name tells.
     pub(super) links: Option<u32>,
     /// When the server was asked for the page that this was on.
-    pub(super) asked: Stamp,
+    pub(super) asked: Asked,
 }
 
 /// Where a listing is.
@@ -42,7 +41,7 @@ pub(super) struct Listing {
     path: Bytes,
     handle: Option<Handle>,
     /// READDIR requests under way, oldest first.
-    asked: VecDeque<(Stamp, Page)>,
+    asked: VecDeque<(Asked, Page)>,
     entries: VecDeque<Listed>,
     /// The index of the first of `entries` in the whole directory.
     first: u64,
@@ -55,7 +54,7 @@ type Page = Pin<Box<dyn Future<Output = Result<Option<Vec<NameEntry>>>> + Send>>
 
 impl Listing {
     /// A listing of an opened directory; asks for its first pages at once.
-    pub(super) fn new(client: Arc<Client>, path: Bytes, handle: Handle, now: Stamp) -> Self {
+    pub(super) fn new(client: Arc<Client>, path: Bytes, handle: Handle, now: Asked) -> Self {
         let mut listing = Self {
             client,
             path,
@@ -74,7 +73,7 @@ impl Listing {
     pub(super) async fn from(
         &mut self,
         index: u64,
-        now: Stamp,
+        now: Asked,
     ) -> Result<impl Iterator<Item = (u64, &Listed)>> {
         if index < self.first || (index == 0 && self.has_begun) {
             self.restart().await?;
@@ -101,7 +100,7 @@ impl Listing {
         self.first + self.entries.len() as u64
     }
 
-    fn ask(&mut self, now: Stamp) {
+    fn ask(&mut self, now: Asked) {
         let Some(handle) = &self.handle else { return };
         while self.asked.len() < PAGES_AHEAD {
             self.asked
@@ -109,7 +108,7 @@ impl Listing {
         }
     }
 
-    async fn next_page(&mut self, now: Stamp) -> Result<()> {
+    async fn next_page(&mut self, now: Asked) -> Result<()> {
         self.ask(now);
         let Some((asked, page)) = self.asked.front_mut() else {
             self.is_complete = true;
@@ -148,7 +147,7 @@ impl Listing {
 
 /// An entry that can be shown: a server may say anything, and a name with a `/` or a `..` in it
 /// would lead a program elsewhere.
-fn listed(entry: &NameEntry, asked: Stamp) -> Option<Listed> {
+fn listed(entry: &NameEntry, asked: Asked) -> Option<Listed> {
     let name = &entry.name[..];
     if matches!(name, b"" | b"." | b"..") {
         return None;

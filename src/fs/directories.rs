@@ -12,7 +12,6 @@ use super::dir::{Listed, Listing, OpenDir};
 use super::handles::Fh;
 use super::second_question::Refused;
 use super::{Filesystem, Ino, Known};
-use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
 
@@ -38,7 +37,7 @@ impl Filesystem {
                 return Err(self.explain(Operation::List, error, refused).await.into());
             }
         };
-        let listing = Listing::new(Arc::clone(&self.client), path, handle, self.stamp());
+        let listing = Listing::new(Arc::clone(&self.client), path, handle, self.now());
         self.tables().inodes.opened(ino);
         Ok(self.handles.add_dir(OpenDir {
             ino,
@@ -69,7 +68,7 @@ impl Filesystem {
                 return Ok(());
             }
         }
-        let now = self.stamp();
+        let now = self.now();
         let mut listing = dir.listing.lock().await;
         let page = match listing.from(offset.saturating_sub(DOTS), now).await {
             Ok(page) => page,
@@ -107,6 +106,8 @@ impl Filesystem {
         let ino = {
             let mut tables = self.tables();
             let ino = tables.inodes.enter(seen.parent, name, kind);
+            // Counted before it is told: meanwhile the kernel may forget what it was told before.
+            tables.inodes.looked_up(ino);
             if let (Some(links), true) = (seen.listed.links, kind != FileKind::Directory) {
                 tables.inodes.listed(ino, links);
             }
@@ -120,11 +121,9 @@ impl Filesystem {
             next: seen.next,
             known,
         });
-        if plus && !refused {
-            self.tables().inodes.looked_up(ino);
-        } else {
-            // Nobody was told; a node that was only made for this goes.
-            self.forget(ino, 0);
+        if !plus || refused {
+            // Nobody was told.
+            self.forget(ino, 1);
         }
         refused
     }
@@ -136,7 +135,7 @@ impl Filesystem {
         let known = self.learn(ino, seen.attrs, asked).ok()?;
         let mut tables = self.tables();
         // A name that we removed after the page was asked for must not be believed.
-        if !says_all || tables.attrs.has_changed(seen.parent, asked) {
+        if !says_all || tables.attrs.has_changed(seen.parent, asked.stamp) {
             tables.attrs.expire(ino);
             return Some(Known {
                 ttl: Duration::ZERO,
@@ -144,7 +143,7 @@ impl Filesystem {
             });
         }
         drop(tables);
-        let until = clock::now() + self.config.entry_timeout;
+        let until = asked.at + self.config.entry_timeout;
         self.tables().attrs.set_named(ino, Some(until));
         Some(known)
     }

@@ -24,6 +24,23 @@ pub(crate) struct Opened {
     pub(crate) keep_pages: bool,
 }
 
+/// What to do where a file that is to be made is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Creation {
+    /// O_EXCL: refuse.
+    pub(crate) exclusive: bool,
+    /// O_TRUNC: empty it.
+    pub(crate) truncate: bool,
+}
+
+impl Creation {
+    /// O_EXCL.
+    pub(crate) const EXCLUSIVE: Self = Self {
+        exclusive: true,
+        truncate: false,
+    };
+}
+
 impl Filesystem {
     /// Opens a file. The server is always asked, so that what another client wrote and closed
     /// before is seen (close-to-open, as with NFS).
@@ -38,7 +55,7 @@ impl Filesystem {
             self.tables().attrs.changed(ino);
         }
         let before = self.tables().attrs.last(ino);
-        let asked = self.stamp();
+        let asked = self.now();
         let opened = self
             .client
             .open_and_look(path.clone(), flags, Attrs::default())
@@ -67,14 +84,15 @@ impl Filesystem {
         })
     }
 
-    /// Makes a file and opens it. Where there is one already it is opened, unless `exclusive`.
+    /// Makes a file and opens it. Where there is one already it is opened, unless that is
+    /// refused.
     pub(crate) async fn create(
         &self,
         parent: Ino,
         name: &[u8],
         mode: u32,
         access: Access,
-        exclusive: bool,
+        how: Creation,
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
         let path = self.path_below(parent, name)?;
@@ -91,8 +109,8 @@ impl Filesystem {
             Err(error) => {
                 let is_there = error.is_refused_with(StatusCode::FAILURE)
                     || error.is_refused_with(StatusCode::FILE_ALREADY_EXISTS);
-                if is_there && !exclusive && self.client.lstat(path.clone()).await.is_ok() {
-                    return self.open_existing(parent, name, access).await;
+                if is_there && !how.exclusive && self.client.lstat(path.clone()).await.is_ok() {
+                    return self.open_existing(parent, name, access, how.truncate).await;
                 }
                 return Err(self
                     .explain(Operation::Create, error, Refused::New(path))
@@ -118,9 +136,10 @@ impl Filesystem {
         parent: Ino,
         name: &[u8],
         access: Access,
+        truncate: bool,
     ) -> Result<(Entry, Opened)> {
         let entry = self.lookup(parent, name).await?;
-        match self.open(entry.ino, access, false).await {
+        match self.open(entry.ino, access, truncate).await {
             Ok(opened) => Ok((entry, opened)),
             Err(error) => {
                 self.forget(entry.ino, 1);
@@ -131,7 +150,7 @@ impl Filesystem {
 
     /// mknod(2) of a regular file; SFTP can make no other kind.
     pub(crate) async fn mknod(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
         mode: u32,
@@ -144,7 +163,7 @@ impl Filesystem {
             sync: false,
         };
         let (entry, opened) = self
-            .create(parent, name, mode, access, true, caller)
+            .create(parent, name, mode, access, Creation::EXCLUSIVE, caller)
             .await?;
         self.release(opened.fh);
         Ok(entry)
@@ -229,29 +248,33 @@ impl Filesystem {
     }
 
     /// The last descriptor of an open(2) is gone. Nobody waits for this.
-    pub(crate) fn release(&self, fh: Fh) {
-        let Some(file) = self.handles.remove_file(fh) else {
+    pub(crate) fn release(self: &Arc<Self>, fh: Fh) {
+        let Some(file) = self.handles.file(fh) else {
             return;
-        };
-        self.tables().inodes.closed(file.shared.ino);
-        let client = Arc::clone(&self.client);
-        let close = move |file: &OpenFile| {
-            for handle in [Some(&file.handle), file.pages.get()].into_iter().flatten() {
-                drop(client.close(handle));
-            }
         };
         if file.shared.is_written() {
-            close(&file);
-            return;
+            return self.close(fh);
         }
-        // Pages of a shared mapping may have been written after the last close(2).
+        // Pages of a shared mapping may have been written after the last close(2). The file stays
+        // open until they are on the server: whoever opens or asks meanwhile waits for them.
+        let filesystem = Arc::clone(self);
         tokio::spawn(async move {
             file.shared.written().await;
             if let Err(error) = file.take_error() {
                 log::error!("data written through a mapping was lost: {error}");
             }
-            close(&file);
+            filesystem.close(fh);
         });
+    }
+
+    fn close(&self, fh: Fh) {
+        let Some(file) = self.handles.remove_file(fh) else {
+            return;
+        };
+        self.tables().inodes.closed(file.shared.ino);
+        for handle in [Some(&file.handle), file.pages.get()].into_iter().flatten() {
+            drop(self.client.close(handle));
+        }
     }
 }
 

@@ -30,7 +30,7 @@ mod write;
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -40,7 +40,7 @@ pub(crate) use self::attr::Change;
 use self::attr::Translator;
 pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, Symlinks};
 pub(crate) use self::directories::DirEntry;
-pub(crate) use self::files::Opened;
+pub(crate) use self::files::{Creation, Opened};
 use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
@@ -68,6 +68,13 @@ pub(crate) struct Filesystem {
 struct Tables {
     inodes: Inodes,
     attrs: AttrCache,
+}
+
+/// When the server was asked: in the order of our own changes, and by the clock.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    stamp: Stamp,
+    at: Instant,
 }
 
 /// Who asks.
@@ -144,7 +151,8 @@ impl Filesystem {
             write_budget_max,
             ahead_budget: Arc::new(Semaphore::new(AHEAD_MAX)),
         };
-        filesystem.learn(Ino::ROOT, &attrs, Stamp::default())?;
+        let asked = filesystem.now();
+        filesystem.learn(Ino::ROOT, &attrs, asked)?;
         Ok(Arc::new(filesystem))
     }
 
@@ -231,13 +239,15 @@ impl Filesystem {
     }
 
     /// The moment before a question, for [`Self::learn`].
-    fn stamp(&self) -> Stamp {
-        self.tables().attrs.stamp()
+    fn now(&self) -> Asked {
+        let stamp = self.tables().attrs.stamp();
+        let at = clock::now();
+        Asked { stamp, at }
     }
 
     /// Takes in what the server said about a file to a question asked at `asked`, and gives what
     /// is known then: unwritten data and later changes of ours count more than the answer.
-    fn learn(&self, ino: Ino, attrs: &Attrs, asked: Stamp) -> Result<Known> {
+    fn learn(&self, ino: Ino, attrs: &Attrs, asked: Asked) -> Result<Known> {
         let attr = self.translator.local(attrs)?;
         let shared = self.handles.shared(ino);
         if shared.as_ref().is_some_and(|shared| !shared.is_written())
@@ -245,21 +255,19 @@ impl Filesystem {
         {
             return Ok(known);
         }
-        let until = clock::now() + self.config.attr_timeout;
+        let until = asked.at + self.config.attr_timeout;
         let mut tables = self.tables();
         let before = tables.attrs.last(ino);
-        let attr = tables.attrs.store(ino, attr, asked, until);
+        let attr = tables.attrs.store(ino, attr, asked.stamp, until);
+        let fresh = tables.attrs.fresh(ino, clock::now());
         let links = tables.inodes.links(ino);
         drop(tables);
         let is_same = before.is_none_or(|before| same_content(&before, &attr));
         if let (false, Some(shared)) = (is_same, shared) {
             shared.content_changed();
         }
-        Ok(Known {
-            attr,
-            links,
-            ttl: self.config.attr_timeout,
-        })
+        let ttl = fresh.map_or(Duration::ZERO, |(_, left)| left);
+        Ok(Known { attr, links, ttl })
     }
 
     /// What is known of a file whose writes are on their way: our own idea of its size.

@@ -7,8 +7,7 @@ use nix::errno::Errno;
 
 use super::config::Symlinks;
 use super::second_question::Refused;
-use super::{Caller, Entry, Filesystem, Ino};
-use crate::cache::Stamp;
+use super::{Asked, Caller, Entry, Filesystem, Ino};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind, StatusCode};
@@ -24,7 +23,7 @@ impl Filesystem {
             return Ok(entry);
         }
         loop {
-            let asked = self.stamp();
+            let asked = self.now();
             let error = match self.look(path.clone()).await {
                 Ok(attrs) => return self.enter(parent, name, &attrs, asked),
                 Err(error) => error,
@@ -49,14 +48,22 @@ impl Filesystem {
 
     /// What memory knows about a name, if it is believed.
     fn known_entry(&self, parent: Ino, name: &[u8]) -> Option<Entry> {
-        let now = clock::now();
-        let ino = self.tables().inodes.find(parent, name)?;
-        let ttl = self.tables().attrs.named(ino, now)?;
-        let known = match self.handles.shared(ino) {
-            Some(shared) if !shared.is_written() => self.unsettled(ino)?,
-            _ => self.known(ino)?,
+        let (ino, ttl) = {
+            let mut tables = self.tables();
+            let ino = tables.inodes.find(parent, name)?;
+            let ttl = tables.attrs.named(ino, clock::now())?;
+            // Counted at once: meanwhile the kernel may forget what it was told before.
+            tables.inodes.looked_up(ino);
+            (ino, ttl)
         };
-        self.tables().inodes.looked_up(ino);
+        let known = match self.handles.shared(ino) {
+            Some(shared) if !shared.is_written() => self.unsettled(ino),
+            _ => self.known(ino),
+        };
+        let Some(known) = known else {
+            self.forget(ino, 1);
+            return None;
+        };
         Some(Entry { ino, known, ttl })
     }
 
@@ -66,7 +73,7 @@ impl Filesystem {
         parent: Ino,
         name: &[u8],
         attrs: &Attrs,
-        asked: Stamp,
+        asked: Asked,
     ) -> Result<Entry> {
         let kind = attrs.kind().unwrap_or(FileKind::Regular);
         let ino = {
@@ -78,7 +85,7 @@ impl Filesystem {
         self.entered(ino, attrs, asked)
     }
 
-    fn entered(&self, ino: Ino, attrs: &Attrs, asked: Stamp) -> Result<Entry> {
+    fn entered(&self, ino: Ino, attrs: &Attrs, asked: Asked) -> Result<Entry> {
         let known = self.learn(ino, attrs, asked)?;
         let ttl = self.config().entry_timeout;
         self.tables().attrs.set_named(ino, Some(clock::now() + ttl));
@@ -95,7 +102,7 @@ impl Filesystem {
         mode: Option<u32>,
         caller: Caller,
     ) -> Result<Entry> {
-        let (ino, asked) = {
+        let (ino, stamp) = {
             let mut tables = self.tables();
             tables.inodes.remove(parent, name);
             let kind = attrs.kind().unwrap_or(FileKind::Regular);
@@ -104,6 +111,10 @@ impl Filesystem {
             tables.attrs.forget(ino);
             tables.attrs.changed(parent);
             (ino, tables.attrs.stamp())
+        };
+        let asked = Asked {
+            stamp,
+            at: clock::now(),
         };
         let entry = self.entered(ino, &attrs, asked)?;
         let change = self.correction(parent, &attrs, mode, caller);
@@ -196,7 +207,7 @@ impl Filesystem {
             let refused = Refused::Link { from, to };
             return Err(self.explain(Operation::Link, error, refused).await.into());
         }
-        let asked = self.stamp();
+        let asked = self.now();
         // Some servers answer OK and make nothing: what is there counts.
         let Ok(attrs) = self.client.lstat(to).await else {
             log::warn!("the server said that it made a hard link, and did not");

@@ -57,6 +57,10 @@ impl Reader {
     pub(super) fn plan(&mut self, wanted: &Range<u64>, bounds: Bounds) -> Plan {
         let is_sequential = wanted.start.abs_diff(self.at) <= SLACK;
         self.is_sequential = is_sequential;
+        if !is_sequential {
+            // What was fetched for another place is not waited for there any more.
+            self.blocks.clear();
+        }
         self.run = if is_sequential { self.run } else { 0 } + (wanted.end - wanted.start);
         self.at = if is_sequential {
             self.at.max(wanted.end)

@@ -110,6 +110,19 @@ impl SharedFile {
         is_empty
     }
 
+    /// Gives up what is unwritten, if anything is.
+    pub(super) fn abandon(&self, error: &Error) {
+        let mut state = self.state();
+        if !state.unwritten.is_empty() {
+            state.unwritten = Unwritten::default();
+            state.is_sending = false;
+            state.errors += 1;
+            state.error = Some(error.clone());
+        }
+        drop(state);
+        self.progress.notify_waiters();
+    }
+
     /// Waits until all writes so far were answered, well or badly.
     pub(super) async fn written(&self) {
         let mark = {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::handles::Fh;
 use crate::client::Handle;
 
 /// Data for one WRITE request, or for the next few while it still grows.
@@ -23,8 +24,13 @@ struct Extent {
 #[derive(Clone)]
 pub(super) struct Via {
     pub(super) handle: Handle,
-    /// Tells handles apart.
-    pub(super) id: u64,
+    /// Tells handles apart: which open, and whether it is its second handle, for pages.
+    pub(super) id: (Fh, bool),
+}
+
+struct Sent {
+    range: Range<u64>,
+    via: (Fh, bool),
 }
 
 /// A WRITE to send now.
@@ -50,7 +56,7 @@ pub(super) struct Unwritten {
     /// The newest data, to which the next write may be added.
     growing: Option<Extent>,
     /// Sent, not answered.
-    sent: BTreeMap<u64, Range<u64>>,
+    sent: BTreeMap<u64, Sent>,
 }
 
 impl Unwritten {
@@ -79,9 +85,15 @@ impl Unwritten {
         if self.ready.is_empty() && (hurry || self.sent.is_empty()) {
             self.ready.extend(self.growing.take());
         }
+        // Two handles may be on two connections, between which nothing is in order.
+        let via = self.ready.front()?.via.id;
+        if self.sent.values().any(|sent| sent.via != via) {
+            return None;
+        }
         let extent = self.ready.pop_front()?;
         let end = extent.offset.saturating_add(extent.data.len() as u64);
-        self.sent.insert(extent.number, extent.offset..end);
+        let range = extent.offset..end;
+        self.sent.insert(extent.number, Sent { range, via });
         Some(Outgoing {
             number: extent.number,
             handle: extent.via.handle,
@@ -127,7 +139,9 @@ impl Unwritten {
     pub(super) fn overlaps(&self, range: &Range<u64>) -> bool {
         let hits = |start: u64, end: u64| start < range.end && range.start < end;
         let waiting = self.ready.iter().chain(self.growing.as_ref());
-        self.sent.values().any(|sent| hits(sent.start, sent.end))
+        self.sent
+            .values()
+            .any(|sent| hits(sent.range.start, sent.range.end))
             || waiting
                 .map(|extent| (extent.offset, extent.offset + extent.data.len() as u64))
                 .any(|(start, end)| hits(start, end))

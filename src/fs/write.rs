@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use nix::errno::Errno;
 
 use super::Filesystem;
-use super::handles::{Access, Fh, OpenFile};
+use super::handles::{Fh, OpenFile};
 use super::second_question::Refused;
 use super::shared_file::SharedFile;
 use super::unwritten::Via;
@@ -34,12 +34,12 @@ impl Filesystem {
     ) -> Result<()> {
         let file = self.open_file(fh)?;
         file.take_error()?;
-        let via = self.via(&file, fh, positioned).await?;
         let len = u32::try_from(data.len())
             .unwrap_or(u32::MAX)
             .min(self.write_budget_max);
         let budget = Arc::clone(&self.write_budget).acquire_many_owned(len).await;
         let budget = budget.map_err(|_| Error::Errno(Errno::EIO))?;
+        let via = self.via(&file, fh, positioned).await?;
         let shared = &file.shared;
         let request_max = self.client.features().write_max as usize;
         let must_start = shared.write(&via, offset, &data, request_max, budget);
@@ -70,27 +70,24 @@ impl Filesystem {
             });
     }
 
-    /// Which of the server's handles a write takes.
+    /// Which of the server's handles a write takes: always one of this open, which stays open for
+    /// as long as the write needs it.
     async fn via(&self, file: &OpenFile, fh: Fh, positioned: bool) -> Result<Via> {
         if !(positioned && file.access.append) {
+            let handle = file.handle.clone();
             return Ok(Via {
-                handle: file.handle.clone(),
-                id: fh.0,
-            });
-        }
-        let ino = file.shared.ino;
-        let fits = |access: &Access| access.write && !access.append;
-        if let Some(other) = self.handles.any_file(ino, fits) {
-            return Ok(Via {
-                handle: other.handle.clone(),
-                id: 0,
+                handle,
+                id: (fh, false),
             });
         }
         if let Some(handle) = file.pages.get() {
             let handle = handle.clone();
-            return Ok(Via { handle, id: 0 });
+            return Ok(Via {
+                handle,
+                id: (fh, true),
+            });
         }
-        let path = self.path(ino)?;
+        let path = self.path(file.shared.ino)?;
         let opened = self
             .client
             .open(path, OpenFlags::WRITE, Attrs::default())
@@ -101,12 +98,16 @@ impl Filesystem {
             drop(self.client.close(&handle));
         }
         let handle = file.pages.get().cloned().unwrap_or(handle);
-        Ok(Via { handle, id: 0 })
+        Ok(Via {
+            handle,
+            id: (fh, true),
+        })
     }
 }
 
 /// Sends a file's writes until none is left.
 async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
+    let sending = Sending(&shared);
     let mut sent = FuturesUnordered::new();
     loop {
         while let Some(next) = shared.next() {
@@ -131,8 +132,24 @@ async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
             () = shared.work() => {}
         }
         if sent.is_empty() && shared.end_sending() {
-            return;
+            return sending.end();
         }
+    }
+}
+
+/// While it lives somebody sends. If that ends by a panic, whoever waits is told of the loss.
+struct Sending<'a>(&'a SharedFile);
+
+impl Sending<'_> {
+    /// Nothing is left; another may be sending already.
+    fn end(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.abandon(&Error::Errno(Errno::EIO));
     }
 }
 

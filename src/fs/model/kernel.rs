@@ -13,7 +13,7 @@ use super::ops::{NAMES, Op, TARGETS};
 use super::reference::{File, Id, Path, ROOT, Reference, is_within, join, split};
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::fs::{Access, Caller, Change, Config, Entry, Fh, Filesystem, Ino, Known};
+use crate::fs::{Access, Caller, Change, Config, Creation, Entry, Fh, Filesystem, Ino, Known};
 use crate::sftp::{Extensions, FileKind};
 use crate::testing::Server;
 use crate::transport::{Diagnosis, Link};
@@ -549,7 +549,17 @@ impl Kernel {
         let (parent, name) = self.place(&path).await;
         let made = self
             .fs
-            .create(parent, name, mode, access, exclusive, caller)
+            .create(
+                parent,
+                name,
+                mode,
+                access,
+                Creation {
+                    exclusive,
+                    truncate: false,
+                },
+                caller,
+            )
             .await;
         let id = match (there, made) {
             (Some(_), made) if exclusive => {

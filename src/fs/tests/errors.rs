@@ -1,7 +1,7 @@
 //! OpenSSH says FAILURE for most of what can go wrong. What was meant is found out by asking.
 
 use super::*;
-use crate::fs::Change;
+use crate::fs::{Change, Creation};
 
 async fn mkdir(fs: &Filesystem, name: &str) -> Ino {
     fs.mkdir(Ino::ROOT, name.as_bytes(), 0o755, USER)
@@ -26,7 +26,9 @@ async fn making_what_exists_says_eexist() {
     assert_eq!(made.err(), Some(Error::Errno(Errno::EEXIST)));
     let made = fs.symlink(Ino::ROOT, b"f", b"target", USER).await;
     assert_eq!(made.err(), Some(Error::Errno(Errno::EEXIST)));
-    let made = fs.create(Ino::ROOT, b"f", 0o644, WRITE, true, USER).await;
+    let made = fs
+        .create(Ino::ROOT, b"f", 0o644, WRITE, Creation::EXCLUSIVE, USER)
+        .await;
     assert_eq!(made.err(), Some(Error::Errno(Errno::EEXIST)));
     let made = fs.mknod(Ino::ROOT, b"f", 0o644, USER).await;
     assert_eq!(made.err(), Some(Error::Errno(Errno::EEXIST)));
@@ -66,7 +68,19 @@ async fn a_directory_where_a_file_is_due_says_eisdir() {
         refused(Errno::EISDIR)
     );
     assert_eq!(fs.open(dir, WRITE, false).await, refused(Errno::EISDIR));
-    let made = fs.create(Ino::ROOT, b"d", 0o644, WRITE, false, USER).await;
+    let made = fs
+        .create(
+            Ino::ROOT,
+            b"d",
+            0o644,
+            WRITE,
+            Creation {
+                exclusive: false,
+                truncate: false,
+            },
+            USER,
+        )
+        .await;
     assert_eq!(made.err(), Some(Error::Errno(Errno::EISDIR)));
 }
 
@@ -112,7 +126,7 @@ async fn any_change_of_a_read_only_file_system_says_erofs() {
     let erofs = || Some(Error::Errno(Errno::EROFS));
     assert_eq!(fs.mkdir(Ino::ROOT, b"n", 0o755, USER).await.err(), erofs());
     assert_eq!(
-        fs.create(Ino::ROOT, b"n", 0o644, WRITE, true, USER)
+        fs.create(Ino::ROOT, b"n", 0o644, WRITE, Creation::EXCLUSIVE, USER)
             .await
             .err(),
         erofs()
@@ -175,7 +189,7 @@ async fn a_full_file_system_says_enospc() {
     });
     assert_eq!(fs.mkdir(Ino::ROOT, b"n", 0o755, USER).await.err(), enospc());
     assert_eq!(
-        fs.create(Ino::ROOT, b"n", 0o644, WRITE, true, USER)
+        fs.create(Ino::ROOT, b"n", 0o644, WRITE, Creation::EXCLUSIVE, USER)
             .await
             .err(),
         enospc()
