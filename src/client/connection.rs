@@ -259,9 +259,8 @@ async fn shake_hands(link: &mut Link, frames: &mut Frames) -> Result<Response> {
         let _ = link.stream.flush().await;
     }
     loop {
-        let frame = match frames.next() {
-            Ok(frame) => frame,
-            Err(_) => return Err(no_sftp_server(link, frames.buffer())),
+        let Ok(frame) = frames.next() else {
+            return Err(no_sftp_server(link, frames.buffer()));
         };
         if let Some(frame) = frame {
             return match Response::decode(frame) {

@@ -3,6 +3,7 @@
 mod errors;
 mod listing;
 mod reading;
+mod together;
 mod writing;
 
 use std::sync::Arc;
@@ -20,12 +21,27 @@ use crate::testing::{Options, Reply, Server, script, status};
 use crate::transport::{Diagnosis, Link};
 
 const USER: Caller = Caller { uid: 0, gid: 0 };
-const READ: Access = Access { read: true, write: false, append: false, sync: false };
-const WRITE: Access = Access { read: true, write: true, append: false, sync: false };
+const READ: Access = Access {
+    read: true,
+    write: false,
+    append: false,
+    sync: false,
+};
+const WRITE: Access = Access {
+    read: true,
+    write: true,
+    append: false,
+    sync: false,
+};
 
 async fn mounted(stream: DuplexStream, config: Config) -> Arc<Filesystem> {
     let (peer, diagnosis) = ("a server of a test".into(), Diagnosis::default());
-    let client = Client::over(Link { stream: Box::new(stream), peer, diagnosis }).await;
+    let client = Client::over(Link {
+        stream: Box::new(stream),
+        peer,
+        diagnosis,
+    })
+    .await;
     Filesystem::new(client.unwrap(), b"", config).await.unwrap()
 }
 
@@ -40,7 +56,11 @@ async fn mount_with(
     files: &[(&str, &[u8])],
 ) -> (Server, Arc<Filesystem>) {
     let server = Server::new(options);
-    server.tree(|tree| files.iter().for_each(|(name, data)| tree.put(name.as_bytes(), data)));
+    server.tree(|tree| {
+        files
+            .iter()
+            .for_each(|(name, data)| tree.put(name.as_bytes(), data))
+    });
     let fs = mounted(server.connect(), config).await;
     server.take_requests();
     (server, fs)
@@ -79,7 +99,11 @@ fn plain_answer(request: &Request) -> Response {
 
 fn entry(name: &[u8]) -> NameEntry {
     let (name, attrs) = (Bytes::copy_from_slice(name), Attrs::default());
-    NameEntry { longname: name.clone(), name, attrs }
+    NameEntry {
+        longname: name.clone(),
+        name,
+        attrs,
+    }
 }
 
 fn text(text: &'static str) -> Bytes {
@@ -96,7 +120,8 @@ async fn open(fs: &Filesystem, name: &str, access: Access) -> Fh {
 }
 
 async fn write(fs: &Arc<Filesystem>, fh: Fh, offset: u64, data: &[u8]) -> Result<()> {
-    fs.write(fh, offset, Bytes::copy_from_slice(data), true).await
+    fs.write(fh, offset, Bytes::copy_from_slice(data), true)
+        .await
 }
 
 fn refused<T>(errno: Errno) -> Result<T> {

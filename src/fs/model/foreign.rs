@@ -16,7 +16,8 @@ impl Kernel {
             Op::ForeignPut { dir, name, len } => {
                 let path = self.spot(dir, name);
                 if self.model.at(&path).is_none() {
-                    self.server.tree(|tree| tree.put(&at_home(&path), &vec![7; len]));
+                    self.server
+                        .tree(|tree| tree.put(&at_home(&path), &vec![7; len]));
                     let mut file = File::new(FileKind::Regular, 0o644, (0, 0));
                     file.data = vec![7; len];
                     self.model.add(path, file);
@@ -25,15 +26,21 @@ impl Kernel {
             Op::ForeignMkdir { dir, name } => {
                 let path = self.spot(dir, name);
                 if self.model.at(&path).is_none() {
-                    self.server.tree(|tree| tree.mkdir(&at_home(&path), 0o755)).unwrap();
+                    self.server
+                        .tree(|tree| tree.mkdir(&at_home(&path), 0o755))
+                        .unwrap();
                     let file = File::new(FileKind::Directory, 0o755, (0, 0));
                     self.model.add(path, file);
                 }
             }
             Op::ForeignRemove { path } => {
-                let Some((path, id)) = self.pick(path) else { return };
+                let Some((path, id)) = self.pick(path) else {
+                    return;
+                };
                 if self.is_only_there(id) {
-                    self.server.tree(|tree| tree.unlink(&at_home(&path))).unwrap();
+                    self.server
+                        .tree(|tree| tree.unlink(&at_home(&path)))
+                        .unwrap();
                     self.model.names.remove(&path);
                 }
             }
@@ -42,8 +49,9 @@ impl Kernel {
                     return;
                 };
                 if self.is_only_there(id) && self.model.at(&to).is_none() {
-                    let renamed =
-                        self.server.tree(|tree| tree.rename(&at_home(&from), &at_home(&to)));
+                    let renamed = self
+                        .server
+                        .tree(|tree| tree.rename(&at_home(&from), &at_home(&to)));
                     renamed.unwrap();
                     // Nobody can tell that it is the same file.
                     let file = self.model.files[id].clone();
@@ -52,7 +60,9 @@ impl Kernel {
                 }
             }
             Op::ForeignChmod { path, mode } => {
-                let Some((path, id)) = self.pick(path) else { return };
+                let Some((path, id)) = self.pick(path) else {
+                    return;
+                };
                 if self.model.files[id].kind != FileKind::Symlink {
                     let path = at_home(&path);
                     self.server.tree(|tree| {
@@ -67,7 +77,9 @@ impl Kernel {
     }
 
     fn others_write(&mut self, path: usize, data: &[u8]) {
-        let Some((path, id)) = self.pick(path) else { return };
+        let Some((path, id)) = self.pick(path) else {
+            return;
+        };
         if self.model.files[id].kind == FileKind::Regular {
             self.server.tree(|tree| tree.put(&at_home(&path), data));
             let file = &mut self.model.files[id];

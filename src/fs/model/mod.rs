@@ -1,8 +1,11 @@
 //! The filesystem against a plain model of one: random operations do the same to both, and both
 //! look the same to a kernel, and on the server, after each few of them.
 
+mod content;
+mod everything;
 mod foreign;
 mod kernel;
+mod names;
 mod ops;
 mod reference;
 
@@ -23,7 +26,10 @@ struct Variant {
 }
 
 fn run(variant: &Variant, ops: &[Op]) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let server = Server::new(variant.options.clone());
         let mut kernel = Kernel::mount(server, &variant.config).await;
@@ -41,7 +47,10 @@ fn run(variant: &Variant, ops: &[Op]) {
 const LOOK_EVERY: usize = 6;
 
 fn check(variant: &Variant, ops: impl Strategy<Value = Vec<Op>>) {
-    let mut config = ProptestConfig { failure_persistence: None, ..Default::default() };
+    let mut config = ProptestConfig {
+        failure_persistence: None,
+        ..Default::default()
+    };
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;
     }
@@ -59,7 +68,10 @@ fn check(variant: &Variant, ops: impl Strategy<Value = Vec<Op>>) {
 const CASES: u32 = 32;
 
 fn without(extension: &str) -> Variant {
-    Variant { options: Options::default().without(&[extension]), ..Variant::default() }
+    Variant {
+        options: Options::default().without(&[extension]),
+        ..Variant::default()
+    }
 }
 
 #[test]
@@ -69,8 +81,17 @@ fn the_filesystem_is_as_the_model() {
 
 #[test]
 fn it_is_also_without_any_extension() {
-    let options = Options { extensions: Vec::new(), ..Options::default() };
-    check(&Variant { options, ..Variant::default() }, ops());
+    let options = Options {
+        extensions: Vec::new(),
+        ..Options::default()
+    };
+    check(
+        &Variant {
+            options,
+            ..Variant::default()
+        },
+        ops(),
+    );
 }
 
 #[test]
@@ -91,41 +112,96 @@ fn it_is_also_without_lsetstat() {
 #[test]
 fn it_is_also_without_statvfs_and_fsync() {
     let options = Options::default().without(&["statvfs@openssh.com", "fsync@openssh.com"]);
-    check(&Variant { options, ..Variant::default() }, ops());
+    check(
+        &Variant {
+            options,
+            ..Variant::default()
+        },
+        ops(),
+    );
 }
 
 #[test]
 fn it_is_also_where_the_draft_has_the_order_of_symlinks_arguments() {
-    let options = Options { symlink_has_link_first: true, ..Options::default() };
+    let options = Options {
+        symlink_has_link_first: true,
+        ..Options::default()
+    };
     // The first link tells, if the server can make it in the wrong order; see Client::symlink.
-    let first = Op::Symlink { dir: 0, name: 1, target: 0, by_ann: false };
+    let first = Op::Symlink {
+        dir: 0,
+        name: 1,
+        target: 0,
+        by_ann: false,
+    };
     let ops = ops().prop_map(move |ops| [vec![first.clone()], ops].concat());
-    check(&Variant { options, ..Variant::default() }, ops);
+    check(
+        &Variant {
+            options,
+            ..Variant::default()
+        },
+        ops,
+    );
 }
 
 #[test]
 fn it_is_also_where_answers_are_short() {
-    let options = Options { read_max: 1000, ..Options::default() };
-    check(&Variant { options, ..Variant::default() }, ops());
+    let options = Options {
+        read_max: 1000,
+        ..Options::default()
+    };
+    check(
+        &Variant {
+            options,
+            ..Variant::default()
+        },
+        ops(),
+    );
 }
 
 #[test]
 fn it_is_also_where_answers_come_in_any_order() {
-    let options = Options { shuffle: Some(4711), read_max: 4096, ..Options::default() };
-    check(&Variant { options, ..Variant::default() }, ops());
+    let options = Options {
+        shuffle: Some(4711),
+        read_max: 4096,
+        ..Options::default()
+    };
+    check(
+        &Variant {
+            options,
+            ..Variant::default()
+        },
+        ops(),
+    );
 }
 
 #[test]
 fn it_is_also_where_little_may_be_unwritten() {
-    let options = Options { read_max: 4096, ..Options::default() };
-    let config = Config { write_behind_max: 1000, ..Config::default() };
+    let options = Options {
+        read_max: 4096,
+        ..Options::default()
+    };
+    let config = Config {
+        write_behind_max: 1000,
+        ..Config::default()
+    };
     check(&Variant { options, config }, ops());
 }
 
 #[test]
 fn it_is_also_where_every_write_waits_and_nothing_is_read_ahead() {
-    let config = Config { sync: true, readahead_max: 0, ..Config::default() };
-    check(&Variant { config, ..Variant::default() }, ops());
+    let config = Config {
+        sync: true,
+        readahead_max: 0,
+        ..Config::default()
+    };
+    check(
+        &Variant {
+            config,
+            ..Variant::default()
+        },
+        ops(),
+    );
 }
 
 fn nothing_believed() -> Variant {
@@ -136,7 +212,10 @@ fn nothing_believed() -> Variant {
         dir_timeout: Duration::ZERO,
         ..Config::default()
     };
-    Variant { config, ..Variant::default() }
+    Variant {
+        config,
+        ..Variant::default()
+    }
 }
 
 #[test]

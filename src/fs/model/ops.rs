@@ -9,33 +9,124 @@ use crate::fs::{Access, Change};
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
-    Lookup { dir: usize, name: usize },
-    Getattr { path: usize },
-    Setattr { path: usize, change: Change, via_open: Option<usize> },
-    Create { dir: usize, name: usize, mode: u32, access: Access, exclusive: bool, by_ann: bool },
-    Open { path: usize, access: Access, truncate: bool },
-    Write { open: usize, offset: u64, len: usize, fill: u8, page: bool },
-    Read { open: usize, offset: u64, len: u32 },
-    Flush { open: usize },
-    Fsync { open: usize },
-    Release { open: usize },
-    Grow { open: usize, end: u64 },
-    Mkdir { dir: usize, name: usize, mode: u32, by_ann: bool },
-    Rmdir { path: usize },
-    Unlink { path: usize },
-    Rename { path: usize, dir: usize, name: usize, keep: bool },
-    Link { path: usize, dir: usize, name: usize },
-    Symlink { dir: usize, name: usize, target: usize, by_ann: bool },
-    Readlink { path: usize },
-    Readdir { dir: usize, plus: bool, at_a_time: usize },
-    Forget { known: usize, half: bool },
+    Lookup {
+        dir: usize,
+        name: usize,
+    },
+    Getattr {
+        path: usize,
+    },
+    Setattr {
+        path: usize,
+        change: Change,
+        via_open: Option<usize>,
+    },
+    Create {
+        dir: usize,
+        name: usize,
+        mode: u32,
+        access: Access,
+        exclusive: bool,
+        by_ann: bool,
+    },
+    Open {
+        path: usize,
+        access: Access,
+        truncate: bool,
+    },
+    Write {
+        open: usize,
+        offset: u64,
+        len: usize,
+        fill: u8,
+        page: bool,
+    },
+    Read {
+        open: usize,
+        offset: u64,
+        len: u32,
+    },
+    Flush {
+        open: usize,
+    },
+    Fsync {
+        open: usize,
+    },
+    Release {
+        open: usize,
+    },
+    Grow {
+        open: usize,
+        end: u64,
+    },
+    Mkdir {
+        dir: usize,
+        name: usize,
+        mode: u32,
+        by_ann: bool,
+    },
+    Rmdir {
+        path: usize,
+    },
+    Unlink {
+        path: usize,
+    },
+    Rename {
+        path: usize,
+        dir: usize,
+        name: usize,
+        keep: bool,
+    },
+    Link {
+        path: usize,
+        dir: usize,
+        name: usize,
+    },
+    Symlink {
+        dir: usize,
+        name: usize,
+        target: usize,
+        by_ann: bool,
+    },
+    Readlink {
+        path: usize,
+    },
+    Readdir {
+        dir: usize,
+        plus: bool,
+        at_a_time: usize,
+    },
+    Forget {
+        known: usize,
+        half: bool,
+    },
     /// Somebody else changes a file's content.
-    ForeignWrite { path: usize, len: usize, fill: u8 },
-    ForeignPut { dir: usize, name: usize, len: usize },
-    ForeignMkdir { dir: usize, name: usize },
-    ForeignRemove { path: usize },
-    ForeignRename { path: usize, dir: usize, name: usize },
-    ForeignChmod { path: usize, mode: u16 },
+    ForeignWrite {
+        path: usize,
+        len: usize,
+        fill: u8,
+    },
+    ForeignPut {
+        dir: usize,
+        name: usize,
+        len: usize,
+    },
+    ForeignMkdir {
+        dir: usize,
+        name: usize,
+    },
+    ForeignRemove {
+        path: usize,
+    },
+    ForeignRename {
+        path: usize,
+        dir: usize,
+        name: usize,
+    },
+    ForeignChmod {
+        path: usize,
+        mode: u16,
+    },
 }
 
 /// Names that there are, so that they meet.
@@ -64,16 +155,22 @@ fn change() -> impl Strategy<Value = Change> {
     let ids = || option::of(prop_oneof![Just(0_u32), Just(1000), Just(7)]);
     let times = || option::of(0..2_000_000_000_u32);
     let size = option::of(0..20_000_u64);
-    (option::of(0..0o1777_u16), ids(), ids(), size, times(), times()).prop_map(
-        |(permissions, uid, gid, size, atime, mtime)| Change {
+    (
+        option::of(0..0o1777_u16),
+        ids(),
+        ids(),
+        size,
+        times(),
+        times(),
+    )
+        .prop_map(|(permissions, uid, gid, size, atime, mtime)| Change {
             permissions,
             uid,
             gid,
             size,
             atime,
             mtime,
-        },
-    )
+        })
 }
 
 fn on_names() -> impl Strategy<Value = Op> {
@@ -102,7 +199,14 @@ fn on_names() -> impl Strategy<Value = Op> {
 
 fn on_content() -> impl Strategy<Value = Op> {
     let open = any_index;
-    let create = (any_index(), name(), 0..0o777_u32, access(), any::<bool>(), any::<bool>());
+    let create = (
+        any_index(),
+        name(),
+        0..0o777_u32,
+        access(),
+        any::<bool>(),
+        any::<bool>(),
+    );
     prop_oneof![
         5 => create.prop_map(|(dir, name, mode, access, exclusive, by_ann)| {
             Op::Create { dir, name, mode, access, exclusive, by_ann }
@@ -125,14 +229,19 @@ fn on_content() -> impl Strategy<Value = Op> {
 fn by_others() -> impl Strategy<Value = Op> {
     let (path, dir) = (any_index, any_index);
     prop_oneof![
-        (path(), 0..9000_usize, any::<u8>())
-            .prop_map(|(path, len, fill)| Op::ForeignWrite { path, len, fill }),
-        (dir(), name(), 0..9000_usize)
-            .prop_map(|(dir, name, len)| Op::ForeignPut { dir, name, len }),
+        (path(), 0..9000_usize, any::<u8>()).prop_map(|(path, len, fill)| Op::ForeignWrite {
+            path,
+            len,
+            fill
+        }),
+        (dir(), name(), 0..9000_usize).prop_map(|(dir, name, len)| Op::ForeignPut {
+            dir,
+            name,
+            len
+        }),
         (dir(), name()).prop_map(|(dir, name)| Op::ForeignMkdir { dir, name }),
         path().prop_map(|path| Op::ForeignRemove { path }),
-        (path(), dir(), name())
-            .prop_map(|(path, dir, name)| Op::ForeignRename { path, dir, name }),
+        (path(), dir(), name()).prop_map(|(path, dir, name)| Op::ForeignRename { path, dir, name }),
         (path(), 0..0o777_u16).prop_map(|(path, mode)| Op::ForeignChmod { path, mode }),
     ]
 }

@@ -32,7 +32,14 @@ pub(super) const ROOT: Id = 0;
 
 impl File {
     pub(super) const fn new(kind: FileKind, mode: u16, owner: (u32, u32)) -> Self {
-        Self { kind, mode, owner, data: Vec::new(), atime: None, mtime: None }
+        Self {
+            kind,
+            mode,
+            owner,
+            data: Vec::new(),
+            atime: None,
+            mtime: None,
+        }
     }
 
     pub(super) fn resize(&mut self, size: u64) {
@@ -53,7 +60,10 @@ impl File {
             self.resize(size);
         }
         self.mode = change.permissions.unwrap_or(self.mode);
-        self.owner = (change.uid.unwrap_or(self.owner.0), change.gid.unwrap_or(self.owner.1));
+        self.owner = (
+            change.uid.unwrap_or(self.owner.0),
+            change.gid.unwrap_or(self.owner.1),
+        );
         self.atime = change.atime.or(self.atime);
         self.mtime = change.mtime.or(self.mtime);
     }
@@ -62,7 +72,10 @@ impl File {
 impl Reference {
     pub(super) fn new() -> Self {
         let root = File::new(FileKind::Directory, 0o755, (0, 0));
-        Self { names: BTreeMap::from([(Path::new(), ROOT)]), files: vec![root] }
+        Self {
+            names: BTreeMap::from([(Path::new(), ROOT)]),
+            files: vec![root],
+        }
     }
 
     pub(super) fn at(&self, path: &[u8]) -> Option<Id> {
@@ -80,13 +93,22 @@ impl Reference {
 
     /// All paths but the root's.
     pub(super) fn paths(&self) -> Vec<Path> {
-        self.names.keys().filter(|path| !path.is_empty()).cloned().collect()
+        self.names
+            .keys()
+            .filter(|path| !path.is_empty())
+            .cloned()
+            .collect()
     }
 
     /// What is in a directory: names and files.
     pub(super) fn children(&self, dir: &[u8]) -> Vec<(Vec<u8>, Id)> {
-        let below = self.names.iter().filter(|(path, _)| !path.is_empty() && split(path).0 == dir);
-        below.map(|(path, id)| (split(path).1.to_vec(), *id)).collect()
+        let below = self
+            .names
+            .iter()
+            .filter(|(path, _)| !path.is_empty() && split(path).0 == dir);
+        below
+            .map(|(path, id)| (split(path).1.to_vec(), *id))
+            .collect()
     }
 
     pub(super) fn links(&self, id: Id) -> u32 {
@@ -102,8 +124,12 @@ impl Reference {
     /// Moves a path and all below it.
     pub(super) fn rename(&mut self, from: &[u8], to: &[u8]) {
         self.names.remove(to);
-        let moved: Vec<Path> =
-            self.names.keys().filter(|path| is_within(path, from)).cloned().collect();
+        let moved: Vec<Path> = self
+            .names
+            .keys()
+            .filter(|path| is_within(path, from))
+            .cloned()
+            .collect();
         for path in moved {
             let id = self.names.remove(&path).unwrap();
             self.names.insert([to, &path[from.len()..]].concat(), id);
@@ -113,7 +139,8 @@ impl Reference {
 
 /// Whether a path is another or below it.
 pub(super) fn is_within(path: &[u8], above: &[u8]) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    path.strip_prefix(above)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 pub(super) fn join(dir: &[u8], name: &[u8]) -> Path {

@@ -4,7 +4,10 @@ use super::*;
 use crate::fs::Change;
 
 async fn mkdir(fs: &Filesystem, name: &str) -> Ino {
-    fs.mkdir(Ino::ROOT, name.as_bytes(), 0o755, USER).await.unwrap().ino
+    fs.mkdir(Ino::ROOT, name.as_bytes(), 0o755, USER)
+        .await
+        .unwrap()
+        .ino
 }
 
 fn at(name: &str) -> (Ino, &[u8]) {
@@ -29,7 +32,10 @@ async fn making_what_exists_says_eexist() {
     assert_eq!(made.err(), Some(Error::Errno(Errno::EEXIST)));
     let made = fs.link(look_up(&fs, "g").await, Ino::ROOT, b"f").await;
     assert_eq!(made.err(), Some(Error::Errno(Errno::EEXIST)));
-    assert_eq!(fs.rename(at("g"), at("f"), true).await, refused(Errno::EEXIST));
+    assert_eq!(
+        fs.rename(at("g"), at("f"), true).await,
+        refused(Errno::EEXIST)
+    );
 }
 
 #[tokio::test]
@@ -41,7 +47,10 @@ async fn removing_or_replacing_a_full_directory_says_enotempty() {
         mkdir(&fs, "e").await;
         server.tree(|tree| tree.put(b"d/f", b"kept"));
         assert_eq!(fs.rmdir(Ino::ROOT, b"d").await, refused(Errno::ENOTEMPTY));
-        assert_eq!(fs.rename(at("e"), at("d"), false).await, refused(Errno::ENOTEMPTY));
+        assert_eq!(
+            fs.rename(at("e"), at("d"), false).await,
+            refused(Errno::ENOTEMPTY)
+        );
         assert_eq!(server.tree(|tree| tree.content(b"d/f")), Some(text("kept")));
     }
 }
@@ -52,7 +61,10 @@ async fn a_directory_where_a_file_is_due_says_eisdir() {
     let dir = mkdir(&fs, "d").await;
     look_up(&fs, "f").await;
     assert_eq!(fs.unlink(Ino::ROOT, b"d").await, refused(Errno::EISDIR));
-    assert_eq!(fs.rename(at("f"), at("d"), false).await, refused(Errno::EISDIR));
+    assert_eq!(
+        fs.rename(at("f"), at("d"), false).await,
+        refused(Errno::EISDIR)
+    );
     assert_eq!(fs.open(dir, WRITE, false).await, refused(Errno::EISDIR));
     let made = fs.create(Ino::ROOT, b"d", 0o644, WRITE, false, USER).await;
     assert_eq!(made.err(), Some(Error::Errno(Errno::EISDIR)));
@@ -67,7 +79,10 @@ async fn a_file_where_a_directory_is_due_says_enotdir() {
         matches!(request, Request::Rmdir { .. } | Request::PosixRename { .. })
     });
     assert_eq!(fs.rmdir(Ino::ROOT, b"f").await, refused(Errno::ENOTDIR));
-    assert_eq!(fs.rename(at("d"), at("f"), false).await, refused(Errno::ENOTDIR));
+    assert_eq!(
+        fs.rename(at("d"), at("f"), false).await,
+        refused(Errno::ENOTDIR)
+    );
 }
 
 #[tokio::test]
@@ -75,11 +90,17 @@ async fn leaving_a_file_system_says_exdev() {
     let (server, fs) = mount(&[("f", b"kept")]).await;
     server.tree(|tree| tree.mount(b"m")).unwrap();
     let (file, other) = (look_up(&fs, "f").await, look_up(&fs, "m").await);
-    assert_eq!(fs.rename(at("f"), (other, b"f"), false).await, refused(Errno::EXDEV));
+    assert_eq!(
+        fs.rename(at("f"), (other, b"f"), false).await,
+        refused(Errno::EXDEV)
+    );
     let linked = fs.link(file, other, b"f").await;
     assert_eq!(linked.err(), Some(Error::Errno(Errno::EXDEV)));
     mkdir(&fs, "d").await;
-    assert_eq!(fs.rename(at("d"), (other, b"d"), false).await, refused(Errno::EXDEV));
+    assert_eq!(
+        fs.rename(at("d"), (other, b"d"), false).await,
+        refused(Errno::EXDEV)
+    );
     assert_eq!(server.tree(|tree| tree.content(b"f")), Some(text("kept")));
 }
 
@@ -90,7 +111,12 @@ async fn any_change_of_a_read_only_file_system_says_erofs() {
     server.tree(|tree| tree.read_only = true);
     let erofs = || Some(Error::Errno(Errno::EROFS));
     assert_eq!(fs.mkdir(Ino::ROOT, b"n", 0o755, USER).await.err(), erofs());
-    assert_eq!(fs.create(Ino::ROOT, b"n", 0o644, WRITE, true, USER).await.err(), erofs());
+    assert_eq!(
+        fs.create(Ino::ROOT, b"n", 0o644, WRITE, true, USER)
+            .await
+            .err(),
+        erofs()
+    );
     assert_eq!(fs.symlink(Ino::ROOT, b"n", b"t", USER).await.err(), erofs());
     assert_eq!(fs.link(file, Ino::ROOT, b"n").await.err(), erofs());
     assert_eq!(fs.unlink(Ino::ROOT, b"f").await.err(), erofs());
@@ -99,14 +125,30 @@ async fn any_change_of_a_read_only_file_system_says_erofs() {
     assert_eq!(fs.rename(at("f"), at("g"), false).await.err(), erofs());
     assert_eq!(fs.open(file, WRITE, false).await.err(), erofs());
     for ino in [file, dir] {
-        let change = Change { permissions: Some(0o600), ..Change::default() };
+        let change = Change {
+            permissions: Some(0o600),
+            ..Change::default()
+        };
         assert_eq!(fs.setattr(ino, change, None).await.err(), erofs(), "chmod");
-        let change = Change { mtime: Some(1), ..Change::default() };
+        let change = Change {
+            mtime: Some(1),
+            ..Change::default()
+        };
         assert_eq!(fs.setattr(ino, change, None).await.err(), erofs(), "utimes");
     }
-    let change = Change { size: Some(0), ..Change::default() };
-    assert_eq!(fs.setattr(file, change, None).await.err(), erofs(), "truncate");
-    assert_eq!(server.tree(|tree| tree.content(b"f")), Some(text("content")));
+    let change = Change {
+        size: Some(0),
+        ..Change::default()
+    };
+    assert_eq!(
+        fs.setattr(file, change, None).await.err(),
+        erofs(),
+        "truncate"
+    );
+    assert_eq!(
+        server.tree(|tree| tree.content(b"f")),
+        Some(text("content"))
+    );
 }
 
 #[tokio::test]
@@ -115,7 +157,10 @@ async fn a_full_file_system_says_enospc() {
     let file = look_up(&fs, "f").await;
     server.tree(|tree| tree.quota = Some(0));
     let enospc = || Some(Error::Errno(Errno::ENOSPC));
-    let change = Change { size: Some(10), ..Change::default() };
+    let change = Change {
+        size: Some(10),
+        ..Change::default()
+    };
     // Growing needs no block yet; the server's own word is that it may not.
     assert!(fs.setattr(file, change, None).await.is_err());
     refuse(&server, |request| {
@@ -129,8 +174,16 @@ async fn a_full_file_system_says_enospc() {
         )
     });
     assert_eq!(fs.mkdir(Ino::ROOT, b"n", 0o755, USER).await.err(), enospc());
-    assert_eq!(fs.create(Ino::ROOT, b"n", 0o644, WRITE, true, USER).await.err(), enospc());
-    assert_eq!(fs.symlink(Ino::ROOT, b"n", b"t", USER).await.err(), enospc());
+    assert_eq!(
+        fs.create(Ino::ROOT, b"n", 0o644, WRITE, true, USER)
+            .await
+            .err(),
+        enospc()
+    );
+    assert_eq!(
+        fs.symlink(Ino::ROOT, b"n", b"t", USER).await.err(),
+        enospc()
+    );
     assert_eq!(fs.link(file, Ino::ROOT, b"n").await.err(), enospc());
     assert_eq!(fs.rename(at("f"), at("n"), false).await.err(), enospc());
 }
@@ -139,12 +192,18 @@ async fn a_full_file_system_says_enospc() {
 async fn a_failure_that_no_question_explains_is_an_input_output_error() {
     let (server, fs) = mount(&[("f", b"")]).await;
     refuse(&server, |request| {
-        matches!(request, Request::Mkdir { .. } | Request::Remove { .. } | Request::Lstat { .. })
+        matches!(
+            request,
+            Request::Mkdir { .. } | Request::Remove { .. } | Request::Lstat { .. }
+        )
     });
     let made = fs.mkdir(Ino::ROOT, b"n", 0o755, USER).await;
     assert_eq!(made.err(), Some(Error::Errno(Errno::EIO)));
     assert_eq!(fs.unlink(Ino::ROOT, b"f").await, refused(Errno::EIO));
-    assert_eq!(fs.lookup(Ino::ROOT, b"f").await.err(), Some(Error::Errno(Errno::EIO)));
+    assert_eq!(
+        fs.lookup(Ino::ROOT, b"f").await.err(),
+        Some(Error::Errno(Errno::EIO))
+    );
 }
 
 #[tokio::test]
@@ -177,7 +236,13 @@ async fn what_cannot_be_mounted_is_told_in_words() {
     for (directory, says) in [("missing", "is not there"), ("file", "is not a directory")] {
         let (peer, diagnosis) = (String::new(), Diagnosis::default());
         let stream = Box::new(server.connect());
-        let client = Client::over(Link { stream, peer, diagnosis }).await.unwrap();
+        let client = Client::over(Link {
+            stream,
+            peer,
+            diagnosis,
+        })
+        .await
+        .unwrap();
         let mounted = Filesystem::new(client, directory.as_bytes(), Config::default()).await;
         let error = mounted.err().unwrap().to_string();
         assert!(error.contains(says) && error.contains(directory), "{error}");

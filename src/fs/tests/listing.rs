@@ -31,21 +31,41 @@ async fn names_from(fs: &Filesystem, fh: Fh, mut offset: u64, plus: bool) -> Vec
 fn list(server: &Server, names: impl Iterator<Item = Vec<u8>> + Send + 'static) {
     let mut names = names;
     server.intercept(move |request| {
-        let Request::Readdir { .. } = request else { return None };
+        let Request::Readdir { .. } = request else {
+            return None;
+        };
         let page: Vec<_> = names.by_ref().take(100).map(|name| entry(&name)).collect();
-        Some(if page.is_empty() { status(StatusCode::EOF) } else { Response::Names(page) })
+        Some(if page.is_empty() {
+            status(StatusCode::EOF)
+        } else {
+            Response::Names(page)
+        })
     });
 }
 
 #[tokio::test]
 async fn names_that_can_be_none_are_hidden() {
     let long = vec![b'x'; 1024];
-    let bad: [&[u8]; 9] =
-        [b"", b".", b"..", b"/", b"a/b", b"../up", b"/etc/passwd", b"nul\0", &[b'x'; 1025]];
+    let bad: [&[u8]; 9] = [
+        b"",
+        b".",
+        b"..",
+        b"/",
+        b"a/b",
+        b"../up",
+        b"/etc/passwd",
+        b"nul\0",
+        &[b'x'; 1025],
+    ];
     let good: [&[u8]; 4] = [b"a", b"...", b"\xff\n", &long];
     for plus in [false, true] {
         let (server, fs) = mount(&[]).await;
-        list(&server, bad.map(<[u8]>::to_vec).into_iter().chain(good.map(<[u8]>::to_vec)));
+        list(
+            &server,
+            bad.map(<[u8]>::to_vec)
+                .into_iter()
+                .chain(good.map(<[u8]>::to_vec)),
+        );
         assert_eq!(names(&fs, plus).await, good, "plus: {plus}");
     }
 }
@@ -60,9 +80,15 @@ async fn a_listing_of_nothing_but_bad_names_is_empty() {
 #[test]
 fn a_directory_of_any_size_is_listed_in_bounded_memory() {
     const COUNT: usize = 100_000;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let (server, fs) = runtime.block_on(mount(&[]));
-    list(&server, (0..COUNT).map(|n| format!("a-file-of-many-{n:08}").into_bytes()));
+    list(
+        &server,
+        (0..COUNT).map(|n| format!("a-file-of-many-{n:08}").into_bytes()),
+    );
     let (bytes, count) = peak(|| {
         runtime.block_on(async {
             let fh = fs.opendir(Ino::ROOT).await.unwrap();
@@ -90,7 +116,10 @@ async fn a_rewound_listing_begins_anew_and_shows_what_is_new() {
     let fh = fs.opendir(Ino::ROOT).await.unwrap();
     assert_eq!(names_from(&fs, fh, 0, true).await, [&b"."[..], b"..", b"a"]);
     server.tree(|tree| tree.put(b"b", b""));
-    assert_eq!(names_from(&fs, fh, 0, true).await, [&b"."[..], b"..", b"a", b"b"]);
+    assert_eq!(
+        names_from(&fs, fh, 0, true).await,
+        [&b"."[..], b"..", b"a", b"b"]
+    );
 }
 
 #[tokio::test]
@@ -109,7 +138,9 @@ async fn a_listing_that_fails_in_its_middle_is_an_error_and_not_its_end() {
     let (server, fs) = mount(&[]).await;
     let mut count = 0;
     server.intercept(move |request| {
-        let Request::Readdir { .. } = request else { return None };
+        let Request::Readdir { .. } = request else {
+            return None;
+        };
         count += 1;
         Some(match count {
             1 => Response::Names(vec![entry(b"a")]),
@@ -125,7 +156,10 @@ async fn a_listing_that_fails_in_its_middle_is_an_error_and_not_its_end() {
     .await
     .unwrap();
     assert_eq!(shown, 1);
-    assert_eq!(fs.readdir(fh, 3, false, |_| false).await, refused(Errno::EIO));
+    assert_eq!(
+        fs.readdir(fh, 3, false, |_| false).await,
+        refused(Errno::EIO)
+    );
 }
 
 #[tokio::test]
@@ -137,5 +171,8 @@ async fn a_file_that_we_removed_is_not_believed_in_because_an_older_listing_has_
     fs.unlink(Ino::ROOT, b"a").await.unwrap();
     fs.forget(ino, 1);
     names_from(&fs, fh, 2, true).await;
-    assert_eq!(fs.lookup(Ino::ROOT, b"a").await.err(), Some(Error::Errno(Errno::ENOENT)));
+    assert_eq!(
+        fs.lookup(Ino::ROOT, b"a").await.err(),
+        Some(Error::Errno(Errno::ENOENT))
+    );
 }

@@ -20,12 +20,28 @@ async fn a_read_error_is_never_an_end_of_file() {
         _ => None,
     });
     let fh = open(&fs, "f", READ).await;
-    assert_eq!(fs.read(fh, 0, 100 << 10).await.unwrap(), content[..100 * KIB]);
-    for (offset, len) in [(bad - 10, 20), (bad, 4096), (bad + 300_000, 128 << 10), (0, 1 << 20)] {
-        assert_eq!(fs.read(fh, offset, len).await, refused(Errno::EIO), "{len} at {offset}");
+    assert_eq!(
+        fs.read(fh, 0, 100 << 10).await.unwrap(),
+        content[..100 * KIB]
+    );
+    for (offset, len) in [
+        (bad - 10, 20),
+        (bad, 4096),
+        (bad + 300_000, 128 << 10),
+        (0, 1 << 20),
+    ] {
+        assert_eq!(
+            fs.read(fh, offset, len).await,
+            refused(Errno::EIO),
+            "{len} at {offset}"
+        );
     }
     server.intercept(|_| None);
-    assert_eq!(fs.read(fh, 0, 1 << 20).await.unwrap(), content, "once it is whole again");
+    assert_eq!(
+        fs.read(fh, 0, 1 << 20).await.unwrap(),
+        content,
+        "once it is whole again"
+    );
 }
 
 #[tokio::test]
@@ -44,10 +60,16 @@ async fn an_error_behind_a_short_answer_is_told_too() {
 #[tokio::test]
 async fn a_short_answer_is_not_the_end_of_the_file() {
     let content = pattern(200 * KIB);
-    let options = Options { read_max: 777, ..Options::default() };
+    let options = Options {
+        read_max: 777,
+        ..Options::default()
+    };
     let (_server, fs) = mount_with(options, Config::default(), &[("f", &content)]).await;
     let fh = open(&fs, "f", READ).await;
-    assert_eq!(fs.read(fh, 0, 100 << 10).await.unwrap(), content[..100 * KIB]);
+    assert_eq!(
+        fs.read(fh, 0, 100 << 10).await.unwrap(),
+        content[..100 * KIB]
+    );
     assert_eq!(fs.read(fh, 5000, 1 << 20).await.unwrap(), content[5000..]);
     assert_eq!(fs.read(fh, 200 << 10, 4096).await.unwrap(), "");
 }
@@ -74,16 +96,30 @@ async fn sequential_readers_ask_for_no_byte_twice_and_for_none_behind_the_end() 
     }
     let mut asked: HashMap<_, Vec<_>> = HashMap::new();
     for request in server.take_requests() {
-        if let Request::Read { handle, offset, len } = request {
-            asked.entry(handle).or_default().push((offset, offset + u64::from(len)));
+        if let Request::Read {
+            handle,
+            offset,
+            len,
+        } = request
+        {
+            asked
+                .entry(handle)
+                .or_default()
+                .push((offset, offset + u64::from(len)));
         }
     }
     assert_eq!(asked.len(), 2);
     for ranges in asked.values_mut() {
         ranges.sort_unstable();
-        assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{ranges:?}");
+        assert!(
+            ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0),
+            "{ranges:?}"
+        );
         // One to see that the file has not grown, since the last read wants more than there is.
-        assert!(ranges.iter().filter(|range| range.1 > 3_000_000).count() <= 1, "{ranges:?}");
+        assert!(
+            ranges.iter().filter(|range| range.1 > 3_000_000).count() <= 1,
+            "{ranges:?}"
+        );
     }
 }
 
@@ -101,7 +137,11 @@ async fn what_is_known_is_told_while_other_questions_wait_for_ever() {
     let mut read = Box::pin(fs.read(fh, 0, 10));
     assert!(lookup.as_mut().now_or_never().is_none());
     assert!(read.as_mut().now_or_never().is_none());
-    let entry = fs.lookup(Ino::ROOT, b"known").now_or_never().expect("known").unwrap();
+    let entry = fs
+        .lookup(Ino::ROOT, b"known")
+        .now_or_never()
+        .expect("known")
+        .unwrap();
     assert_eq!(entry.ino, ino);
     assert!(fs.getattr(ino).now_or_never().expect("known").is_ok());
     fs.forget(ino, 1);
@@ -130,7 +170,10 @@ async fn a_lost_connection_fails_what_needs_it_and_keeps_nobody_waiting() {
     let fh = open(&fs, "f", WRITE).await;
     write(&fs, fh, 0, b"lost").await.unwrap();
     server.hang_up();
-    assert!(fs.flush(fh).await.is_err(), "what is not written must be told");
+    assert!(
+        fs.flush(fh).await.is_err(),
+        "what is not written must be told"
+    );
     assert!(fs.read(fh, 0, 10).await.is_err());
     let error = fs.lookup(Ino::ROOT, b"other").await.unwrap_err();
     assert_eq!(error, Error::Errno(Errno::EIO));

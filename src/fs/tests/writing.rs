@@ -54,14 +54,20 @@ async fn writes_that_follow_each_other_arrive_merged_and_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_waits_when_too_much_is_unwritten_and_goes_on_when_it_is_not() {
-    let config = Config { write_behind_max: 10_000, ..Config::default() };
+    let config = Config {
+        write_behind_max: 10_000,
+        ..Config::default()
+    };
     let (fs, writes) = holding(config).await;
     let fh = open(&fs, "f", WRITE).await;
     for n in 0..2 {
         write(&fs, fh, n * 4096, &[7; 4096]).await.unwrap();
     }
     let mut third = Box::pin(write(&fs, fh, 8192, &[7; 4096]));
-    assert!(third.as_mut().now_or_never().is_none(), "12 KiB are more than may be unwritten");
+    assert!(
+        third.as_mut().now_or_never().is_none(),
+        "12 KiB are more than may be unwritten"
+    );
     idle().await;
     answer(&fs).await;
     assert_eq!(third.await, Ok(()));
@@ -70,7 +76,15 @@ async fn a_writer_waits_when_too_much_is_unwritten_and_goes_on_when_it_is_not() 
         idle().await;
         answer(&fs).await;
     }
-    assert_eq!(writes.lock().unwrap().iter().map(|(_, len)| len).sum::<usize>(), 3 * 4096);
+    assert_eq!(
+        writes
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, len)| len)
+            .sum::<usize>(),
+        3 * 4096
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,18 +156,37 @@ async fn a_disk_that_fills_up_among_many_writes_is_told() {
 #[tokio::test]
 async fn a_synchronous_write_is_on_the_disk_when_it_returns() {
     let (server, fs) = mount(&[("f", b"")]).await;
-    let fh = open(&fs, "f", Access { sync: true, ..WRITE }).await;
+    let fh = open(
+        &fs,
+        "f",
+        Access {
+            sync: true,
+            ..WRITE
+        },
+    )
+    .await;
     server.take_requests();
     write(&fs, fh, 0, b"there").await.unwrap();
     assert_eq!(server.tree(|tree| tree.content(b"f")), Some(text("there")));
     let asked = server.take_requests();
-    assert!(matches!(asked[..], [Request::Write { .. }, Request::Fsync { .. }]), "{asked:?}");
+    assert!(
+        matches!(asked[..], [Request::Write { .. }, Request::Fsync { .. }]),
+        "{asked:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_synchronous_write_that_fails_is_told_at_once() {
     let (server, fs) = mount(&[("f", b"")]).await;
-    let fh = open(&fs, "f", Access { sync: true, ..WRITE }).await;
+    let fh = open(
+        &fs,
+        "f",
+        Access {
+            sync: true,
+            ..WRITE
+        },
+    )
+    .await;
     fail_once(&server);
     assert_eq!(write(&fs, fh, 0, b"lost").await, refused(Errno::EIO));
     assert_eq!(fs.flush(fh).await, Ok(()), "told already");
@@ -162,7 +195,15 @@ async fn a_synchronous_write_that_fails_is_told_at_once() {
 #[tokio::test]
 async fn pages_written_back_through_an_appending_open_take_one_more_handle_at_most() {
     let (server, fs) = mount(&[("f", &[1; 10_000])]).await;
-    let fh = open(&fs, "f", Access { append: true, ..WRITE }).await;
+    let fh = open(
+        &fs,
+        "f",
+        Access {
+            append: true,
+            ..WRITE
+        },
+    )
+    .await;
     server.take_requests();
     for page in [1, 0] {
         write(&fs, fh, page * 4096, &[2; 4096]).await.unwrap();
