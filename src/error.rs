@@ -12,11 +12,11 @@ use nix::errno::Errno;
 use crate::sftp::{Malformed, StatusCode};
 
 /// The result of anything that can fail below the command line.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something could not be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
+pub(crate) enum Error {
     /// Decided on our side: the number a program is told.
     Errno(Errno),
     /// The server answered a request with a status other than OK (draft-ietf-secsh-filexfer-02,

@@ -2,7 +2,7 @@
 
 // Top to bottom: a layer names only layers below it. `tidy` reads the sources and holds that.
 pub mod cli;
-pub mod mount;
+mod mount;
 
 mod fuse;
 
@@ -12,6 +12,8 @@ mod fs;
 
 pub mod sftp;
 mod transport;
+
+pub use transport::answer_ssh;
 
 mod clock;
 mod error;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sftpfs::cli::main()
+    sftpfs::answer_ssh().unwrap_or_else(sftpfs::cli::main)
 }

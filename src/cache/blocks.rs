@@ -22,7 +22,7 @@ pub(crate) struct Block {
     pub(crate) len: u64,
     pub(crate) fetch: Fetch,
     /// This block's part of what may be held for all readers together; given back with it.
-    pub(crate) budget: Option<Arc<OwnedSemaphorePermit>>,
+    pub(crate) _budget: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// The blocks of one file. No two overlap.
@@ -78,6 +78,7 @@ impl Blocks {
     }
 
     /// Bytes asked for and not yet given up.
+    #[cfg(test)]
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -113,7 +114,7 @@ mod tests {
                 start: range.start,
                 len: range.end - range.start,
                 fetch,
-                budget: None,
+                _budget: None,
             });
         }
         blocks

@@ -53,14 +53,6 @@ impl MountOption {
             Possible(what) => format!("{}[={what}]", self.name),
         }
     }
-
-    /// Whether it does something; all others are accepted or refused with a word.
-    pub(super) fn has_effect(&self) -> bool {
-        !matches!(
-            self.group,
-            Accepted | NoEffect | Refused
-        )
-    }
 }
 
 type Apply = fn(&mut Typed, &str) -> Result<(), String>;
@@ -146,12 +138,12 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, v| set(&mut o.mount.fs.symlinks, symlinks(v))),
     option("follow_symlinks", No, Files, "as symlinks=follow",
         |o, _| set(&mut o.mount.fs.symlinks, Ok(Symlinks::Follow))),
-    option("transform_symlinks", No, Files, "as symlinks=rebase, which is the default",
+    option("transform_symlinks", No, Files, "as symlinks=rebase",
         |o, _| { transform_symlinks(&mut o.mount.fs.symlinks); Ok(()) }),
     option("contain_symlinks", No, Files, "as symlinks=contain",
         |o, _| set(&mut o.mount.fs.symlinks, Ok(Symlinks::Contain))),
-    option("no_contain_symlinks", No, Files, "as symlinks=rebase, which is the default",
-        |o, _| set(&mut o.mount.fs.symlinks, Ok(Symlinks::Rebase))),
+    option("no_contain_symlinks", No, Files, "as symlinks=raw, which is the default",
+        |o, _| set(&mut o.mount.fs.symlinks, Ok(Symlinks::Raw))),
     option("disable_hardlink", No, Files, "refuse link(2)",
         |o, _| { o.mount.fs.disable_hardlink = true; Ok(()) }),
     option("copy_is_hardlink", Possible("HOW"), Files, "copies of whole files become links: cow or shared",
@@ -190,7 +182,7 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, v| set(&mut o.mount.fs.readahead_max, values::size(v))),
     option("write_behind", Needed("SIZE"), Speed, "bytes on their way to the server at most",
         |o, v| set(&mut o.mount.fs.write_behind_max, values::size(v))),
-    option("dir_cache", Needed("yes|no"), Speed, "remember attributes and listings",
+    option("dir_cache", Needed("yes|no"), Speed, "remember attributes and names",
         |o, v| set(&mut o.mount.fs.cache, values::yes_or_no(v))),
     option("cache", Needed("yes|no"), Speed, "as dir_cache",
         |o, v| set(&mut o.mount.fs.cache, values::yes_or_no(v))),
@@ -200,17 +192,16 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, v| set(&mut o.mount.fs.entry_timeout, values::seconds(v))),
     option("negative_timeout", Needed("SECONDS"), Speed, "how long names are believed not to exist",
         |o, v| set(&mut o.mount.fs.negative_timeout, values::seconds(v))),
-    option("dcache_timeout", Needed("SECONDS"), Speed, "attr_, entry_ and directory timeout in one",
-        |o, v| { stat_timeout(o, v)?; set(&mut o.mount.fs.dir_timeout, values::seconds(v)) }),
-    option("cache_timeout", Needed("SECONDS"), Speed, "as dcache_timeout",
-        |o, v| { stat_timeout(o, v)?; set(&mut o.mount.fs.dir_timeout, values::seconds(v)) }),
-    option("dcache_stat_timeout", Needed("SECONDS"), Speed, "attr_timeout and entry_timeout in one",
+    option("dcache_timeout", Needed("SECONDS"), Speed, "attr_timeout and entry_timeout in one",
         stat_timeout),
-    option("cache_stat_timeout", Needed("SECONDS"), Speed, "as dcache_stat_timeout", stat_timeout),
-    option("dcache_dir_timeout", Needed("SECONDS"), Speed, "how long listings are believed",
-        |o, v| set(&mut o.mount.fs.dir_timeout, values::seconds(v))),
+    option("cache_timeout", Needed("SECONDS"), Speed, "as dcache_timeout", stat_timeout),
+    option("dcache_stat_timeout", Needed("SECONDS"), Speed, "as dcache_timeout",
+        stat_timeout),
+    option("cache_stat_timeout", Needed("SECONDS"), Speed, "as dcache_timeout", stat_timeout),
+    option("dcache_dir_timeout", Needed("SECONDS"), Speed, "accepted for sshfs; listings are always asked for",
+        |_, v| values::seconds(v).map(drop)),
     option("cache_dir_timeout", Needed("SECONDS"), Speed, "as dcache_dir_timeout",
-        |o, v| set(&mut o.mount.fs.dir_timeout, values::seconds(v))),
+        |_, v| values::seconds(v).map(drop)),
 
     option("allow_other", No, Mount, "other users may enter; turns default_permissions on",
         |o, _| { o.mount.allow_other = true; Ok(()) }),

@@ -126,12 +126,8 @@ fn keys_of_ssh_config_are_passed_on_as_the_manual_spells_them() {
 fn timeouts_of_sshfs_are_ours() {
     let fs = typed("dcache_timeout=20").mount.fs;
     let twenty = Duration::from_secs(20);
-    assert_eq!(
-        (fs.attr_timeout, fs.entry_timeout, fs.dir_timeout),
-        (twenty, twenty, twenty)
-    );
+    assert_eq!((fs.attr_timeout, fs.entry_timeout), (twenty, twenty));
     assert_eq!(typed("cache_stat_timeout=20").mount.fs.attr_timeout, twenty);
-    assert_eq!(typed("dcache_dir_timeout=20").mount.fs.dir_timeout, twenty);
 }
 
 #[test]

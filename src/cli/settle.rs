@@ -3,6 +3,7 @@
 use super::mount_options::{IdMapWord, Typed};
 use super::{id_files, values};
 use crate::fs::IdMap;
+use crate::mount;
 use crate::transport::Way;
 
 /// Decides what single options could not; the error is a sentence for the user.
@@ -13,15 +14,31 @@ pub(super) fn settle(typed: &mut Typed) -> Result<(), String> {
     if let Some(shown) = typed.source_shown.take() {
         mount.source = shown;
     }
-    if mount.run_as.is_some() && !nix::unistd::geteuid().is_root() {
-        return Err("option 'setuid': only root may run it as another user".into());
-    }
+    settle_user(mount)?;
     if typed.password_on_stdin && matches!(mount.target.way, Way::Command(_)) {
         typed
             .warnings
             .push("option 'password_stdin' has no effect with sftp_command".into());
     }
     settle_id_map(typed)
+}
+
+/// `setuid=`: mount(8) has become the user already if it was the user who called it (fstab's
+/// `user`); to become another takes root.
+fn settle_user(mount: &mut mount::Options) -> Result<(), String> {
+    let Some(name) = &mount.run_as else {
+        return Ok(());
+    };
+    let current = nix::unistd::geteuid();
+    let wanted = values::user(name).map_err(|why| format!("option 'setuid={name}': {why}"))?;
+    if wanted == current.as_raw() {
+        mount.run_as = None;
+    } else if !current.is_root() {
+        return Err(format!(
+            "option 'setuid={name}': only root can run it as another user"
+        ));
+    }
+    Ok(())
 }
 
 fn settle_id_map(typed: &mut Typed) -> Result<(), String> {

@@ -211,7 +211,7 @@ fn help_lists_every_option_that_does_something() {
             let word = line.trim_start().split([' ', '=', '[']).next();
             line.starts_with("  ") && word == Some(option.name)
         });
-        assert_eq!(option.has_effect(), is_there, "{}", option.name);
+        assert_eq!(words::has_effect(option), is_there, "{}", option.name);
     }
     assert!(help.lines().all(|line| line.len() <= 100), "{help}");
 }

@@ -2,13 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::mount_options::OPTIONS;
+use super::mount_options::{Group, MountOption, OPTIONS};
 use super::ssh_keys;
+
+/// Whether it does something; all others are accepted or refused with a word.
+pub(super) fn has_effect(option: &MountOption) -> bool {
+    !matches!(
+        option.group,
+        Group::Accepted | Group::NoEffect | Group::Refused
+    )
+}
 
 /// Mount options with an effect as they are typed (`port=N`), and the names of those without.
 pub(crate) fn option_names() -> (BTreeSet<String>, BTreeSet<&'static str>) {
-    let with = OPTIONS.iter().filter(|option| option.has_effect());
-    let without = OPTIONS.iter().filter(|option| !option.has_effect());
+    let with = OPTIONS.iter().filter(|option| has_effect(option));
+    let without = OPTIONS.iter().filter(|option| !has_effect(option));
     (
         with.map(|option| option.usage()).collect(),
         without.map(|option| option.name).collect(),

@@ -323,7 +323,7 @@ fn quoted(bytes: &[u8]) -> String {
 
 /// How long a server may take from the first byte to VERSION. A person may be typing a password
 /// into an `ssh` child meanwhile.
-const HANDSHAKE: Duration = Duration::from_secs(120);
+const HANDSHAKE: Duration = Duration::from_secs(60);
 /// How long a server may send nothing at all while requests wait. Transports notice a dead peer
 /// earlier, by keepalive; this is for a server that is there and says nothing.
 const ANSWER: Duration = Duration::from_secs(300);

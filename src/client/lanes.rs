@@ -32,17 +32,25 @@ impl Lanes {
     /// One connection for everything.
     #[cfg(test)]
     pub(super) fn one(connection: Connection) -> Self {
-        Self { metadata: Arc::new(connection), more: None }
+        Self {
+            metadata: Arc::new(connection),
+            more: None,
+        }
     }
 
     /// The first connection, and up to `connections_max` altogether.
     pub(super) fn new(first: Connection, dialer: Dialer, connections_max: usize) -> Self {
         let more = (connections_max > 1).then(|| More {
             dialer: Arc::new(dialer),
-            lanes: Arc::new(Mutex::new((1..connections_max).map(|_| Lane::Unused).collect())),
+            lanes: Arc::new(Mutex::new(
+                (1..connections_max).map(|_| Lane::Unused).collect(),
+            )),
             next: AtomicUsize::new(0),
         });
-        Self { metadata: Arc::new(first), more }
+        Self {
+            metadata: Arc::new(first),
+            more,
+        }
     }
 
     pub(super) fn metadata(&self) -> Arc<Connection> {
@@ -52,7 +60,10 @@ impl Lanes {
     /// A connection for one more open file. Never waits: while a new connection is being dialled
     /// the first one serves.
     pub(super) fn data(&self) -> Arc<Connection> {
-        self.more.as_ref().and_then(More::next).unwrap_or_else(|| self.metadata())
+        self.more
+            .as_ref()
+            .and_then(More::next)
+            .unwrap_or_else(|| self.metadata())
     }
 }
 
@@ -67,7 +78,11 @@ impl More {
             Lane::Dialling => None,
             Lane::Unused | Lane::Open(_) => {
                 *lane = Lane::Dialling;
-                tokio::spawn(dial(Arc::clone(&self.dialer), Arc::clone(&self.lanes), index));
+                tokio::spawn(dial(
+                    Arc::clone(&self.dialer),
+                    Arc::clone(&self.lanes),
+                    index,
+                ));
                 None
             }
         }

@@ -23,13 +23,14 @@ pub(crate) use self::connection::Ticket;
 use self::lanes::Lanes;
 use crate::error::{Error, Result};
 use crate::sftp::{
-    Attrs, Extensions, FileKind, Limits, NameEntry, OpenFlags, Request, Response, StatusCode, Statvfs,
+    Attrs, Extensions, FileKind, Limits, NameEntry, OpenFlags, Request, Response, StatusCode,
+    Statvfs,
 };
 use crate::transport::{Dialer, Link};
 
 /// How the server is talked to.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Connections at most (`-o max_conns=N`), opened when used.
     pub connections_max: usize,
 }
@@ -85,7 +86,11 @@ impl Client {
     }
 
     const fn new(lanes: Lanes, features: Features) -> Self {
-        Self { lanes, features, symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8) }
+        Self {
+            lanes,
+            features,
+            symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8),
+        }
     }
 
     pub(crate) const fn features(&self) -> &Features {
@@ -93,6 +98,7 @@ impl Client {
     }
 
     /// Why the server is gone, if it is.
+    #[cfg(test)]
     pub(crate) fn lost(&self) -> Option<Error> {
         self.lanes.metadata().lost()
     }
@@ -235,7 +241,10 @@ impl Client {
 
     /// What was at `to` is made anew if the second step fails: it was empty.
     async fn rename_over_directory(&self, from: Bytes, to: Bytes, old: Attrs) -> Result<()> {
-        if to.strip_prefix(&from[..]).is_some_and(|below| below.starts_with(b"/")) {
+        if to
+            .strip_prefix(&from[..])
+            .is_some_and(|below| below.starts_with(b"/"))
+        {
             // rename(2): a directory cannot be moved into itself.
             return Err(Errno::EINVAL.into());
         }

@@ -171,20 +171,6 @@ impl Change {
         }
         Ok(requests)
     }
-
-    /// What the file is like after this change.
-    pub(super) fn apply(&self, attr: &mut Attr, now: Seconds) {
-        attr.permissions = self.permissions.unwrap_or(attr.permissions);
-        attr.uid = self.uid.unwrap_or(attr.uid);
-        attr.gid = self.gid.unwrap_or(attr.gid);
-        attr.atime = self.atime.unwrap_or(attr.atime);
-        if let Some(size) = self.size {
-            attr.size = size;
-            attr.mtime = now;
-        }
-        attr.mtime = self.mtime.unwrap_or(attr.mtime);
-        attr.ctime = attr.ctime.max(now);
-    }
 }
 
 /// The twelve permission bits of a mode.

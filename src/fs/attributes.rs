@@ -67,7 +67,11 @@ impl Filesystem {
         let is_owner = caller.uid == attr.uid && caller.uid != 0;
         let allowed = if is_owner { by_owner } else { 0o7 };
         let is_executable = attr.kind == FileKind::Directory || attr.permissions & 0o111 != 0;
-        let allowed = if is_executable { allowed } else { allowed & !X_OK };
+        let allowed = if is_executable {
+            allowed
+        } else {
+            allowed & !X_OK
+        };
         if mask & 0o7 & !allowed != 0 {
             return Err(Errno::EACCES.into());
         }

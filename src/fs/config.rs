@@ -5,15 +5,13 @@ use std::time::Duration;
 
 /// Choices for the filesystem, all with a default.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// How long attributes are believed without asking the server, and the kernel is told to.
     pub attr_timeout: Duration,
     /// How long a name is believed to mean the same file.
     pub entry_timeout: Duration,
     /// How long a name is believed not to exist.
     pub negative_timeout: Duration,
-    /// How long a listing is believed.
-    pub dir_timeout: Duration,
     /// Whether anything is remembered beyond what a request needs (`-o dir_cache=no`).
     pub cache: bool,
     /// Every read(2) and write(2) goes to the server, none through the page cache (`-o direct_io`).
@@ -48,7 +46,7 @@ pub struct Config {
 
 /// How user and group numbers of the server become ours, and back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdMap {
+pub(crate) enum IdMap {
     /// The server's numbers are shown as they are.
     None,
     /// The user we are logged in as there is the user who mounts here; other numbers unchanged.
@@ -71,7 +69,7 @@ pub enum IdMap {
 
 /// What becomes of symbolic links.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Symlinks {
+pub(crate) enum Symlinks {
     /// Targets are shown as the server says them (`-o symlinks=raw`), as NFS does: a link that is
     /// copied or compared is the same on both sides.
     #[default]
@@ -88,7 +86,7 @@ pub enum Symlinks {
 
 /// What a whole-file copy inside the mount becomes (`-o copy_is_hardlink[=...]`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum CopyIsHardlink {
+pub(crate) enum CopyIsHardlink {
     /// A copy.
     #[default]
     Off,
@@ -104,7 +102,6 @@ impl Default for Config {
             attr_timeout: Duration::from_secs(5),
             entry_timeout: Duration::from_secs(5),
             negative_timeout: Duration::from_secs(2),
-            dir_timeout: Duration::from_secs(5),
             cache: true,
             direct_io: false,
             kernel_cache: false,

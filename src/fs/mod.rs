@@ -38,7 +38,7 @@ use tokio::sync::Semaphore;
 
 pub(crate) use self::attr::Change;
 use self::attr::Translator;
-pub use self::config::{Config, CopyIsHardlink, IdMap, Symlinks};
+pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, Symlinks};
 pub(crate) use self::directories::DirEntry;
 pub(crate) use self::files::Opened;
 use self::handles::Handles;
@@ -101,7 +101,16 @@ impl Filesystem {
     ///
     /// # Errors
     /// [`Error::Setup`] if it is not there or is no directory.
-    pub(crate) async fn new(client: Client, directory: &[u8], config: Config) -> Result<Arc<Self>> {
+    pub(crate) async fn new(
+        client: Client,
+        directory: &[u8],
+        mut config: Config,
+    ) -> Result<Arc<Self>> {
+        if !config.cache {
+            config.attr_timeout = Duration::ZERO;
+            config.entry_timeout = Duration::ZERO;
+            config.negative_timeout = Duration::ZERO;
+        }
         let typed = Bytes::copy_from_slice(directory);
         let (root, home) = tokio::join!(client.resolve(typed), client.resolve(Bytes::new()));
         let root = root.map_err(|error| cannot_mount(directory, &error))?;
@@ -218,7 +227,7 @@ impl Filesystem {
             return Err(Errno::ENAMETOOLONG.into());
         }
         let path = self.tables().inodes.path_below(parent, name);
-        path.ok_or(Error::Errno(Errno::ENOENT))
+        sendable(path.ok_or(Error::Errno(Errno::ENOENT))?)
     }
 
     /// The moment before a question, for [`Self::learn`].
@@ -293,6 +302,18 @@ const fn same_content(before: &Attr, after: &Attr) -> bool {
     before.size == after.size && before.mtime == after.mtime
 }
 
+/// A path that a server can take. OpenSSH folds ENAMETOOLONG and EINVAL into one, so that the
+/// question is settled here.
+///
+/// # Errors
+/// ENAMETOOLONG.
+fn sendable(path: Bytes) -> Result<Bytes> {
+    if path.len() > PATH_LEN_MAX {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    Ok(path)
+}
+
 fn cannot_mount(directory: &[u8], error: &Error) -> Error {
     let shown = if directory.is_empty() {
         "the login directory".to_owned()
@@ -311,6 +332,8 @@ fn cannot_mount(directory: &[u8], error: &Error) -> Error {
 
 /// Linux' limit for one name on all its file systems (NAME_MAX, limits.h).
 pub(crate) const NAME_MAX: usize = 255;
+/// PATH_MAX (limits.h) counts the NUL at the end.
+const PATH_LEN_MAX: usize = 4095;
 /// Attributes remembered: more than the files of a large source tree; about 120 bytes each.
 const ATTRS_MAX: usize = 1 << 17;
 /// Bytes held ahead of all readers together.

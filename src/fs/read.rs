@@ -204,7 +204,7 @@ fn submit(
             start,
             len: range.end - start,
             fetch,
-            budget: None,
+            _budget: None,
         });
     }
     let mut blocks = Vec::new();
@@ -235,7 +235,7 @@ fn ask_ahead(reading: &Reading<'_>, file: &OpenFile, range: &Range<u64>) -> Opti
         start: range.start,
         len: range.end - range.start,
         fetch: fetch.boxed().shared(),
-        budget: Some(Arc::new(budget)),
+        _budget: Some(Arc::new(budget)),
     })
 }
 
@@ -310,6 +310,10 @@ fn request_len(range: &Range<u64>) -> u32 {
 const SLACK: u64 = 1 << 20;
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "a plan is a list of ranges, also when it is one"
+)]
 mod tests {
     use futures_util::FutureExt;
 
@@ -338,7 +342,7 @@ mod tests {
                 start: range.start,
                 len,
                 fetch,
-                budget: None,
+                _budget: None,
             });
         }
         plan

@@ -29,9 +29,16 @@ pub(super) fn start(level: LevelFilter) {
     } else {
         LevelFilter::Warn
     };
+    let fuser = if level >= LevelFilter::Debug {
+        libraries
+    } else {
+        LevelFilter::Off
+    };
     let stderr = env_logger::Builder::new()
         .filter(None, level.min(libraries))
         .filter(Some("sftpfs"), level)
+        // It complains of requests that were interrupted, which is no complaint.
+        .filter(Some("fuser"), fuser)
         .parse_default_env()
         .format(|out, record| {
             writeln!(

@@ -18,7 +18,7 @@ mod signals;
 mod terminal;
 mod unmount;
 
-pub use unmount::{UnmountHow, unmount};
+pub(crate) use unmount::{UnmountHow, unmount};
 
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ use background::Side;
 
 /// Everything a mount needs to know, as the command line understood it.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// The source as typed; what `df` and /proc/self/mountinfo show.
     pub source: String,
     /// The server and how to reach it.
@@ -89,7 +89,7 @@ impl Default for Options {
 ///
 /// # Errors
 /// What failed, for a person; then nothing stays mounted.
-pub fn run(options: Options) -> Result<()> {
+pub(crate) fn run(options: Options) -> Result<()> {
     process::harden();
     logging::start(options.log_level);
     process::become_user(options.run_as.as_deref())?;

@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Uid, geteuid};
@@ -74,37 +75,60 @@ impl Witness {
     pub(super) fn find(device: &str, mounted_by: Uid) -> Option<Self> {
         folders_of(mounted_by)
             .iter()
-            .find_map(|folder| Self::find_in(folder, device))
+            .find_map(|folder| Self::find_in(folder, device, mounted_by))
     }
 
-    fn find_in(folder: &Path, device: &str) -> Option<Self> {
+    fn find_in(folder: &Path, device: &str, mounted_by: Uid) -> Option<Self> {
         // A user's folder is not trusted when root looks into it: no links, no waiting for pipes.
+        // In /tmp the folder may be anybody's: only the file of the user who mounted counts.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(flags)
             .open(folder.join(device));
         file.ok()
-            .filter(|file| file.metadata().is_ok_and(|about| about.is_file()))
+            .filter(|file| {
+                let about = file.metadata();
+                about.is_ok_and(|about| about.is_file() && about.uid() == mounted_by.as_raw())
+            })
             .map(Self)
     }
 
     /// Waits until the process has ended, which it does by itself, in bounded time. An error says
-    /// what it could not write.
+    /// what it could not write, or that it goes on.
     pub(super) fn wait(self) -> Result<()> {
-        // Only a signal can break it, and that ends us anyway.
-        let Ok(file) = Flock::lock(self.0, FlockArg::LockShared) else {
-            return Ok(());
+        let (tell, told) = std::sync::mpsc::channel();
+        let file = self.0;
+        // The thread ends with the lock, or with us. Nobody listens any more only after a timeout.
+        std::thread::spawn(move || tell.send(Flock::lock(file, FlockArg::LockShared).ok()));
+        let Ok(locked) = told.recv_timeout(WAIT_MAX) else {
+            return Err(Error::setup(format!(
+                "unmounted, but the process behind it goes on after {} s",
+                WAIT_MAX.as_secs()
+            )));
         };
+        // Only a signal can break it, and that ends us anyway.
+        let Some(file) = locked else { return Ok(()) };
         let mut failure = Vec::new();
         // Only as much as a message has: the file may be a user's, and we root.
         let read = (&*file).take(FAILURE_SIZE_MAX).read_to_end(&mut failure);
         match read {
-            Ok(1..) => Err(Error::setup(String::from_utf8_lossy(&failure).into_owned())),
+            Ok(1..) => Err(Error::setup(printable(&failure))),
             _ => Ok(()),
         }
     }
 }
+
+/// Another user's process may have written it: nothing in it may move a terminal's cursor.
+fn printable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
+        .collect()
+}
+
+/// Longer than a process takes to write the rest (75 s) and to let go.
+const WAIT_MAX: Duration = Duration::from_secs(90);
 
 /// Where a user's mounts are noted, best first.
 fn folders_of(user: Uid) -> Vec<PathBuf> {
@@ -144,18 +168,18 @@ mod tests {
     fn a_witness_waits_as_long_as_the_process_is_present() {
         let folder = tempfile::tempdir().unwrap();
         let presence = Presence::announce_in(folder.path(), "0:7").unwrap();
-        let witness = Witness::find_in(folder.path(), "0:7").unwrap();
+        let witness = Witness::find_in(folder.path(), "0:7", geteuid()).unwrap();
         assert!(is_locked(witness.0.try_clone().unwrap()));
         presence.leave(&Ok(()));
         assert_eq!(witness.wait(), Ok(()));
-        assert!(Witness::find_in(folder.path(), "0:7").is_none());
+        assert!(Witness::find_in(folder.path(), "0:7", geteuid()).is_none());
     }
 
     #[test]
     fn a_witness_hears_what_could_not_be_written() {
         let folder = tempfile::tempdir().unwrap();
         let presence = Presence::announce_in(folder.path(), "0:7").unwrap();
-        let witness = Witness::find_in(folder.path(), "0:7").unwrap();
+        let witness = Witness::find_in(folder.path(), "0:7", geteuid()).unwrap();
         presence.leave(&Err(Error::setup("3 bytes are lost")));
         assert_eq!(witness.wait(), Err(Error::setup("3 bytes are lost")));
     }
@@ -168,9 +192,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_another_user_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("0:7"), "").unwrap();
+        let other = Uid::from_raw(geteuid().as_raw() + 1);
+        assert!(Witness::find_in(folder.path(), "0:7", other).is_none());
+    }
+
+    #[test]
+    fn what_is_heard_cannot_move_a_cursor() {
+        assert_eq!(printable(b"lost\x1b[2J\n"), "lost?[2J\n");
+    }
+
+    #[test]
     fn links_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("0:7")).unwrap();
-        assert!(Witness::find_in(folder.path(), "0:7").is_none());
+        assert!(Witness::find_in(folder.path(), "0:7", geteuid()).is_none());
     }
 }

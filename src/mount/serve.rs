@@ -28,9 +28,9 @@ use crate::transport::Dialer;
 /// thread, and all others only pass through, so that more would only add their 16 MiB buffers.
 const SESSION_THREADS: usize = 4;
 
-/// How long files that are open after a signal keep the process: long enough for a copy to see
-/// its error, short enough for a shutdown.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long files that are open after a signal keep the process: long enough for a program that
+/// gets the same signal (a shutdown, Ctrl-C) to close them, too short to be noticed.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// How long writing the rest may take at the end: below the 90 s after which systemd kills.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(75);

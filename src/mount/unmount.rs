@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 
 /// As the options of umount(8).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UnmountHow {
+pub(crate) struct UnmountHow {
     /// Detach now, clean up when it is no longer in use; nothing is waited for.
     pub lazy: bool,
     /// Abort requests that the server does not answer.
@@ -24,7 +24,7 @@ pub struct UnmountHow {
 ///
 /// # Errors
 /// Nothing of ours is mounted there, it is in use, or we may not.
-pub fn unmount(directory: &Path, how: UnmountHow) -> Result<()> {
+pub(crate) fn unmount(directory: &Path, how: UnmountHow) -> Result<()> {
     let shown = directory.display();
     // realpath(3) reads links and no attributes: it passes over a dead mount.
     let path = std::fs::canonicalize(directory)

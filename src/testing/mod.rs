@@ -15,9 +15,21 @@ mod talk;
 mod tests;
 mod tree;
 
+use tokio::io::DuplexStream;
+
+use crate::transport::{Diagnosis, Link};
+
 pub(crate) use allocations::peak;
 pub(crate) use answer::status;
 pub(crate) use script::{Reply, script};
 pub(crate) use server::{Options, Server};
-
 pub(crate) use talk::Talk;
+
+/// A stream as a transport would hand it to the client.
+pub(crate) fn link(stream: DuplexStream) -> Link {
+    Link {
+        stream: Box::new(stream),
+        peer: "a test".to_owned(),
+        diagnosis: Diagnosis::default(),
+    }
+}

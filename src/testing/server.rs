@@ -10,9 +10,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::AbortHandle;
 
+use super::link;
 use super::session::Session;
 use super::tree::Tree;
 use crate::sftp::{Extensions, Frames, Request, Response};
+use crate::transport::Link;
 
 /// How the server is. The default is OpenSSH 9.2 with all its extensions, run by root.
 #[derive(Debug, Clone)]
@@ -170,6 +172,11 @@ impl Server {
             .connections
             .drain(..)
             .for_each(|connection| connection.abort());
+    }
+
+    /// A new connection, for `Client::over`.
+    pub(crate) fn link(&self) -> Link {
+        link(self.connect())
     }
 
     /// A new connection, served by a task of the current runtime until either side ends it.

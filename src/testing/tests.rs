@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tokio::io::DuplexStream;
 
 use super::{Options, Server, Talk, status};
+use crate::client::Client;
 use crate::sftp::{
     Attrs, Extensions, LongName, NameEntry, OpenFlags, Request, RequestId, Response, StatusCode,
     Statvfs,
@@ -328,4 +329,12 @@ async fn time_stands_still_until_a_test_moves_it() {
         tree.put(b"f", b"3");
     });
     assert_eq!(modified(), first + 5);
+}
+
+#[tokio::test]
+async fn the_client_talks_to_it() {
+    let server = Server::new(Options::default().without(&["copy-data"]));
+    let client = Client::over(server.link()).await.unwrap();
+    let has = &client.features().extensions;
+    assert!(has.limits && !has.copy_data);
 }

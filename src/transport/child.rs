@@ -38,12 +38,13 @@ impl Child {
     /// Starts a command; must be called inside a tokio runtime.
     ///
     /// Each line of its standard error is shown to `hear`, which says whether it belongs into the
-    /// diagnosis; `hear` is dropped when the child has ended and all was read. The terminal, if
-    /// there is one, is the child's until its first byte comes.
+    /// diagnosis; `hear` is dropped when the child has ended and all was read. With `may_ask`, the
+    /// terminal, if there is one, is the child's until its first byte comes.
     pub(super) fn start(
         mut command: Command,
         name: String,
         diagnosis: Diagnosis,
+        may_ask: bool,
         hear: impl FnMut(&str) -> bool + Send + 'static,
     ) -> io::Result<Self> {
         let (ours, theirs) = StdStream::pair()?;
@@ -66,7 +67,8 @@ impl Child {
                 .and_then(|id| i32::try_from(id).ok())
                 .map(Pid::from_raw),
         );
-        let loan = Arc::new(Mutex::new(group.0.and_then(Loan::to)));
+        let borrower = group.0.filter(|_| may_ask);
+        let loan = Arc::new(Mutex::new(borrower.and_then(Loan::to)));
         let (dropped_sender, dropped) = oneshot::channel();
         let (ended_sender, ended) = oneshot::channel();
         let mouth = Mouth {
@@ -196,7 +198,12 @@ impl Watch {
         let interrupted = give_back(&self.loan)
             && matches!(&exit, Exit::Itself(status) if status.signal() == Some(Signal::SIGINT as i32));
         if let (Exit::Itself(status), true) = (exit, diagnosis.text().is_empty()) {
-            diagnosis.note(format!("{name} ended ({status})"));
+            diagnosis.note(match status.signal() {
+                Some(signal) if signal == Signal::SIGINT as i32 => {
+                    format!("{name} was interrupted")
+                }
+                _ => format!("{name} ended ({status})"),
+            });
         }
         // A socket that is closed on the other side needs no shutting down.
         let _ = self.socket.shutdown(Shutdown::Both);

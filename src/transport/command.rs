@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
+use nix::sys::signal::SigSet;
 use tokio::process::Command;
 
 use super::child::{self, Child};
@@ -20,7 +21,7 @@ pub(super) async fn dial(words: &[OsString]) -> Result<Link> {
     let command = prepare(words)?;
     let name = name_of(words);
     let keep = |_: &str| true;
-    let child = Child::start(command, name.clone(), diagnosis.clone(), keep);
+    let child = Child::start(command, name.clone(), diagnosis.clone(), true, keep);
     let Child { stream, .. } = child.map_err(|error| cannot_run(words, &error))?;
     Ok(Link {
         stream: Box::new(stream),
@@ -29,7 +30,9 @@ pub(super) async fn dial(words: &[OsString]) -> Result<Link> {
     })
 }
 
-/// A command that is ready to run. Programs are found also where mount(8) or systemd left no PATH.
+/// A command that is ready to run. Programs are found also where mount(8) or systemd left no PATH,
+/// and take the signals that this process has blocked: a child that inherits that could not be
+/// ended by Ctrl-C while it asks for a password.
 pub(super) fn prepare(words: &[OsString]) -> Result<Command> {
     let Some((program, arguments)) = words.split_first() else {
         return Err(Error::setup("the command to reach the server is empty"));
@@ -39,7 +42,19 @@ pub(super) fn prepare(words: &[OsString]) -> Result<Command> {
     if std::env::var_os("PATH").is_none_or(|path| path.is_empty()) {
         command.env("PATH", PATH);
     }
+    unblock_signals(&mut command);
     Ok(command)
+}
+
+#[expect(
+    unsafe_code,
+    reason = "what runs between fork and exec may only do what a signal handler may"
+)]
+fn unblock_signals(command: &mut Command) {
+    // SAFETY: pthread_sigmask(3) is safe there (signal-safety(7)), and nothing else is called.
+    unsafe {
+        command.pre_exec(|| SigSet::empty().thread_set_mask().map_err(io::Error::from));
+    }
 }
 
 /// Why a program could not be started, for a person.
@@ -71,6 +86,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::SigmaskHow;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -193,6 +209,19 @@ mod tests {
         // Readable without a byte: all who could write are gone.
         pipe.readable().await.unwrap();
         assert_eq!(pipe.try_read(&mut [0; 1]).unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_child_takes_signals_that_we_have_blocked() {
+        let before = SigSet::all()
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .unwrap();
+        let link = dial(&words(&["grep", "SigBlk", "/proc/self/status"])).await;
+        before.thread_set_mask().unwrap();
+        assert_eq!(
+            read_all(&mut link.unwrap()).await,
+            b"SigBlk:\t0000000000000000\n"
+        );
     }
 
     #[tokio::test]

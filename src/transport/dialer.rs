@@ -12,7 +12,7 @@ use super::{Link, Target, Way, command, libssh2, openssh, russh};
 use crate::error::Result;
 
 /// Makes connections to one target.
-pub struct Dialer {
+pub(crate) struct Dialer {
     target: Target,
     route: Route,
     /// Whether a connection was made. Held while the first one is, so that two do not ask at once.
@@ -39,7 +39,7 @@ impl Dialer {
     /// # Errors
     ///
     /// [`Error::Setup`](crate::error::Error::Setup) if the target or its settings make no sense.
-    pub async fn new(target: Target) -> Result<Self> {
+    pub(crate) async fn new(target: Target) -> Result<Self> {
         let route = choose(&target).await?;
         Ok(Self {
             target,
@@ -55,8 +55,9 @@ impl Dialer {
     /// # Errors
     ///
     /// [`Error::Setup`](crate::error::Error::Setup): why there is no connection.
-    pub async fn dial(&self) -> Result<Link> {
+    pub(crate) async fn dial(&self) -> Result<Link> {
         let mut done = self.done.lock().await;
+        log::debug!("connecting to {}", self.describe());
         if *done {
             drop(done);
             return self.connect(true).await;
@@ -68,7 +69,7 @@ impl Dialer {
 
     /// Target and way, for the log: `user@host port 22 through russh`.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match &self.route {
             Route::Command => "a command".to_owned(),
             Route::OpenSsh(settings) => format!("{} through ssh", place(settings)),
@@ -83,15 +84,19 @@ impl Dialer {
                 Way::Command(words) => command::dial(words).await,
                 _ => unreachable!("Route::Command is chosen for Way::Command only"),
             },
-            Route::OpenSsh(settings) if again => {
+            // With a password at hand, ssh asks us, and we nobody.
+            Route::OpenSsh(settings) if again && self.target.password.is_none() => {
                 let mut target = self.target.clone();
                 // The first value counts (ssh_config(5)).
                 target
                     .ssh_options
                     .insert(0, ("BatchMode".to_owned(), "yes".to_owned()));
-                openssh::dial(&target, settings).await
+                openssh::dial(&target, settings, Prompter::NOBODY).await
             }
-            Route::OpenSsh(settings) => openssh::dial(&self.target, settings).await,
+            Route::OpenSsh(settings) => {
+                let prompter = Prompter::new(again || settings.batch_mode());
+                openssh::dial(&self.target, settings, prompter).await
+            }
             Route::Russh { settings, memory } => {
                 russh::dial(&self.plan(settings, memory, again)).await
             }

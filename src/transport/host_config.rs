@@ -302,14 +302,16 @@ impl Settings {
     /// How often the server is asked whether it lives, and how many times in vain before it is
     /// given up: 15 s and 3 unless configured. A zero duration means never.
     ///
-    /// ssh's own default is never, which leaves a mount hanging; `ssh -G` prints that as 0, so a
-    /// 0 counts only if it was typed.
+    /// ssh's own default is never, which leaves a mount hanging; `ssh -G` prints that as 0, and
+    /// Debian's ssh in batch mode prints 300, so these two count only if they were typed.
     pub(super) fn server_alive(&self) -> (Duration, u32) {
-        let interval = match self
+        let typed = self.is_typed("serveraliveinterval");
+        let seconds = self
             .get("serveraliveinterval")
-            .and_then(|text| text.parse().ok())
-        {
-            Some(0) if self.is_typed("serveraliveinterval") => Duration::ZERO,
+            .and_then(|text| text.parse().ok());
+        let interval = match seconds {
+            Some(0) if typed => Duration::ZERO,
+            Some(300) if self.batch_mode() && !typed => SERVER_ALIVE_INTERVAL,
             None | Some(0) => SERVER_ALIVE_INTERVAL,
             Some(seconds) => Duration::from_secs(seconds),
         };

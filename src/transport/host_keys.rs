@@ -18,12 +18,10 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     Known,
-    /// No key of this type is known for the host.
-    Unknown {
-        /// But of another type.
-        others: Vec<Entry>,
-    },
-    /// Only other keys of this type are known.
+    /// No key is known for the host.
+    Unknown,
+    /// Only other keys are known: of this type, or of others. A server that has a key of a known
+    /// type is asked for that one, so that a key of another type is no reason to trust it.
     Changed {
         known: Entry,
     },
@@ -66,10 +64,10 @@ pub(super) fn verify(
             Ok(Trust::KeysOnly)
         }
         Verdict::Changed { known } => Err(Error::setup(changed(&name, key, &known))),
-        Verdict::Unknown { others } => {
+        Verdict::Unknown => {
             match strict {
                 Strict::Yes => return Err(unknown(&name, key, "StrictHostKeyChecking=yes")),
-                Strict::Ask => confirm(&name, key, &others, ask)?,
+                Strict::Ask => confirm(&name, key, ask)?,
                 Strict::No | Strict::Off | Strict::AcceptNew => {}
             }
             remember(settings, &name, key);
@@ -102,11 +100,11 @@ pub(super) fn judge(settings: &Settings, key: &[u8]) -> Verdict {
     let verdict = judge_by(known_hosts::entries(&files, &name(settings)), key);
     // ssh takes a key that is known for the host without the port, but is not put off by another
     // one there: that may be another server's.
-    if matches!(verdict, Verdict::Unknown { .. }) && names_port(settings) {
+    if matches!(verdict, Verdict::Unknown) && names_port(settings) {
         let plain = known_hosts::name_of(settings.host_name(), SSH_PORT);
         match judge_by(known_hosts::entries(&files, &plain), key) {
             better @ (Verdict::Known | Verdict::Revoked { .. }) => return better,
-            Verdict::Unknown { .. } | Verdict::Changed { .. } => {}
+            Verdict::Unknown | Verdict::Changed { .. } => {}
         }
     }
     verdict
@@ -124,11 +122,12 @@ fn judge_by(entries: Vec<Entry>, key: &[u8]) -> Verdict {
         return Verdict::Known;
     }
     let key_type = known_hosts::type_of(key).unwrap_or_default();
-    match others.iter().position(|entry| entry.key_type == key_type) {
-        Some(found) => Verdict::Changed {
-            known: others.swap_remove(found),
-        },
-        None => Verdict::Unknown { others },
+    let same_type = others.iter().position(|entry| entry.key_type == key_type);
+    if others.is_empty() {
+        return Verdict::Unknown;
+    }
+    Verdict::Changed {
+        known: others.swap_remove(same_type.unwrap_or(0)),
     }
 }
 
@@ -167,21 +166,11 @@ fn check_revoked_file(settings: &Settings, key: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn confirm(
-    name: &str,
-    key: &[u8],
-    others: &[Entry],
-    ask: &mut dyn FnMut(&str) -> Option<String>,
-) -> Result<()> {
+fn confirm(name: &str, key: &[u8], ask: &mut dyn FnMut(&str) -> Option<String>) -> Result<()> {
     let fingerprint = fingerprint(key);
     let mut question = format!(
-        "The authenticity of host '{name}' can't be established{}\n{} key fingerprint is {fingerprint}.\n\
+        "The authenticity of host '{name}' can't be established.\n{} key fingerprint is {fingerprint}.\n\
          Are you sure you want to continue connecting (yes/no/[fingerprint])? ",
-        if others.is_empty() {
-            "."
-        } else {
-            ",\nbut keys of different type are already known for this host."
-        },
         kind(key),
     );
     loop {

@@ -106,7 +106,8 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 fn parse(file: &Path, text: &[u8], name: &str) -> Vec<Entry> {
     let lines = text.split(|byte| *byte == b'\n').enumerate();
     lines
-        .filter_map(|(n, line)| parse_line(file, n + 1, str::from_utf8(line).ok()?, name))
+        // A comment may be in any encoding; what counts in a line is ASCII.
+        .filter_map(|(n, line)| parse_line(file, n + 1, &String::from_utf8_lossy(line), name))
         .collect()
 }
 
@@ -264,6 +265,15 @@ mod tests {
         );
         assert_eq!(found(&text, "host"), [3, 6]);
         assert_eq!(found(&text, "hos"), [0; 0]);
+    }
+
+    #[test]
+    fn a_comment_in_any_encoding_hides_no_line() {
+        let mut text = line("@revoked host").into_bytes();
+        text.truncate(text.len() - 1);
+        text.extend_from_slice(b" B\xfcro\n");
+        let entries = parse(Path::new("f"), &text, "host");
+        assert!(entries.len() == 1 && entries[0].revoked);
     }
 
     #[test]

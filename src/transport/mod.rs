@@ -3,6 +3,7 @@
 //! **Invariant:** only this folder names SSH libraries, child processes and sockets. What leaves
 //! it is a [`Link`]: bytes in, bytes out; no file here knows an SFTP packet.
 
+mod askpass;
 mod child;
 mod command;
 mod dialer;
@@ -26,14 +27,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use dialer::Dialer;
-pub use secrets::Secret;
+pub use askpass::answer_ssh;
+pub(crate) use dialer::Dialer;
+pub(crate) use secrets::Secret;
 
 /// Where the server is and how to get there, as the user asked for it.
 ///
 /// Everything is as typed; what ssh_config(5) makes of it is found out by [`Dialer::new`].
 #[derive(Debug, Clone, Default)]
-pub struct Target {
+pub(crate) struct Target {
     /// Host name, address, or an alias of ssh_config(5). Never starts with `-`, never empty.
     pub host: String,
     /// The user to log in as, if one was typed.
@@ -58,7 +60,7 @@ pub struct Target {
 
 /// Which transport to take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// russh, or OpenSSH's client when the settings of the host need it.
     #[default]
     Auto,
@@ -73,12 +75,12 @@ pub enum Way {
 }
 
 /// What a transport's two directions are: bytes of SFTP, no message boundaries.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// One connection to an SFTP server. Dropping the stream ends it, and whatever process or thread
 /// stands behind it.
-pub struct Link {
+pub(crate) struct Link {
     /// The bytes.
     pub stream: Box<dyn Duplex>,
     /// What answers there, for the log: `OpenSSH_9.2p1 through russh, aes128-gcm@openssh.com`.
@@ -90,11 +92,11 @@ pub struct Link {
 /// The last lines that a transport has to say for itself: an ssh child's standard error, or a
 /// library's message. Shared with whoever fills it.
 #[derive(Debug, Clone, Default)]
-pub struct Diagnosis(Arc<Mutex<VecDeque<String>>>);
+pub(crate) struct Diagnosis(Arc<Mutex<VecDeque<String>>>);
 
 impl Diagnosis {
     /// Adds a line; only the last ones are kept.
-    pub fn note(&self, line: impl Into<String>) {
+    pub(crate) fn note(&self, line: impl Into<String>) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == DIAGNOSIS_LINES_MAX {
             lines.pop_front();
@@ -104,7 +106,7 @@ impl Diagnosis {
 
     /// All that was said, one line each; empty if nothing was.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines
             .iter()

@@ -8,34 +8,55 @@
 //! and its diagnosis tells the same when the stream ends.
 
 use std::ffi::OsString;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::askpass::Askpass;
 use super::child::Child;
 use super::host_config::{Settings, ssh_arguments, ssh_words};
+use super::secrets::Prompter;
 use super::{Diagnosis, Link, Target, command};
 use crate::error::{Error, Result};
 
 /// Starts ssh and waits until it has logged in.
 ///
-/// ssh asks on the terminal what it needs to know. Ctrl-C ends it, and with it the attempt.
+/// ssh asks on the terminal what it needs to know; Ctrl-C ends it, and with it the attempt. If a
+/// password was given beforehand, ssh asks us instead, and we ask by `prompter` what is not that.
 ///
 /// # Errors
 /// [`Error::Setup`] with ssh's last words if it ends before it has logged in.
-pub(super) async fn dial(target: &Target, settings: &Settings) -> Result<Link> {
-    let words = words(target, settings);
-    let command = command::prepare(&words)?;
+pub(super) async fn dial(target: &Target, settings: &Settings, prompter: Prompter) -> Result<Link> {
+    let mut words = words(target, settings);
+    let waits = settings.is_from_ssh() && settings.shared_connection().is_none();
+    let askpass = match target.password.clone() {
+        Some(password) if waits => Some(Askpass::new(password, prompter)),
+        _ => None,
+    };
+    let askpass = askpass
+        .transpose()
+        .map_err(|error| command::cannot_run(&words, &error))?;
+    if askpass.as_ref().is_some_and(|askpass| !askpass.can_ask()) {
+        // The answer to a second question would be an empty password.
+        let at = ssh_words(target).len();
+        words.insert(at, "-oNumberOfPasswordPrompts=1".into());
+    }
+    let mut command = command::prepare(&words)?;
+    if let Some(askpass) = &askpass {
+        askpass.equip(&mut command);
+    }
     let diagnosis = Diagnosis::default();
     let (sender, logged_in) = oneshot::channel();
     let mut sender = Some(sender);
     let hear = move |line: &str| hear(line, &mut sender);
-    let child = Child::start(command, "ssh".to_owned(), diagnosis.clone(), hear);
+    let may_ask = askpass.is_none();
+    let child = Child::start(command, "ssh".to_owned(), diagnosis.clone(), may_ask, hear);
     let Child { stream } = child.map_err(|error| command::cannot_run(&words, &error))?;
     let mut peer = format!("{} through ssh", target.host);
-    if settings.is_from_ssh() && settings.shared_connection().is_none() {
-        match timeout(LOGIN_GRACE, logged_in).await {
+    if waits {
+        match timeout(LOGIN_GRACE, answering(askpass, logged_in)).await {
             Ok(Ok(how)) => peer = format!("{how} through ssh"),
             Ok(Err(_)) => return Err(refused(target, &diagnosis)),
             // An ssh that says it in other words, most likely; the stream will show.
@@ -47,6 +68,18 @@ pub(super) async fn dial(target: &Target, settings: &Settings) -> Result<Link> {
         peer,
         diagnosis,
     })
+}
+
+/// Waits for the login, and answers what ssh asks meanwhile.
+async fn answering<T>(askpass: Option<Askpass>, logged_in: impl Future<Output = T>) -> T {
+    let Some(askpass) = askpass else {
+        return logged_in.await;
+    };
+    let mut logged_in = pin!(logged_in);
+    tokio::select! {
+        result = &mut logged_in => result,
+        () = askpass.serve() => logged_in.await,
+    }
 }
 
 /// Looks at a line of ssh's; whether it belongs into the diagnosis.
@@ -143,7 +176,7 @@ mod tests {
     use super::*;
 
     async fn connect(target: &Target) -> Result<Link> {
-        dial(target, &Settings::resolve(target).await?).await
+        dial(target, &Settings::resolve(target).await?, Prompter::NOBODY).await
     }
 
     async fn why_not(target: &Target) -> String {
@@ -289,7 +322,7 @@ mod tests {
         }
         let settings = Settings::resolve(&target).await.unwrap();
         assert_eq!(settings.shared_connection(), Some(path.as_str()));
-        let mut second = dial(&target, &settings).await.unwrap();
+        let mut second = dial(&target, &settings, Prompter::NOBODY).await.unwrap();
         assert_speaks_sftp(&mut second).await;
     }
 

@@ -28,7 +28,11 @@ pub(super) struct Prompter {
 
 impl Prompter {
     /// Asks nobody.
-    pub(super) const NOBODY: Self = Self { terminal: false, askpass: None, askpass_first: false };
+    pub(super) const NOBODY: Self = Self {
+        terminal: false,
+        askpass: None,
+        askpass_first: false,
+    };
 
     /// By the environment, as ssh(1) does (section ENVIRONMENT, `SSH_ASKPASS`,
     /// `SSH_ASKPASS_REQUIRE`, `DISPLAY`); nobody with `BatchMode=yes`.
@@ -41,7 +45,9 @@ impl Prompter {
 
     fn by(env: impl Fn(&str) -> Option<OsString>) -> Self {
         let display = env("DISPLAY").is_some() || env("WAYLAND_DISPLAY").is_some();
-        let require = env("SSH_ASKPASS_REQUIRE").unwrap_or_default().to_ascii_lowercase();
+        let require = env("SSH_ASKPASS_REQUIRE")
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         let (allowed, first) = match require.to_str() {
             Some("force") => (true, true),
             Some("prefer") => (display, display),
@@ -49,13 +55,21 @@ impl Prompter {
             _ => (display, false),
         };
         let program = || env("SSH_ASKPASS").unwrap_or_else(|| ASKPASS_DEFAULT.into());
-        Self { terminal: true, askpass: allowed.then(program), askpass_first: first }
+        Self {
+            terminal: true,
+            askpass: allowed.then(program),
+            askpass_first: first,
+        }
     }
 
     /// Only through this program.
     #[cfg(test)]
     pub(super) fn askpass(program: impl Into<OsString>) -> Self {
-        Self { terminal: false, askpass: Some(program.into()), askpass_first: true }
+        Self {
+            terminal: false,
+            askpass: Some(program.into()),
+            askpass_first: true,
+        }
     }
 
     /// Asks for a secret; what is typed is not shown. `None` if there is nobody to ask, or they
@@ -93,7 +107,11 @@ impl Prompter {
 /// so that it cannot play with the terminal.
 pub(super) fn printable(text: &str) -> String {
     let plain = |c: char| {
-        if c.is_control() && c != '\n' && c != '\t' { '?' } else { c }
+        if c.is_control() && c != '\n' && c != '\t' {
+            '?'
+        } else {
+            c
+        }
     };
     text.replace("\r\n", "\n").chars().map(plain).collect()
 }
@@ -101,7 +119,11 @@ pub(super) fn printable(text: &str) -> String {
 fn ask_terminal(mut terminal: File, question: &str, echo: bool) -> Option<Secret> {
     let control = terminal.try_clone().ok()?;
     // What was typed ahead is thrown away with echo off, as ssh does: it was meant for another.
-    let quiet = if echo { None } else { Some(Quiet::start(control.as_fd())?) };
+    let quiet = if echo {
+        None
+    } else {
+        Some(Quiet::start(control.as_fd())?)
+    };
     terminal.write_all(question.as_bytes()).ok()?;
     let answer = read_line(&mut terminal);
     if quiet.is_some() {
@@ -140,7 +162,11 @@ fn read_line(from: &mut impl Read) -> Option<Secret> {
         }
         if got == 0 || last == Some(b'\n') {
             let typed = line.get_mut(..len)?;
-            let end = if typed.last() == Some(&b'\r') { len - 1 } else { len };
+            let end = if typed.last() == Some(&b'\r') {
+                len - 1
+            } else {
+                len
+            };
             return Secret::new(line.get_mut(..end)?);
         }
         len += 1;
@@ -162,8 +188,11 @@ impl Person {
     pub(super) fn who_says(answers: &[&str]) -> Self {
         let person = Self(tempfile::tempdir().unwrap());
         for (n, answer) in answers.iter().enumerate() {
-            std::fs::write(person.file(&format!("answer{}", n + 1)), format!("{answer}\n"))
-                .unwrap();
+            std::fs::write(
+                person.file(&format!("answer{}", n + 1)),
+                format!("{answer}\n"),
+            )
+            .unwrap();
         }
         person.write_script(
             r#"n=$(ls "$0".question* 2>/dev/null | wc -l); n=$((n + 1))
@@ -197,7 +226,10 @@ impl Person {
         let draft = self.file("draft");
         std::fs::write(&draft, format!("#!/bin/sh\n{body}\n")).unwrap();
         let mut install = Command::new("install");
-        install.args(["-m", "700"]).arg(draft).arg(self.file_of_script());
+        install
+            .args(["-m", "700"])
+            .arg(draft)
+            .arg(self.file_of_script());
         assert!(install.status().unwrap().success());
     }
 }
@@ -207,7 +239,11 @@ mod tests {
     use super::*;
 
     fn by(env: &[(&str, &str)]) -> (bool, Option<OsString>, bool) {
-        let find = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
+        let find = |name: &str| {
+            env.iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| value.into())
+        };
         let prompter = Prompter::by(find);
         (prompter.terminal, prompter.askpass, prompter.askpass_first)
     }
@@ -221,13 +257,21 @@ mod tests {
     fn with_a_display_askpass_comes_after_the_terminal() {
         let expected = (true, Some(OsString::from("/x")), false);
         assert_eq!(by(&[("SSH_ASKPASS", "/x"), ("DISPLAY", ":0")]), expected);
-        assert_eq!(by(&[("SSH_ASKPASS", "/x"), ("WAYLAND_DISPLAY", "w")]), expected);
+        assert_eq!(
+            by(&[("SSH_ASKPASS", "/x"), ("WAYLAND_DISPLAY", "w")]),
+            expected
+        );
     }
 
     #[test]
     fn ssh_askpass_require_is_followed() {
-        let env =
-            |require| [("SSH_ASKPASS", "/x"), ("DISPLAY", ":0"), ("SSH_ASKPASS_REQUIRE", require)];
+        let env = |require| {
+            [
+                ("SSH_ASKPASS", "/x"),
+                ("DISPLAY", ":0"),
+                ("SSH_ASKPASS_REQUIRE", require),
+            ]
+        };
         assert_eq!(by(&env("prefer")), (true, Some("/x".into()), true));
         assert_eq!(by(&env("never")), (true, None, false));
         let forced = by(&[("SSH_ASKPASS", "/x"), ("SSH_ASKPASS_REQUIRE", "force")]);
@@ -256,7 +300,11 @@ mod tests {
 
     #[test]
     fn an_askpass_that_is_not_there_answers_nothing() {
-        assert!(Prompter::askpass("/nowhere/askpass").secret("what? ").is_none());
+        assert!(
+            Prompter::askpass("/nowhere/askpass")
+                .secret("what? ")
+                .is_none()
+        );
     }
 
     #[test]

@@ -11,13 +11,13 @@ pub(super) use super::prompt::Prompter;
 
 /// A password or passphrase. Copies share one locked page, which is wiped with the last of them.
 #[derive(Clone)]
-pub struct Secret(Arc<Locked>);
+pub(crate) struct Secret(Arc<Locked>);
 
 impl Secret {
     /// Takes `bytes` over into locked memory and wipes them where they were. `None` if they are
-    /// longer than [`SECRET_LEN_MAX`].
+    /// longer than 4096 bytes.
     #[must_use]
-    pub fn new(bytes: &mut [u8]) -> Option<Self> {
+    pub(crate) fn new(bytes: &mut [u8]) -> Option<Self> {
         let fits = bytes.len() <= SECRET_LEN_MAX;
         let secret = fits.then(|| Self(Arc::new(Locked::copy_of(bytes))));
         bytes.zeroize();
@@ -93,7 +93,7 @@ impl Drop for Locked {
 }
 
 /// One page. sshd refuses passwords of more than 1024 bytes (auth-passwd.c).
-pub const SECRET_LEN_MAX: usize = 4096;
+pub(super) const SECRET_LEN_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -225,9 +225,9 @@ async fn a_request_after_a_long_rest_has_all_its_time() {
     let (ours, mut theirs) = tokio::io::duplex(4096);
     tokio::spawn(async move {
         let answer = sized(1).encode(RequestId(1)).into_bytes();
-        for says in [version(3), answer] {
+        for (says, after_s) in [(version(3), 0), (answer, 100)] {
             assert!(theirs.read(&mut [0; 100]).await.unwrap() > 0);
-            tokio::time::sleep(Duration::from_secs(100)).await;
+            tokio::time::sleep(Duration::from_secs(after_s)).await;
             theirs.write_all(&says).await.unwrap();
         }
         std::future::pending::<()>().await;

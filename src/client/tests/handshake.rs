@@ -68,7 +68,7 @@ async fn another_packet_than_version_is_no_greeting() {
 async fn a_peer_that_says_nothing_is_given_up_at_the_deadline() {
     let said = complaint(Bytes::new(), true).await;
     assert!(
-        said.contains("no SFTP server answered within 120 s"),
+        said.contains("no SFTP server answered within 60 s"),
         "{said}"
     );
 }

@@ -209,7 +209,6 @@ fn nothing_believed() -> Variant {
         attr_timeout: Duration::ZERO,
         entry_timeout: Duration::ZERO,
         negative_timeout: Duration::ZERO,
-        dir_timeout: Duration::ZERO,
         ..Config::default()
     };
     Variant {

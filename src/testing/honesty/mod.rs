@@ -207,7 +207,12 @@ fn forget_times(attrs: &mut Attrs, began: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..<_>::default() })]
+    #![proptest_config(ProptestConfig {
+        // Each is a process and some 30 exchanges. `PROPTEST_CASES` makes it a longer hunt.
+        cases: ProptestConfig::default().cases / 4,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_requests_are_answered_as_openssh_does(steps in vec(arbitrary::step(), 1..60)) {

@@ -147,6 +147,12 @@ fn a_keepalive_of_zero_counts_only_if_typed() {
 }
 
 #[test]
+fn the_keepalive_of_debian_s_batch_mode_is_no_choice_of_the_user_s() {
+    let settings = defaults_but(&["batchmode yes", "serveraliveinterval 300"]);
+    assert_eq!(settings.server_alive().0, Duration::from_secs(15));
+}
+
+#[test]
 fn no_agent_is_no_agent() {
     assert_eq!(defaults_but(&["identityagent none"]).identity_agent(), None);
     assert_eq!(

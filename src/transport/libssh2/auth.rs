@@ -253,8 +253,13 @@ impl<'a> Login<'a> {
                 .session
                 .userauth_keyboard_interactive(user, &mut interview);
             let Interview {
-                answers, silent, ..
+                given,
+                answers,
+                silent,
+                ..
             } = interview;
+            // A server that asked nothing was not offered it.
+            self.given = given;
             match result {
                 Ok(()) => {
                     self.won.answers = answers;
@@ -306,12 +311,12 @@ impl<'a> Login<'a> {
 
     fn denied(&self, offered: &[String]) -> Error {
         let tried = match self.tried.as_slice() {
-            [] => "nothing that could be tried".to_owned(),
+            [] => "there was nothing to try".to_owned(),
             tried => format!("tried {}", tried.join(", ")),
         };
         let offered = printable(&offered.join(","));
         Error::setup(format!(
-            "{}: permission denied; {tried}; the server takes {offered}",
+            "{}: Permission denied ({offered}); {tried}",
             self.whom()
         ))
     }

@@ -38,6 +38,8 @@ pub(super) struct Pump {
     outbound: Buffer,
     /// There may be bytes on the wire that libssh2 does not read before it has sent what it holds.
     deaf: bool,
+    /// libssh2 was asked what it holds, and nothing has come or gone since.
+    asked: bool,
 }
 
 impl Pump {
@@ -58,6 +60,7 @@ impl Pump {
             inbound,
             outbound,
             deaf: false,
+            asked: false,
         }
     }
 
@@ -85,15 +88,29 @@ impl Pump {
         self.session.set_blocking(true);
     }
 
+    /// Every call of libssh2 may read the wire dry and keep what it found; so receiving comes last,
+    /// and before waiting on the wire, libssh2 is asked what it holds.
     fn turn(&mut self, interval: Duration) -> Result<(), End> {
-        let received = self.receive()?;
         let sent = self.send()?;
+        self.hear_stderr();
+        let received = self.receive()?;
         if received || sent {
             self.deaf = false;
             return Ok(());
         }
-        self.hear_stderr();
+        if !self.asked && self.holds_something() {
+            // Once: what does not move now (libssh2 is changing keys) waits for the wire after all.
+            self.asked = true;
+            return Ok(());
+        }
+        self.asked = false;
         self.wait(interval)
+    }
+
+    /// Whether libssh2 has bytes for us, or leave of the server to send ours.
+    fn holds_something(&self) -> bool {
+        let received = self.inbound.is_empty() && self.channel.read_window().available > 0;
+        received || (!self.outbound.is_empty() && self.channel.write_window().remaining > 0)
     }
 
     /// Channel to buffer to us; whether anything moved.

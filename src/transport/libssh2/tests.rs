@@ -1,6 +1,9 @@
 use std::fs;
+use std::process::Command;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::super::test_sshd::Sshd;
 use super::super::{Dialer, Link, Target, Way};
@@ -157,9 +160,67 @@ async fn a_wrong_key_is_refused_and_named() {
     let stranger = sshd.path("stranger").display().to_string();
     let why = why_not(sshd.target_with("IdentityFile", &stranger)).await;
     assert!(
-        why.contains("permission denied") && why.contains(&stranger),
+        why.contains("Permission denied") && why.contains(&stranger),
         "{why}"
     );
+}
+
+#[tokio::test]
+async fn a_key_of_the_agent_opens_the_door() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let socket = sshd.path("agent");
+    let run = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        let output = command
+            .args(&words[1..])
+            .env("SSH_AUTH_SOCK", &socket)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = run(&["ssh-agent", "-a", socket.to_str().unwrap()]);
+    let pid = said
+        .split("SSH_AGENT_PID=")
+        .nth(1)
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap();
+    run(&["ssh-add", "-q", sshd.path("user").to_str().unwrap()]);
+    let mut target = sshd.target_with("IdentityAgent", socket.to_str().unwrap());
+    target
+        .ssh_options
+        .retain(|(key, _)| key != "IdentityFile" && key != "IdentitiesOnly");
+    target
+        .ssh_options
+        .push(("IdentityFile".to_owned(), "none".to_owned()));
+    let link = dial(target).await;
+    run(&["kill", pid]);
+    greet(&mut link.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_dropped_stream_ends_the_connection() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let fifo = sshd.path("alive");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let sftp_server = Some(format!("exec 3<>{}; echo up; exec cat", fifo.display()));
+    let mut link = dial(Target {
+        sftp_server,
+        ..sshd.target()
+    })
+    .await
+    .unwrap();
+    let mut up = [0; 3];
+    link.stream.read_exact(&mut up).await.unwrap();
+    let pipe = tokio::net::unix::pipe::OpenOptions::new()
+        .open_receiver(&fifo)
+        .unwrap();
+    drop(link);
+    // Readable without a byte: who could write is gone, there at the server.
+    pipe.readable().await.unwrap();
+    assert_eq!(pipe.try_read(&mut [0; 1]).unwrap(), 0);
 }
 
 #[tokio::test]
@@ -253,6 +314,24 @@ async fn copy_there_and_back(sshd: &Sshd) {
         assert_eq!(read, PIECES);
     };
     tokio::join!(send, receive);
+}
+
+/// libssh2 may take an answer from the wire in any of its calls, also one that is about other
+/// bytes; the pump must not then wait for the wire.
+#[tokio::test]
+async fn an_answer_that_came_in_passing_is_not_waited_for() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let mut link = dial(sshd.target_with("ServerAliveInterval", "0"))
+        .await
+        .unwrap();
+    greet(&mut link).await;
+    for id in 0..3000 {
+        let asked = request(16, id, &[&string(b".")]);
+        link.stream.write_all(&asked).await.unwrap();
+        let answer = timeout(Duration::from_secs(60), answer(&mut link));
+        let answer = answer.await.expect("it stalled");
+        assert_eq!(answer[..5], [&[104][..], &id.to_be_bytes()].concat());
+    }
 }
 
 #[tokio::test]

@@ -50,7 +50,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let guard = Guard { rules, methods, seen: seen.clone(), channels: Vec::new() };
+        let guard = Guard {
+            rules,
+            methods,
+            seen: seen.clone(),
+            channels: Vec::new(),
+        };
         tokio::spawn(async move {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
@@ -70,7 +75,9 @@ impl Server {
     pub(super) fn start_apart(rules: Rules) -> u16 {
         let (sender, port) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             runtime.unwrap().block_on(async {
                 sender.send(Self::start(rules).await.port).unwrap();
                 std::future::pending::<()>().await;
@@ -115,13 +122,17 @@ impl Guard {
         if self.rules.both {
             methods.push(MethodKind::KeyboardInteractive);
         }
-        Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
+        Auth::Reject {
+            proceed_with_methods: Some(methods),
+            partial_success: false,
+        }
     }
 
     fn ask(&self) -> Auth {
         let prompts = self.rules.interview.iter();
-        let prompts: Vec<_> =
-            prompts.map(|(text, echo, _)| (Cow::Borrowed(*text), *echo)).collect();
+        let prompts: Vec<_> = prompts
+            .map(|(text, echo, _)| (Cow::Borrowed(*text), *echo))
+            .collect();
         Auth::Partial {
             name: "Door".into(),
             instructions: "Say it.".into(),
@@ -143,7 +154,10 @@ impl Handler for Guard {
         }
         let next = [MethodKind::KeyboardInteractive];
         let proceed_with_methods = Some(MethodSet::from(&next[..]));
-        Ok(Auth::Reject { proceed_with_methods, partial_success: true })
+        Ok(Auth::Reject {
+            proceed_with_methods,
+            partial_success: true,
+        })
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -152,10 +166,19 @@ impl Handler for Guard {
         _: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, russh::Error> {
-        let Some(response) = response else { return Ok(self.ask()) };
-        let said: Vec<_> = response.map(|r| String::from_utf8_lossy(&r).into_owned()).collect();
+        let Some(response) = response else {
+            return Ok(self.ask());
+        };
+        let said: Vec<_> = response
+            .map(|r| String::from_utf8_lossy(&r).into_owned())
+            .collect();
         self.note(format!("answers {}", said.join(",")));
-        let right = self.rules.interview.iter().map(|(_, _, answer)| *answer).eq(said);
+        let right = self
+            .rules
+            .interview
+            .iter()
+            .map(|(_, _, answer)| *answer)
+            .eq(said);
         Ok(if right { Auth::Accept } else { self.no() })
     }
 
@@ -186,7 +209,9 @@ impl Handler for Guard {
             let (handle, seen) = (session.handle(), self.seen.clone());
             tokio::spawn(async move {
                 let opened = handle.channel_open_agent().await.is_ok();
-                seen.lock().unwrap().push(format!("agent channel opened: {opened}"));
+                seen.lock()
+                    .unwrap()
+                    .push(format!("agent channel opened: {opened}"));
                 drop(handle.data(channel, "asked").await);
             });
         }

@@ -1,5 +1,3 @@
-#![expect(clippy::cast_possible_truncation, reason = "lengths of test data")]
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +15,10 @@ use super::*;
 
 /// Sends SSH_FXP_INIT of version 3, and takes the answer.
 async fn greet(link: &mut Link) {
-    link.stream.write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3]).await.unwrap();
+    link.stream
+        .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
+        .await
+        .unwrap();
     let mut head = [0; 9];
     link.stream.read_exact(&mut head).await.unwrap();
     assert_eq!(head[4..], [2, 0, 0, 0, 3]);
@@ -41,12 +42,19 @@ async fn connect(target: &Target) -> Result<Link> {
 }
 
 async fn why_not(target: &Target) -> String {
-    connect(target).await.err().expect("it connected").to_string()
+    connect(target)
+        .await
+        .err()
+        .expect("it connected")
+        .to_string()
 }
 
 /// Runs these words on the server in place of its SFTP server.
 fn running(sshd: &Sshd, words: &str) -> Target {
-    Target { sftp_server: Some(words.to_owned()), ..sshd.target() }
+    Target {
+        sftp_server: Some(words.to_owned()),
+        ..sshd.target()
+    }
 }
 
 fn keygen(words: &[&str]) {
@@ -101,27 +109,45 @@ async fn a_passphrase_is_asked_for_once() {
 
 #[tokio::test]
 async fn the_passphrase_of_a_key_that_the_server_does_not_want_is_not_asked_for() {
-    let Some(sshd) = Sshd::start(&["PasswordAuthentication no"]) else { return };
+    let Some(sshd) = Sshd::start(&["PasswordAuthentication no"]) else {
+        return;
+    };
     let key = text(sshd.path("stranger"));
     keygen(&["-p", "-a", "1", "-P", "", "-N", "open sesame", "-f", &key]);
     let person = Person::who_says(&["open sesame"]);
     let target = sshd.target_with("IdentityFile", &key);
-    let error = dial(&plan(&target, person.prompter()).await).await.err().unwrap();
+    let error = dial(&plan(&target, person.prompter()).await)
+        .await
+        .err()
+        .unwrap();
     assert!(error.to_string().contains(&key), "{error}");
     assert_eq!(person.questions(), [""; 0]);
 }
 
 #[tokio::test]
 async fn wrong_passphrases_are_told() {
-    let Some(sshd) = Sshd::start(&["PasswordAuthentication no"]) else { return };
+    let Some(sshd) = Sshd::start(&["PasswordAuthentication no"]) else {
+        return;
+    };
     let key = text(sshd.path("user"));
     keygen(&["-p", "-a", "1", "-P", "", "-N", "open sesame", "-f", &key]);
     let person = Person::who_says(&["a", "b", "c", "d"]);
-    let error = dial(&plan(&sshd.target(), person.prompter()).await).await.err().unwrap();
-    assert!(error.to_string().contains(&format!("{key} (wrong passphrase)")), "{error}");
+    let error = dial(&plan(&sshd.target(), person.prompter()).await)
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("{key} (wrong passphrase)")),
+        "{error}"
+    );
     assert_eq!(person.questions().len(), 3);
     let error = why_not(&sshd.target()).await;
-    assert!(error.contains("its passphrase is needed, and there is nobody to ask"), "{error}");
+    assert!(
+        error.contains("its passphrase is needed, and there is nobody to ask"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -129,7 +155,10 @@ async fn a_key_that_the_server_does_not_know_is_named() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let key = text(sshd.path("stranger"));
     let error = why_not(&sshd.target_with("IdentityFile", &key)).await;
-    assert!(error.contains("@127.0.0.1: Permission denied (publickey"), "{error}");
+    assert!(
+        error.contains("@127.0.0.1: Permission denied (publickey"),
+        "{error}"
+    );
     assert!(error.contains(&format!("tried {key}")), "{error}");
 }
 
@@ -151,14 +180,20 @@ impl Agent {
     fn start(sshd: &Sshd, keys: &[&str]) -> Self {
         let socket = sshd.path("agent");
         let mut agent = Command::new("ssh-agent");
-        agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::piped());
+        agent
+            .arg("-D")
+            .arg("-a")
+            .arg(&socket)
+            .stdout(Stdio::piped());
         let mut agent = Self(agent.spawn().unwrap());
         // It tells its variables when it listens.
         let mut told = [0; 1];
         std::io::Read::read_exact(agent.0.stdout.as_mut().unwrap(), &mut told).unwrap();
         for key in keys {
             let mut add = Command::new("ssh-add");
-            add.arg("-q").arg(sshd.path(key)).env("SSH_AUTH_SOCK", &socket);
+            add.arg("-q")
+                .arg(sshd.path(key))
+                .env("SSH_AUTH_SOCK", &socket);
             assert!(add.status().unwrap().success());
         }
         agent
@@ -176,7 +211,9 @@ fn with_agent(sshd: &Sshd, changes: &[(&str, &str)]) -> Target {
     let mut target = sshd.target_with("IdentityAgent", &text(sshd.path("agent")));
     for (key, value) in changes {
         target.ssh_options.retain(|(name, _)| name != key);
-        target.ssh_options.push(((*key).to_owned(), (*value).to_owned()));
+        target
+            .ssh_options
+            .push(((*key).to_owned(), (*value).to_owned()));
     }
     target
 }
@@ -188,7 +225,10 @@ async fn the_agent_opens_the_door() {
     keygen(&["-t", "rsa", "-b", "2048", "-N", "", "-f", &rsa]);
     fs::copy(format!("{rsa}.pub"), sshd.path("authorized")).unwrap();
     let _agent = Agent::start(&sshd, &["stranger", "user_rsa"]);
-    let target = with_agent(&sshd, &[("IdentitiesOnly", "no"), ("IdentityFile", "/nowhere/key")]);
+    let target = with_agent(
+        &sshd,
+        &[("IdentitiesOnly", "no"), ("IdentityFile", "/nowhere/key")],
+    );
     greet(&mut connect(&target).await.unwrap()).await;
 }
 
@@ -206,13 +246,18 @@ async fn with_identities_only_the_agent_signs_for_named_files_alone() {
 
 #[tokio::test]
 async fn too_many_keys_are_told_with_what_to_do() {
-    let Some(sshd) = Sshd::start(&["MaxAuthTries 2"]) else { return };
+    let Some(sshd) = Sshd::start(&["MaxAuthTries 2"]) else {
+        return;
+    };
     for name in ["a", "b", "c"] {
         keygen(&["-t", "ed25519", "-N", "", "-f", &text(sshd.path(name))]);
     }
     let _agent = Agent::start(&sshd, &["a", "b", "c"]);
     let error = why_not(&with_agent(&sshd, &[("IdentitiesOnly", "no")])).await;
-    assert!(error.contains("Too many authentication failures"), "{error}");
+    assert!(
+        error.contains("Too many authentication failures"),
+        "{error}"
+    );
     assert!(error.contains("IdentitiesOnly=yes"), "{error}");
 }
 
@@ -229,7 +274,10 @@ async fn an_unknown_host_is_refused_with_its_fingerprint() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     fs::remove_file(sshd.path("known_hosts")).unwrap();
     let error = why_not(&sshd.target()).await;
-    assert!(error.contains("SHA256:") && error.contains("StrictHostKeyChecking=yes"), "{error}");
+    assert!(
+        error.contains("SHA256:") && error.contains("StrictHostKeyChecking=yes"),
+        "{error}"
+    );
     assert!(!sshd.path("known_hosts").exists());
 }
 
@@ -238,7 +286,9 @@ async fn accept_new_adds_a_line_that_ssh_understands() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let before = fs::read_to_string(sshd.path("known_hosts")).unwrap();
     fs::remove_file(sshd.path("known_hosts")).unwrap();
-    connect(&sshd.target_with("StrictHostKeyChecking", "accept-new")).await.unwrap();
+    connect(&sshd.target_with("StrictHostKeyChecking", "accept-new"))
+        .await
+        .unwrap();
     let after = fs::read_to_string(sshd.path("known_hosts")).unwrap();
     assert!(before.starts_with(after.trim_end()), "{after}");
     greet(&mut connect(&sshd.target()).await.unwrap()).await;
@@ -248,24 +298,36 @@ async fn accept_new_adds_a_line_that_ssh_understands() {
 async fn a_person_decides_on_an_unknown_host() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let public = text(sshd.path("host_ed25519.pub"));
-    let listed = Command::new("ssh-keygen").args(["-l", "-f", &public]).output().unwrap();
+    let listed = Command::new("ssh-keygen")
+        .args(["-l", "-f", &public])
+        .output()
+        .unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     let fingerprint = listed.split(' ').nth(1).unwrap();
-    for (answers, goes_on) in
-        [(&["no"][..], false), (&["what?", "yes"], true), (&[fingerprint], true), (&[], false)]
-    {
+    for (answers, goes_on) in [
+        (&["no"][..], false),
+        (&["what?", "yes"], true),
+        (&[fingerprint], true),
+        (&[], false),
+    ] {
         fs::write(sshd.path("known_hosts"), "").unwrap();
         let person = Person::who_says(answers);
         let target = sshd.target_with("StrictHostKeyChecking", "ask");
         let plan = plan(&target, person.prompter()).await;
         assert_eq!(dial(&plan).await.is_ok(), goes_on, "{answers:?}");
         let question = person.questions().swap_remove(0);
-        assert!(question.starts_with("The authenticity of host '[127.0.0.1]:"), "{question}");
+        assert!(
+            question.starts_with("The authenticity of host '[127.0.0.1]:"),
+            "{question}"
+        );
         assert!(
             question.contains(&format!("ED25519 key fingerprint is {fingerprint}.")),
             "{question}"
         );
-        assert_eq!(fs::read(sshd.path("known_hosts")).unwrap().is_empty(), !goes_on);
+        assert_eq!(
+            fs::read(sshd.path("known_hosts")).unwrap().is_empty(),
+            !goes_on
+        );
     }
 }
 
@@ -283,7 +345,35 @@ async fn a_changed_host_key_is_refused_with_both_fingerprints() {
         assert!(error.contains("known_hosts:2"), "{error}");
     }
     // As ssh: keys still serve then.
-    greet(&mut connect(&sshd.target_with("StrictHostKeyChecking", "no")).await.unwrap()).await;
+    greet(
+        &mut connect(&sshd.target_with("StrictHostKeyChecking", "no"))
+            .await
+            .unwrap(),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_key_of_another_type_than_the_known_one_is_a_changed_one() {
+    let Some(sshd) = Sshd::start(&[]) else { return };
+    let known = fs::read_to_string(sshd.path("known_hosts")).unwrap();
+    let name = known.split(' ').next().unwrap();
+    // The server has an Ed25519 key and an RSA key; known is an ECDSA one.
+    keygen(&[
+        "-q",
+        "-t",
+        "ecdsa",
+        "-N",
+        "",
+        "-f",
+        &text(sshd.path("ecdsa")),
+    ]);
+    let other = fs::read_to_string(sshd.path("ecdsa.pub")).unwrap();
+    fs::write(sshd.path("known_hosts"), format!("{name} {other}")).unwrap();
+    for strict in ["yes", "ask", "accept-new"] {
+        let error = why_not(&sshd.target_with("StrictHostKeyChecking", strict)).await;
+        assert!(error.contains("has changed"), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -294,7 +384,10 @@ async fn a_revoked_host_key_is_refused_whatever_is_known_of_it() {
     fs::write(sshd.path("known_hosts"), format!("{known}@revoked * {key}")).unwrap();
     for strict in ["yes", "no"] {
         let error = why_not(&sshd.target_with("StrictHostKeyChecking", strict)).await;
-        assert!(error.contains("revoked in") && error.contains("known_hosts:3"), "{error}");
+        assert!(
+            error.contains("revoked in") && error.contains("known_hosts:3"),
+            "{error}"
+        );
     }
 }
 
@@ -326,24 +419,38 @@ async fn a_server_with_several_keys_is_asked_for_the_one_that_is_known() {
 async fn a_subsystem_that_is_not_there_is_named() {
     let Some(sshd) = Sshd::start(&[]) else { return };
     let error = why_not(&running(&sshd, "nonesuch")).await;
-    assert!(error.contains("the server does not start nonesuch"), "{error}");
+    assert!(
+        error.contains("the server does not start nonesuch"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn a_program_on_the_server_is_run_in_place_of_the_subsystem() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    greet(&mut connect(&running(&sshd, "/usr/lib/openssh/sftp-server")).await.unwrap()).await;
+    greet(
+        &mut connect(&running(&sshd, "/usr/lib/openssh/sftp-server"))
+            .await
+            .unwrap(),
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn what_the_server_says_at_its_end_is_in_the_diagnosis() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    let target = running(&sshd, "/bin/sh -c 'echo bye; printf \"\\033oops\" >&2; exit 3'");
+    let target = running(
+        &sshd,
+        "/bin/sh -c 'echo bye; printf \"\\033oops\" >&2; exit 3'",
+    );
     let mut link = connect(&target).await.unwrap();
     let mut said = String::new();
     link.stream.read_to_string(&mut said).await.unwrap();
     assert_eq!(said, "bye\n");
-    assert_eq!(link.diagnosis.text(), "?oops\nthe SFTP server ended with status 3");
+    assert_eq!(
+        link.diagnosis.text(),
+        "?oops\nthe SFTP server ended with status 3"
+    );
 }
 
 #[tokio::test]
@@ -360,22 +467,31 @@ async fn a_stream_that_is_shut_down_is_read_to_its_end() {
 #[tokio::test]
 async fn bytes_survive_new_keys_in_both_directions() {
     // Each side wants new keys every mebibyte.
-    let Some(sshd) = Sshd::start(&["RekeyLimit 1M"]) else { return };
+    let Some(sshd) = Sshd::start(&["RekeyLimit 1M"]) else {
+        return;
+    };
     echoes(&running(&sshd, "/bin/cat")).await;
 }
 
 #[tokio::test]
 async fn bytes_survive_compression() {
-    let Some(sshd) = Sshd::start(&["Compression yes"]) else { return };
-    echoes(&Target { compression: true, ..running(&sshd, "/bin/cat") }).await;
+    let Some(sshd) = Sshd::start(&["Compression yes"]) else {
+        return;
+    };
+    echoes(&Target {
+        compression: true,
+        ..running(&sshd, "/bin/cat")
+    })
+    .await;
 }
 
 /// Sends 12 MiB through `cat`, three windows of it in flight.
 async fn echoes(target: &Target) {
     let link = connect(target).await.unwrap();
     let (mut from, mut to) = tokio::io::split(link.stream);
-    let sent: Vec<u8> =
-        (0..12_u32 << 18).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes()).collect();
+    let sent: Vec<u8> = (0..12_u32 << 18)
+        .flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes())
+        .collect();
     let copy = sent.clone();
     let writing = tokio::spawn(async move { to.write_all(&copy).await.map(|()| to) });
     let mut got = vec![0; sent.len()];
@@ -386,7 +502,9 @@ async fn echoes(target: &Target) {
 
 #[tokio::test]
 async fn a_cipher_that_the_server_has_not_is_told() {
-    let Some(sshd) = Sshd::start(&["Ciphers aes128-ctr"]) else { return };
+    let Some(sshd) = Sshd::start(&["Ciphers aes128-ctr"]) else {
+        return;
+    };
     let error = why_not(&sshd.target_with("Ciphers", "aes256-ctr")).await;
     assert!(
         error.contains("no common cipher: the server offers aes128-ctr, we aes256-ctr"),
@@ -400,7 +518,9 @@ async fn a_dropped_stream_ends_the_program_on_the_server() {
     let fifo = sshd.path("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let script = format!("/bin/sh -c 'exec 3>{}; echo up; exec cat'", fifo.display());
-    let pipe = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&fifo).unwrap();
+    let pipe = tokio::net::unix::pipe::OpenOptions::new()
+        .open_receiver(&fifo)
+        .unwrap();
     let mut link = connect(&running(&sshd, &script)).await.unwrap();
     link.stream.read_exact(&mut [0; 3]).await.unwrap();
     drop(link);
@@ -423,7 +543,9 @@ fn target(port: u16) -> Target {
         user: Some("me".to_owned()),
         port: Some(port),
         config_file: Some("none".into()),
-        ssh_options: options.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
+        ssh_options: options
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .to_vec(),
         ..Target::default()
     }
 }
@@ -447,8 +569,15 @@ async fn a_refused_port_is_told() {
 
 #[tokio::test]
 async fn a_host_that_does_not_exist_is_told() {
-    let error = why_not(&Target { host: "host.invalid".into(), ..target(22) }).await;
-    assert!(error.starts_with("cannot find the host host.invalid: "), "{error}");
+    let error = why_not(&Target {
+        host: "host.invalid".into(),
+        ..target(22)
+    })
+    .await;
+    assert!(
+        error.starts_with("cannot find the host host.invalid: "),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -477,31 +606,53 @@ async fn a_server_that_hangs_up_is_told() {
     let (listener, port) = listener().await;
     tokio::spawn(async move { drop(listener.accept().await) });
     let error = why_not(&target(port)).await;
-    assert!(error.contains("ended the connection before a word"), "{error}");
+    assert!(
+        error.contains("ended the connection before a word"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn a_password_is_asked_for_again_and_then_remembered() {
-    let server = Server::start(Rules { password: Some("right"), ..Rules::default() }).await;
+    let server = Server::start(Rules {
+        password: Some("right"),
+        ..Rules::default()
+    })
+    .await;
     let person = Person::who_says(&["wrong", "right"]);
     let mut plan = plan(&target(server.port), person.prompter()).await;
     let mut link = dial(&plan).await.unwrap();
     link.stream.read_exact(&mut [0; 7]).await.unwrap();
     plan.prompter = Prompter::NOBODY;
     dial(&plan).await.unwrap();
-    assert_eq!(server.seen(), ["password wrong", "password right", "password right"]);
+    assert_eq!(
+        server.seen(),
+        ["password wrong", "password right", "password right"]
+    );
     let questions = person.questions();
     assert_eq!(questions[0], "me@127.0.0.1's password: ");
-    assert_eq!(questions[1], "Permission denied, please try again.\nme@127.0.0.1's password: ");
+    assert_eq!(
+        questions[1],
+        "Permission denied, please try again.\nme@127.0.0.1's password: "
+    );
 }
 
 #[tokio::test]
 async fn passwords_are_asked_for_as_often_as_the_settings_say() {
-    let server = Server::start(Rules { password: Some("right"), ..Rules::default() }).await;
+    let server = Server::start(Rules {
+        password: Some("right"),
+        ..Rules::default()
+    })
+    .await;
     let person = Person::who_says(&["a", "b", "c"]);
     let mut target = target(server.port);
-    target.ssh_options.push(("NumberOfPasswordPrompts".into(), "2".into()));
-    let error = dial(&plan(&target, person.prompter()).await).await.err().unwrap();
+    target
+        .ssh_options
+        .push(("NumberOfPasswordPrompts".into(), "2".into()));
+    let error = dial(&plan(&target, person.prompter()).await)
+        .await
+        .err()
+        .unwrap();
     assert_eq!(server.seen(), ["password a", "password b"]);
     let expected = "me@127.0.0.1: Permission denied (password); tried password (wrong)";
     assert_eq!(error.to_string(), expected);
@@ -509,7 +660,10 @@ async fn passwords_are_asked_for_as_often_as_the_settings_say() {
 
 #[tokio::test]
 async fn a_given_password_is_offered_without_a_question() {
-    let rules = Rules { password: Some("right"), ..Rules::default() };
+    let rules = Rules {
+        password: Some("right"),
+        ..Rules::default()
+    };
     let server = Server::start(rules).await;
     let mut target = target(server.port);
     target.password = Secret::new(&mut b"right".to_vec());
@@ -519,9 +673,16 @@ async fn a_given_password_is_offered_without_a_question() {
 
 #[tokio::test]
 async fn without_anybody_to_ask_that_is_told() {
-    let server = Server::start(Rules { password: Some("right"), ..Rules::default() }).await;
+    let server = Server::start(Rules {
+        password: Some("right"),
+        ..Rules::default()
+    })
+    .await;
     let error = why_not(&target(server.port)).await;
-    assert!(error.contains("password (there is nobody to ask)"), "{error}");
+    assert!(
+        error.contains("password (there is nobody to ask)"),
+        "{error}"
+    );
     assert_eq!(server.seen(), [""; 0]);
 }
 
@@ -529,9 +690,15 @@ const TWO: [(&str, bool, &str); 2] = [("Password: ", false, "right"), ("Code: ",
 
 #[tokio::test]
 async fn all_questions_of_a_server_are_answered() {
-    let server = Server::start(Rules { interview: TWO.to_vec(), ..Rules::default() }).await;
+    let server = Server::start(Rules {
+        interview: TWO.to_vec(),
+        ..Rules::default()
+    })
+    .await;
     let person = Person::who_says(&["right", "666", "right", "123"]);
-    dial(&plan(&target(server.port), person.prompter()).await).await.unwrap();
+    dial(&plan(&target(server.port), person.prompter()).await)
+        .await
+        .unwrap();
     assert_eq!(server.seen(), ["answers right,666", "answers right,123"]);
     let questions = person.questions();
     assert_eq!(questions[0], "Door\nSay it.\n(me@127.0.0.1) Password: ");
@@ -541,7 +708,11 @@ async fn all_questions_of_a_server_are_answered() {
 #[tokio::test]
 async fn a_given_password_answers_the_question_for_it() {
     let interview = vec![("Password: ", false, "right")];
-    let server = Server::start(Rules { interview, ..Rules::default() }).await;
+    let server = Server::start(Rules {
+        interview,
+        ..Rules::default()
+    })
+    .await;
     let mut target = target(server.port);
     target.password = Secret::new(&mut b"right".to_vec());
     connect(&target).await.unwrap();
@@ -550,8 +721,12 @@ async fn a_given_password_answers_the_question_for_it() {
 
 #[tokio::test]
 async fn a_server_may_want_two_proofs() {
-    let rules =
-        Rules { password: Some("first"), interview: TWO.to_vec(), both: true, ..Rules::default() };
+    let rules = Rules {
+        password: Some("first"),
+        interview: TWO.to_vec(),
+        both: true,
+        ..Rules::default()
+    };
     let server = Server::start(rules).await;
     let person = Person::who_says(&["first", "right", "123"]);
     let mut plan = plan(&target(server.port), person.prompter()).await;
@@ -564,24 +739,46 @@ async fn a_server_may_want_two_proofs() {
 
 #[tokio::test]
 async fn no_password_is_sent_to_a_server_whose_key_changed() {
-    let server = Server::start(Rules { password: Some("right"), ..Rules::default() }).await;
+    let server = Server::start(Rules {
+        password: Some("right"),
+        ..Rules::default()
+    })
+    .await;
     let folder = tempfile::tempdir().unwrap();
     let known = folder.path().join("known_hosts");
-    keygen(&["-t", "ed25519", "-N", "", "-f", &text(folder.path().join("other"))]);
+    keygen(&[
+        "-t",
+        "ed25519",
+        "-N",
+        "",
+        "-f",
+        &text(folder.path().join("other")),
+    ]);
     let other = fs::read_to_string(folder.path().join("other.pub")).unwrap();
     fs::write(&known, format!("[127.0.0.1]:{} {other}", server.port)).unwrap();
     let mut target = target(server.port);
-    target.ssh_options.retain(|(key, _)| key != "UserKnownHostsFile");
-    target.ssh_options.push(("UserKnownHostsFile".into(), text(known)));
+    target
+        .ssh_options
+        .retain(|(key, _)| key != "UserKnownHostsFile");
+    target
+        .ssh_options
+        .push(("UserKnownHostsFile".into(), text(known)));
     target.password = Secret::new(&mut b"right".to_vec());
     let error = why_not(&target).await;
-    assert!(error.contains("password (not sent: the host key has changed)"), "{error}");
+    assert!(
+        error.contains("password (not sent: the host key has changed)"),
+        "{error}"
+    );
     assert_eq!(server.seen(), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_server_gets_no_agent() {
-    let rules = Rules { password: Some("right"), wants_agent: true, ..Rules::default() };
+    let rules = Rules {
+        password: Some("right"),
+        wants_agent: true,
+        ..Rules::default()
+    };
     let server = Server::start(rules).await;
     let mut target = target(server.port);
     target.password = Secret::new(&mut b"right".to_vec());
@@ -589,12 +786,18 @@ async fn a_server_gets_no_agent() {
     let mut said = [0; 12];
     link.stream.read_exact(&mut said).await.unwrap();
     assert_eq!(&said, b"welcomeasked");
-    assert_eq!(server.seen(), ["password right", "agent channel opened: false"]);
+    assert_eq!(
+        server.seen(),
+        ["password right", "agent channel opened: false"]
+    );
 }
 
 #[tokio::test]
 async fn a_dropped_stream_ends_the_connection_though_the_server_takes_no_byte() {
-    let port = Server::start_apart(Rules { password: Some("right"), ..Rules::default() });
+    let port = Server::start_apart(Rules {
+        password: Some("right"),
+        ..Rules::default()
+    });
     let mut target = target(port);
     target.password = Secret::new(&mut b"right".to_vec());
     let runtime = tokio::runtime::Handle::current().metrics();
@@ -602,7 +805,10 @@ async fn a_dropped_stream_ends_the_connection_though_the_server_takes_no_byte() 
     let mut link = connect(&target).await.unwrap();
     let stuck = async { while link.stream.write_all(&[0; 65536]).await.is_ok() {} };
     // The server's window of 2 MiB is full at once; then nothing moves any more.
-    assert!(timeout(Duration::from_millis(300), stuck).await.is_err(), "the stream ended");
+    assert!(
+        timeout(Duration::from_millis(300), stuck).await.is_err(),
+        "the stream ended"
+    );
     assert!(runtime.num_alive_tasks() > 0);
     drop(link);
     while runtime.num_alive_tasks() > 0 {
@@ -612,45 +818,19 @@ async fn a_dropped_stream_ends_the_connection_though_the_server_takes_no_byte() 
 
 #[tokio::test]
 async fn a_server_that_ends_the_login_is_told() {
-    let rules = Rules { password: Some("right"), attempts_max: Some(1), ..Rules::default() };
+    let rules = Rules {
+        password: Some("right"),
+        attempts_max: Some(1),
+        ..Rules::default()
+    };
     let server = Server::start(rules).await;
     let person = Person::who_says(&["a", "b", "c"]);
-    let error = dial(&plan(&target(server.port), person.prompter()).await).await.err().unwrap();
-    assert!(error.to_string().contains("the server ended the login: "), "{error}");
-}
-
-#[tokio::test]
-async fn bench_tmp() {
-    use crate::clock::now;
-    let Some(sshd) = Sshd::start(&[]) else { return };
-    let total: u64 =
-        std::env::var("BENCH_MB").unwrap_or("1024".into()).parse::<u64>().unwrap() << 20;
-    let target = running(&sshd, "/bin/sh -c 'head -c $((16<<30)) /dev/zero'");
-    let mut buf = vec![0; 256 << 10];
-    for _ in 0..3 {
-        let mut link = connect(&target).await.unwrap();
-        let start = now();
-        let mut got = 0;
-        while got < total {
-            got += link.stream.read(&mut buf).await.unwrap() as u64;
-        }
-        println!(
-            "raw read {:.0} MB/s {}",
-            total as f64 / 1e6 / start.elapsed().as_secs_f64(),
-            link.peer
-        );
-    }
-    let target = running(&sshd, "/bin/sh -c 'cat >/dev/null; echo done'");
-    for _ in 0..3 {
-        let mut link = connect(&target).await.unwrap();
-        let start = now();
-        let mut sent = 0;
-        while sent < total {
-            link.stream.write_all(&buf).await.unwrap();
-            sent += buf.len() as u64;
-        }
-        link.stream.shutdown().await.unwrap();
-        link.stream.read_exact(&mut [0; 4]).await.unwrap();
-        println!("raw write {:.0} MB/s", total as f64 / 1e6 / start.elapsed().as_secs_f64());
-    }
+    let error = dial(&plan(&target(server.port), person.prompter()).await)
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("the server ended the login: "),
+        "{error}"
+    );
 }

@@ -102,11 +102,6 @@ impl Wire {
     pub(super) fn head(&self) -> Head {
         self.head.clone()
     }
-
-    /// Where the other end is.
-    pub(super) fn address(&self) -> Option<IpAddr> {
-        self.socket.peer_addr().ok().map(|address| address.ip())
-    }
 }
 
 impl Head {
