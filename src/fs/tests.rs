@@ -3,6 +3,7 @@
 mod errors;
 mod listing;
 mod reading;
+mod together;
 mod writing;
 
 use std::sync::Arc;

@@ -1,8 +1,11 @@
 //! The filesystem against a plain model of one: random operations do the same to both, and both
 //! look the same to a kernel, and on the server, after each few of them.
 
+mod content;
+mod everything;
 mod foreign;
 mod kernel;
+mod names;
 mod ops;
 mod reference;
 
