@@ -59,11 +59,24 @@ pub(crate) struct Features {
     pub(crate) write_max: u32,
 }
 
-/// A file or directory that the server has open for us. Lives on one connection.
+/// A file or directory that the server has open for us, until the last clone of this is dropped.
+/// Lives on one connection.
 #[derive(Clone)]
-pub(crate) struct Handle {
+pub(crate) struct Handle(Arc<Open>);
+
+struct Open {
     connection: Arc<Connection>,
     bytes: Bytes,
+}
+
+impl Drop for Open {
+    /// Sends CLOSE when the last clone of a handle goes, behind all that was sent by it. Servers
+    /// give a handle's name to the next file at once, so that nobody may use it after that; and
+    /// nobody waits for the answer, which tells nothing that the writes' answers did not.
+    fn drop(&mut self) {
+        let handle = self.bytes.clone();
+        drop(self.connection.submit(&Request::Close { handle }));
+    }
 }
 
 impl Client {
@@ -123,7 +136,7 @@ impl Client {
         handle: &Handle,
     ) -> impl Future<Output = Result<Attrs>> + Send + use<> {
         attrs(handle.submit(&Request::Fstat {
-            handle: handle.bytes.clone(),
+            handle: handle.0.bytes.clone(),
         }))
     }
 
@@ -142,7 +155,7 @@ impl Client {
         attrs: Attrs,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
         done(handle.submit(&Request::Fsetstat {
-            handle: handle.bytes.clone(),
+            handle: handle.0.bytes.clone(),
             attrs,
         }))
     }
@@ -433,7 +446,7 @@ impl Client {
         handle: &Handle,
     ) -> impl Future<Output = Result<Option<Vec<NameEntry>>>> + Send + use<> {
         let ticket = handle.submit(&Request::Readdir {
-            handle: handle.bytes.clone(),
+            handle: handle.0.bytes.clone(),
         });
         async move {
             match ticket.await? {
@@ -451,18 +464,13 @@ impl Client {
         }
     }
 
-    pub(crate) fn close(&self, handle: &Handle) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(handle.submit(&Request::Close {
-            handle: handle.bytes.clone(),
-        }))
-    }
-
     /// Reads up to `len` bytes when there is a place for the request among those outstanding.
     /// Empty means the end of the file, and nothing else does; fewer bytes than asked for mean
     /// nothing.
     pub(crate) async fn read(&self, handle: &Handle, offset: u64, len: u32) -> Result<Bytes> {
         data(
             handle
+                .0
                 .connection
                 .submit_data(&read_request(handle, offset, len))
                 .await,
@@ -479,6 +487,7 @@ impl Client {
         len: u32,
     ) -> Option<impl Future<Output = Result<Bytes>> + Send + 'static + use<>> {
         let ticket = handle
+            .0
             .connection
             .submit_ahead(&read_request(handle, offset, len))?;
         Some(data(ticket, len))
@@ -492,11 +501,11 @@ impl Client {
         data: Bytes,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let request = Request::Write {
-            handle: handle.bytes.clone(),
+            handle: handle.0.bytes.clone(),
             offset,
             data,
         };
-        done(handle.connection.submit_data(&request).await)
+        done(handle.0.connection.submit_data(&request).await)
     }
 
     /// Brings a file's data to the server's disk (fsync@openssh.com, OpenSSH 6.5). Where the
@@ -506,7 +515,7 @@ impl Client {
             return Ok(());
         }
         done(handle.submit(&Request::Fsync {
-            handle: handle.bytes.clone(),
+            handle: handle.0.bytes.clone(),
         }))
         .await
     }
@@ -544,7 +553,7 @@ impl Features {
 
 impl Handle {
     fn submit(&self, request: &Request) -> Ticket {
-        self.connection.submit(request)
+        self.0.connection.submit(request)
     }
 }
 
@@ -612,7 +621,7 @@ fn io_size(max: u64, packet_max: u64) -> u32 {
 
 fn read_request(handle: &Handle, offset: u64, len: u32) -> Request {
     Request::Read {
-        handle: handle.bytes.clone(),
+        handle: handle.0.bytes.clone(),
         offset,
         len,
     }
@@ -637,7 +646,7 @@ async fn done(ticket: Ticket) -> Result<()> {
 
 async fn opened(connection: Arc<Connection>, ticket: Ticket) -> Result<Handle> {
     match ticket.await? {
-        Response::Handle(bytes) => Ok(Handle { connection, bytes }),
+        Response::Handle(bytes) => Ok(Handle(Arc::new(Open { connection, bytes }))),
         other => Err(unexpected(other)),
     }
 }

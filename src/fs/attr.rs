@@ -1,6 +1,8 @@
 //! The server's attributes and ours: numbers of users and groups, modes as the user wants to see
 //! them, and what a change of attributes looks like on the wire.
 
+use std::collections::HashMap;
+
 use nix::errno::Errno;
 
 use super::config::{Config, IdMap};
@@ -89,7 +91,7 @@ impl Translator {
                 if gid == self.login.1 { *our_gid } else { gid },
             )),
             IdMap::Table { uids, gids, strict } => {
-                let find = |table: &std::collections::HashMap<u32, u32>, id| match table.get(&id) {
+                let find = |table: &HashMap<u32, u32>, id| match table.get(&id) {
                     Some(ours) => Ok(*ours),
                     None if *strict => Err(Error::Errno(Errno::EPERM)),
                     None => Ok(id),
@@ -99,31 +101,27 @@ impl Translator {
         }
     }
 
-    /// Our user and group as the server's.
+    /// Our user as the server's.
     ///
     /// # Errors
     /// EPERM for a number that a strict table does not have.
-    pub(super) fn remote_owner(&self, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
+    pub(super) fn remote_uid(&self, uid: u32) -> Result<u32> {
         match &self.ids {
-            IdMap::None => Ok((uid, gid)),
-            IdMap::User {
-                uid: our_uid,
-                gid: our_gid,
-            } => Ok((
-                if uid == *our_uid { self.login.0 } else { uid },
-                if gid == *our_gid { self.login.1 } else { gid },
-            )),
-            IdMap::Table { uids, gids, strict } => {
-                let find = |table: &std::collections::HashMap<u32, u32>, id: u32| match table
-                    .iter()
-                    .find(|(_, ours)| **ours == id)
-                {
-                    Some((theirs, _)) => Ok(*theirs),
-                    None if *strict => Err(Error::Errno(Errno::EPERM)),
-                    None => Ok(id),
-                };
-                Ok((find(uids, uid)?, find(gids, gid)?))
-            }
+            IdMap::User { uid: ours, .. } if uid == *ours => Ok(self.login.0),
+            IdMap::None | IdMap::User { .. } => Ok(uid),
+            IdMap::Table { uids, strict, .. } => theirs(uids, uid, *strict),
+        }
+    }
+
+    /// Our group as the server's.
+    ///
+    /// # Errors
+    /// As [`Self::remote_uid`].
+    pub(super) fn remote_gid(&self, gid: u32) -> Result<u32> {
+        match &self.ids {
+            IdMap::User { gid: ours, .. } if gid == *ours => Ok(self.login.1),
+            IdMap::None | IdMap::User { .. } => Ok(gid),
+            IdMap::Table { gids, strict, .. } => theirs(gids, gid, *strict),
         }
     }
 
@@ -139,27 +137,34 @@ impl Change {
         *self == Self::default()
     }
 
+    /// Whether it names one of owner and group, or one of the two times, and so needs the other.
+    pub(super) const fn is_half(&self) -> bool {
+        self.uid.is_some() != self.gid.is_some() || self.atime.is_some() != self.mtime.is_some()
+    }
+
     /// The requests that make this change, in order. SFTP carries owner and group, and both times,
-    /// in pairs only; `now` fills in the half that stays. The owner goes first and in a request of
-    /// its own, because chown(2) takes set-user-ID bits that a new mode may want.
+    /// in pairs only; `there`, what the server has now, fills in the half that stays. The owner
+    /// goes first and in a request of its own, because chown(2) takes set-user-ID bits that a new
+    /// mode may want.
     ///
     /// # Errors
     /// EPERM for an owner that the server cannot be told.
-    pub(super) fn requests(&self, now: &Attr, translator: &Translator) -> Result<Vec<Attrs>> {
+    pub(super) fn requests(&self, there: &Attrs, translator: &Translator) -> Result<Vec<Attrs>> {
         let mut requests = Vec::new();
         if self.uid.is_some() || self.gid.is_some() {
-            let owner = (self.uid.unwrap_or(now.uid), self.gid.unwrap_or(now.gid));
+            let (uid, gid) = there.owner.unwrap_or(translator.login);
+            let owner = (
+                self.uid.map_or(Ok(uid), |uid| translator.remote_uid(uid))?,
+                self.gid.map_or(Ok(gid), |gid| translator.remote_gid(gid))?,
+            );
             requests.push(Attrs {
-                owner: Some(translator.remote_owner(owner)?),
+                owner: Some(owner),
                 ..Attrs::default()
             });
         }
-        let times = (self.atime.is_some() || self.mtime.is_some()).then(|| {
-            (
-                self.atime.unwrap_or(now.atime),
-                self.mtime.unwrap_or(now.mtime),
-            )
-        });
+        let (atime, mtime) = there.times.unwrap_or((0, 0));
+        let times = (self.atime.is_some() || self.mtime.is_some())
+            .then(|| (self.atime.unwrap_or(atime), self.mtime.unwrap_or(mtime)));
         let permissions = self.permissions.map(u32::from);
         if self.size.is_some() || permissions.is_some() || times.is_some() {
             requests.push(Attrs {
@@ -173,6 +178,15 @@ impl Change {
     }
 }
 
+/// The server's number for one of ours.
+fn theirs(table: &HashMap<u32, u32>, ours: u32, strict: bool) -> Result<u32> {
+    match table.iter().find(|(_, mapped)| **mapped == ours) {
+        Some((theirs, _)) => Ok(*theirs),
+        None if strict => Err(Error::Errno(Errno::EPERM)),
+        None => Ok(ours),
+    }
+}
+
 /// The twelve permission bits of a mode.
 pub(super) fn low_bits(mode: u32) -> u16 {
     u16::try_from(mode & 0o7777).unwrap_or(0)
@@ -180,8 +194,6 @@ pub(super) fn low_bits(mode: u32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
 
     fn translator(id_map: IdMap) -> Translator {
@@ -210,7 +222,8 @@ mod tests {
         });
         let attr = translator.local(&owned_by((500, 600))).unwrap();
         assert_eq!((attr.uid, attr.gid), (1000, 1001));
-        assert_eq!(translator.remote_owner((1000, 1001)), Ok((500, 600)));
+        assert_eq!(translator.remote_uid(1000), Ok(500));
+        assert_eq!(translator.remote_gid(1001), Ok(600));
         let other = translator.local(&owned_by((7, 8))).unwrap();
         assert_eq!((other.uid, other.gid), (7, 8));
     }
@@ -233,9 +246,10 @@ mod tests {
                 .uid,
             1
         );
+        assert_eq!(translator(table(true)).remote_uid(1000), Ok(500));
         assert_eq!(
-            translator(table(true)).remote_owner((1000, 1000)),
-            Ok((500, 600))
+            translator(table(true)).remote_uid(7),
+            Err(Errno::EPERM.into())
         );
     }
 
@@ -259,17 +273,15 @@ mod tests {
 
     #[test]
     fn one_time_alone_keeps_the_other() {
-        let now = translator(IdMap::None)
-            .local(&Attrs {
-                times: Some((10, 20)),
-                ..Attrs::default()
-            })
-            .unwrap();
+        let there = Attrs {
+            times: Some((10, 20)),
+            ..Attrs::default()
+        };
         let change = Change {
             atime: Some(99),
             ..Change::default()
         };
-        let requests = change.requests(&now, &translator(IdMap::None)).unwrap();
+        let requests = change.requests(&there, &translator(IdMap::None)).unwrap();
         assert_eq!(
             requests,
             [Attrs {
@@ -281,13 +293,13 @@ mod tests {
 
     #[test]
     fn the_owner_is_changed_before_the_mode() {
-        let now = translator(IdMap::None).local(&owned_by((1, 2))).unwrap();
+        let there = owned_by((1, 2));
         let change = Change {
             uid: Some(5),
             permissions: Some(0o4755),
             ..Change::default()
         };
-        let requests = change.requests(&now, &translator(IdMap::None)).unwrap();
+        let requests = change.requests(&there, &translator(IdMap::None)).unwrap();
         assert_eq!(requests.len(), 2);
         assert_eq!(requests[0].owner, Some((5, 2)));
         assert_eq!(requests[1].permissions, Some(0o4755));

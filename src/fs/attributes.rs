@@ -42,12 +42,18 @@ impl Filesystem {
     /// Asks the server, whatever is known.
     pub(super) async fn ask_attributes(&self, ino: Ino) -> Result<Known> {
         let asked = self.now();
+        let attrs = self.ask(ino).await?;
+        self.learn(ino, &attrs, asked)
+    }
+
+    /// What the server says of a file: by an open handle where there is one.
+    async fn ask(&self, ino: Ino) -> Result<Attrs> {
         let answer = match self.handles.any_file(ino, |_| true) {
             Some(file) => self.client.fstat(&file.handle).await,
             None => self.look(self.path(ino)?).await,
         };
         match answer {
-            Ok(attrs) => self.learn(ino, &attrs, asked),
+            Ok(attrs) => Ok(attrs),
             Err(error) => Err(self
                 .explain(Operation::Stat, error, Refused::Other)
                 .await
@@ -87,8 +93,13 @@ impl Filesystem {
             // Writes that arrive later would bring the old size or time back.
             shared.written().await;
         }
-        let now = self.getattr(ino).await?.attr;
-        let requests = change.requests(&now, &self.translator)?;
+        let there = if change.is_half() {
+            // Not what is remembered: another client may have changed the half that stays.
+            self.ask(ino).await?
+        } else {
+            Attrs::default()
+        };
+        let requests = change.requests(&there, &self.translator)?;
         let through = self.through(ino, change.size.is_some(), fh)?;
         self.tables().attrs.changed(ino);
         let asked = self.now();
@@ -100,7 +111,7 @@ impl Filesystem {
         }
         let seen = match done {
             Ok(seen) => seen,
-            Err(error) => return Err(self.refused_change(ino, &change, now.size, error).await),
+            Err(error) => return Err(self.refused_change(ino, &change, error).await),
         };
         self.learn(ino, &seen, asked)?;
         let mut tables = self.tables();
@@ -157,7 +168,7 @@ impl Filesystem {
         }
     }
 
-    async fn refused_change(&self, ino: Ino, change: &Change, size: u64, error: Error) -> Error {
+    async fn refused_change(&self, ino: Ino, change: &Change, error: Error) -> Error {
         let path = self.path(ino).unwrap_or_else(|_| self.root());
         let Some(new_size) = change.size else {
             return self
@@ -165,6 +176,7 @@ impl Filesystem {
                 .await
                 .into();
         };
+        let size = self.tables().attrs.last(ino).map_or(0, |attr| attr.size);
         let refused = Refused::Resize {
             path,
             grows: new_size > size,

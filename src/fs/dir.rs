@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::inodes::Name;
 use super::{Asked, Ino};
 use crate::client::{Client, Handle};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sftp::{Attrs, LongName, NameEntry};
 
 /// One open(2) of a directory.
@@ -48,6 +48,8 @@ pub(super) struct Listing {
     is_complete: bool,
     /// Somebody has read from the beginning: reading from there again is rewinddir(3).
     has_begun: bool,
+    /// Pages in a row that held nothing but `.` and `..`.
+    barren: u32,
 }
 
 type Page = Pin<Box<dyn Future<Output = Result<Option<Vec<NameEntry>>>> + Send>>;
@@ -64,6 +66,7 @@ impl Listing {
             first: 0,
             is_complete: false,
             has_begun: false,
+            barren: 0,
         };
         listing.ask(now);
         listing
@@ -91,9 +94,7 @@ impl Listing {
     /// Ends the listing on the server; nobody waits for that.
     pub(super) fn close(&mut self) {
         self.asked.clear();
-        if let Some(handle) = self.handle.take() {
-            drop(self.client.close(&handle));
-        }
+        self.handle = None;
     }
 
     fn end(&self) -> u64 {
@@ -119,6 +120,7 @@ impl Listing {
         self.asked.pop_front();
         match page? {
             Some(names) => {
+                self.count_barren(&names)?;
                 self.entries
                     .extend(names.iter().filter_map(|entry| listed(entry, asked)));
             }
@@ -126,6 +128,16 @@ impl Listing {
                 self.is_complete = true;
                 self.close();
             }
+        }
+        Ok(())
+    }
+
+    /// A server could go on for ever with names that are no entries.
+    fn count_barren(&mut self, names: &[NameEntry]) -> Result<()> {
+        let is_barren = names.iter().all(|entry| is_dot(&entry.name));
+        self.barren = if is_barren { self.barren + 1 } else { 0 };
+        if self.barren > BARREN_MAX {
+            return Err(Error::Protocol("a listing without entries that never ends"));
         }
         Ok(())
     }
@@ -149,7 +161,7 @@ impl Listing {
 /// would lead a program elsewhere.
 fn listed(entry: &NameEntry, asked: Asked) -> Option<Listed> {
     let name = &entry.name[..];
-    if matches!(name, b"" | b"." | b"..") {
+    if is_dot(name) {
         return None;
     }
     if name.len() > NAME_MAX || name.contains(&b'/') || name.contains(&0) {
@@ -168,6 +180,12 @@ fn listed(entry: &NameEntry, asked: Asked) -> Option<Listed> {
     })
 }
 
+fn is_dot(name: &[u8]) -> bool {
+    matches!(name, b"" | b"." | b"..")
+}
+
+/// OpenSSH sends both dots in one page; two pages of one each are thinkable.
+const BARREN_MAX: u32 = 4;
 /// Longer names cannot go through the kernel (FUSE_NAME_MAX, fs/fuse/fuse_i.h).
 const NAME_MAX: usize = 1024;
 /// Requests under way: OpenSSH answers each with 100 entries.

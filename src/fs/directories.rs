@@ -11,7 +11,7 @@ use super::config::Symlinks;
 use super::dir::{Listed, Listing, OpenDir};
 use super::handles::Fh;
 use super::second_question::Refused;
-use super::{Filesystem, Ino, Known};
+use super::{Asked, Filesystem, Ino, Known, same_content};
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
 
@@ -80,12 +80,13 @@ impl Filesystem {
             }
         };
         for (index, listed) in page {
-            let attrs = self.as_shown(dir.ino, listed).await;
+            let (attrs, asked) = self.as_shown(dir.ino, listed).await;
             let entry = Seen {
                 parent: dir.ino,
                 listed,
                 attrs: &attrs,
                 next: index + DOTS + 1,
+                asked,
             };
             if self.give(&entry, plus, &mut take) {
                 break;
@@ -131,7 +132,7 @@ impl Filesystem {
     /// What a listing says about a file; nothing if it does not say enough.
     fn listed(&self, ino: Ino, seen: &Seen<'_>) -> Option<Known> {
         let says_all = seen.attrs.permissions.is_some() && seen.attrs.size.is_some();
-        let asked = seen.listed.asked;
+        let asked = seen.asked;
         let known = self.learn(ino, seen.attrs, asked).ok()?;
         let mut tables = self.tables();
         // A name that we removed after the page was asked for must not be believed.
@@ -148,20 +149,41 @@ impl Filesystem {
         Some(known)
     }
 
-    /// The attributes of an entry as the user wants symbolic links to be seen.
-    async fn as_shown(&self, parent: Ino, listed: &Listed) -> Attrs {
-        let is_link = listed.attrs.kind() == Some(FileKind::Symlink);
-        if self.config.symlinks != Symlinks::Follow || !is_link {
-            return listed.attrs.clone();
-        }
-        let path: Option<Bytes> = self.tables().inodes.path_below(parent, &listed.name);
-        let Some(path) = path else {
-            return listed.attrs.clone();
+    /// The attributes of an entry as the user wants symbolic links to be seen, and when they were
+    /// asked for.
+    async fn as_shown(&self, parent: Ino, listed: &Listed) -> (Attrs, Asked) {
+        let follows = self.config.symlinks == Symlinks::Follow
+            && listed.attrs.kind() == Some(FileKind::Symlink);
+        let path = self.tables().inodes.path_below(parent, &listed.name);
+        let asked = self.now();
+        let looked = match path {
+            Some(path) if follows => self.client.stat(path).await.ok(),
+            Some(path) if self.is_doubtful(parent, listed) => {
+                self.look_at_name(parent, &listed.name, &path).await.ok()
+            }
+            _ => None,
         };
-        self.client
-            .stat(path)
-            .await
-            .unwrap_or_else(|_| listed.attrs.clone())
+        match looked {
+            Some(attrs) => (attrs, asked),
+            None => (listed.attrs.clone(), listed.asked),
+        }
+    }
+
+    /// One of several names that we know of one file, and the listing says something new of it: it
+    /// may have been replaced.
+    fn is_doubtful(&self, parent: Ino, listed: &Listed) -> bool {
+        let tables = self.tables();
+        let Some(ino) = tables.inodes.find(parent, &listed.name) else {
+            return false;
+        };
+        let is_as_known = || {
+            let known = tables.attrs.last(ino);
+            let said = self.translator.local(&listed.attrs).ok();
+            known.zip(said).is_some_and(|(known, said)| {
+                same_content(&known, &said) && known.permissions == said.permissions
+            })
+        };
+        tables.inodes.has_other_name(ino) && !is_as_known()
     }
 
     pub(crate) async fn releasedir(&self, fh: Fh) {
@@ -179,6 +201,7 @@ struct Seen<'a> {
     listed: &'a Listed,
     attrs: &'a Attrs,
     next: u64,
+    asked: Asked,
 }
 
 /// `.` and `..` come first and are ours.

@@ -45,10 +45,10 @@ impl Filesystem {
     /// Opens a file. The server is always asked, so that what another client wrote and closed
     /// before is seen (close-to-open, as with NFS).
     pub(crate) async fn open(&self, ino: Ino, access: Access, truncate: bool) -> Result<Opened> {
-        let path = self.path(ino)?;
         if let Some(shared) = self.handles.shared(ino) {
             shared.written().await;
         }
+        let path = self.path(ino)?;
         let mut flags = open_flags(access);
         if truncate {
             flags = flags | OpenFlags::TRUNC;
@@ -140,7 +140,11 @@ impl Filesystem {
     ) -> Result<(Entry, Opened)> {
         let entry = self.lookup(parent, name).await?;
         match self.open(entry.ino, access, truncate).await {
-            Ok(opened) => Ok((entry, opened)),
+            Ok(opened) => {
+                // As it is after the open, which may have emptied it.
+                let known = self.getattr(entry.ino).await?;
+                Ok((Entry { known, ..entry }, opened))
+            }
             Err(error) => {
                 self.forget(entry.ino, 1);
                 Err(error)
@@ -272,9 +276,6 @@ impl Filesystem {
             return;
         };
         self.tables().inodes.closed(file.shared.ino);
-        for handle in [Some(&file.handle), file.pages.get()].into_iter().flatten() {
-            drop(self.client.close(handle));
-        }
     }
 }
 

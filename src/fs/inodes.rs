@@ -144,6 +144,21 @@ impl Inodes {
         Some(ino)
     }
 
+    /// Whether we know two names of a node.
+    pub(super) fn has_other_name(&self, ino: Ino) -> bool {
+        self.nodes
+            .get(&ino)
+            .is_some_and(|node| node.places.len() > 1)
+    }
+
+    /// Another name of the node that a name leads to, as a path; none if that is its only one.
+    pub(super) fn other_path(&self, parent: Ino, name: &[u8]) -> Option<Bytes> {
+        let node = self.nodes.get(&self.find(parent, name)?)?;
+        let is_other = |place: &&Place| (place.0, &*place.1) != (parent, name);
+        let (above, its) = node.places.iter().find(is_other)?;
+        self.path_below(*above, its)
+    }
+
     /// A node has one more name, by link(2).
     pub(super) fn link(&mut self, ino: Ino, parent: Ino, name: &[u8]) {
         self.remove(parent, name);
@@ -158,7 +173,9 @@ impl Inodes {
     ///
     /// Two names of one node stay as they are, as rename(2) has it.
     pub(super) fn rename(&mut self, from: (Ino, &[u8]), to: (Ino, &[u8])) -> Option<Ino> {
-        let moved = self.find(from.0, from.1)?;
+        let Some(moved) = self.find(from.0, from.1) else {
+            return self.remove(to.0, to.1);
+        };
         if self.find(to.0, to.1) == Some(moved) {
             return None;
         }

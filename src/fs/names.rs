@@ -24,7 +24,7 @@ impl Filesystem {
         }
         loop {
             let asked = self.now();
-            let error = match self.look(path.clone()).await {
+            let error = match self.look_at_name(parent, name, &path).await {
                 Ok(attrs) => return self.enter(parent, name, &attrs, asked),
                 Err(error) => error,
             };
@@ -35,6 +35,34 @@ impl Filesystem {
             }
             path = path_now;
         }
+    }
+
+    /// Attributes by name. Where we know two names of one file, made here by link(2), the other is
+    /// looked at too, in the same round trip: somebody may have replaced one of them on the server,
+    /// and then they are two files from now on.
+    pub(super) async fn look_at_name(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        path: &Bytes,
+    ) -> Result<Attrs> {
+        let (ino, other) = {
+            let tables = self.tables();
+            let ino = tables.inodes.find(parent, name);
+            (ino, tables.inodes.other_path(parent, name))
+        };
+        let shared = ino.and_then(|ino| self.handles.shared(ino));
+        let is_settled = shared.is_none_or(|shared| shared.is_written());
+        let Some(other) = other.filter(|_| is_settled) else {
+            return self.look(path.clone()).await;
+        };
+        let other = self.client.lstat(other);
+        let (attrs, other) = tokio::join!(self.look(path.clone()), other);
+        let attrs = attrs?;
+        if other.is_ok_and(|other| !may_be_one_file(&attrs, &other)) {
+            self.tables().inodes.remove(parent, name);
+        }
+        Ok(attrs)
     }
 
     async fn refused_lookup(&self, parent: Ino, name: &[u8], error: Error) -> Error {
@@ -86,7 +114,14 @@ impl Filesystem {
     }
 
     fn entered(&self, ino: Ino, attrs: &Attrs, asked: Asked) -> Result<Entry> {
-        let known = self.learn(ino, attrs, asked)?;
+        let known = match self.learn(ino, attrs, asked) {
+            Ok(known) => known,
+            Err(error) => {
+                // It is not told after all.
+                self.forget(ino, 1);
+                return Err(error);
+            }
+        };
         let ttl = self.config().entry_timeout;
         self.tables().attrs.set_named(ino, Some(clock::now() + ttl));
         Ok(Entry { ino, known, ttl })
@@ -343,6 +378,14 @@ impl Filesystem {
     }
 }
 
+/// Whether two names may lead to one file: all that SFTP tells of it is the same, but for the time
+/// of the last access, which a reader may change between two looks.
+fn may_be_one_file(one: &Attrs, other: &Attrs) -> bool {
+    let mtime = |attrs: &Attrs| attrs.times.map(|(_, mtime)| mtime);
+    (one.size, one.owner, one.permissions, mtime(one))
+        == (other.size, other.owner, other.permissions, mtime(other))
+}
+
 /// A link's target under a policy; `depth` directories lie between the link's and the root.
 ///
 /// # Errors
@@ -377,18 +420,13 @@ fn rebased(root: &[u8], depth: usize, target: &[u8]) -> Option<Bytes> {
     Some(shown.into())
 }
 
-/// Whether a relative target climbs out of the root at any point.
+/// Whether a relative target may climb out of the root. Up is only known to be where the names say
+/// before the first step down, which may be a link that leads anywhere.
 fn leaves(depth: usize, target: &[u8]) -> bool {
-    let mut level = depth;
-    for part in target.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." if level == 0 => return true,
-            b".." => level -= 1,
-            _ => level += 1,
-        }
-    }
-    false
+    let parts = target.split(|byte| *byte == b'/');
+    let mut steps = parts.filter(|part| !matches!(*part, b"" | b"."));
+    let up = steps.by_ref().take_while(|part| *part == b"..").count();
+    up > depth || steps.any(|part| part == b"..")
 }
 
 #[cfg(test)]
@@ -432,7 +470,7 @@ mod tests {
 
     #[test]
     fn a_contained_target_never_leads_out() {
-        for out in ["/etc/passwd", "..", "a/../..", "/srv/data/../x"] {
+        for out in ["/etc/passwd", "..", "a/../..", "/srv/data/../x", "a/../b"] {
             assert_eq!(
                 shown(Symlinks::Contain, 0, out),
                 Err(Errno::EPERM.into()),
@@ -440,9 +478,6 @@ mod tests {
             );
         }
         assert_eq!(shown(Symlinks::Contain, 1, "../x").as_deref(), Ok("../x"));
-        assert_eq!(
-            shown(Symlinks::Contain, 0, "a/../b").as_deref(),
-            Ok("a/../b")
-        );
+        assert_eq!(shown(Symlinks::Contain, 0, "a/./b").as_deref(), Ok("a/./b"));
     }
 }

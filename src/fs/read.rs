@@ -422,6 +422,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_is_bounded_whichever_way_the_reader_goes() {
+        let len = 128 * KIB;
+        for step_back in [1, 3, 40] {
+            let mut reader = Reader::default();
+            for n in (0..2000 / step_back).rev() {
+                let start = n * step_back * len;
+                step(&mut reader, start..start + len, BOUNDS);
+                assert!(reader.blocks.bytes() <= BOUNDS.ahead_max + 2 * SLACK);
+            }
+        }
+    }
+
+    #[test]
     fn another_version_of_the_file_drops_what_was_fetched() {
         let mut reader = Reader::default();
         step(&mut reader, 0..4 * KIB, BOUNDS);

@@ -51,7 +51,7 @@ impl Filesystem {
         let said = error.errno(operation);
         let is_vague = error.is_refused_with(StatusCode::FAILURE) && said == Errno::EIO;
         let errno = if is_vague {
-            self.ask(what).await.unwrap_or(said)
+            self.ask_again(what).await.unwrap_or(said)
         } else {
             said
         };
@@ -60,7 +60,7 @@ impl Filesystem {
     }
 
     /// `None` if the second question tells nothing either.
-    async fn ask(&self, what: Refused) -> Option<Errno> {
+    async fn ask_again(&self, what: Refused) -> Option<Errno> {
         match what {
             Refused::New(path) => {
                 if self.client.lstat(path.clone()).await.is_ok() {
@@ -143,14 +143,17 @@ impl Filesystem {
 
     async fn first_entry(&self, path: Bytes) -> Result<bool> {
         let handle = self.client.opendir(path).await?;
-        let mut found = false;
-        while !found && let Some(page) = self.client.readdir(&handle).await? {
-            found = page
-                .iter()
-                .any(|entry| !matches!(&entry.name[..], b"." | b".."));
+        // Both dots come in the first page or two; a server could send them for ever.
+        for _ in 0..PAGES_MAX {
+            let Some(page) = self.client.readdir(&handle).await? else {
+                return Ok(false);
+            };
+            let is_dot = |name: &[u8]| matches!(name, b"." | b"..");
+            if page.iter().any(|entry| !is_dot(&entry.name)) {
+                return Ok(true);
+            }
         }
-        self.client.close(&handle).await?;
-        Ok(found)
+        Ok(false)
     }
 
     /// Whether two paths are on different file systems, as far as the server tells.
@@ -188,3 +191,6 @@ pub(super) fn parent(path: &Bytes) -> Bytes {
         None => Bytes::from_static(b"."),
     }
 }
+
+/// Pages of a listing that are looked through for an entry.
+const PAGES_MAX: usize = 4;

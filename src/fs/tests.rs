@@ -2,6 +2,7 @@
 
 mod errors;
 mod listing;
+mod others;
 mod reading;
 mod together;
 mod writing;

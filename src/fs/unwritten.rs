@@ -85,12 +85,11 @@ impl Unwritten {
         if self.ready.is_empty() && (hurry || self.sent.is_empty()) {
             self.ready.extend(self.growing.take());
         }
-        // Two handles may be on two connections, between which nothing is in order.
-        let via = self.ready.front()?.via.id;
-        if self.sent.values().any(|sent| sent.via != via) {
+        if self.must_wait(self.ready.front()?) {
             return None;
         }
         let extent = self.ready.pop_front()?;
+        let via = extent.via.id;
         let end = extent.offset.saturating_add(extent.data.len() as u64);
         let range = extent.offset..end;
         self.sent.insert(extent.number, Sent { range, via });
@@ -145,6 +144,15 @@ impl Unwritten {
             || waiting
                 .map(|extent| (extent.offset, extent.offset + extent.data.len() as u64))
                 .any(|(start, end)| hits(start, end))
+    }
+
+    /// Two handles may be on two connections, between which nothing is in order; and a server may do
+    /// two writes at once, which must not be of the same bytes.
+    fn must_wait(&self, extent: &Extent) -> bool {
+        let end = extent.offset.saturating_add(extent.data.len() as u64);
+        self.sent.values().any(|sent| {
+            sent.via != extent.via.id || (sent.range.start < end && extent.offset < sent.range.end)
+        })
     }
 
     /// How much of a write at `offset` goes into the next request.

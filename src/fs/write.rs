@@ -93,11 +93,8 @@ impl Filesystem {
             .open(path, OpenFlags::WRITE, Attrs::default())
             .await;
         let handle = opened.map_err(|error| Error::Errno(error.errno(Operation::Open)))?;
-        if file.pages.set(handle.clone()).is_err() {
-            // Another write was first, and its handle does for both.
-            drop(self.client.close(&handle));
-        }
-        let handle = file.pages.get().cloned().unwrap_or(handle);
+        // Another write may have been first; then its handle does for both.
+        let handle = file.pages.get_or_init(|| handle).clone();
         Ok(Via {
             handle,
             id: (fh, true),

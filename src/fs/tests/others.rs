@@ -1,0 +1,81 @@
+//! What another client does meanwhile, and what a close leaves behind.
+
+use super::*;
+use crate::fs::Creation;
+
+/// Nothing is believed for long, so that a change on the server is seen at once.
+fn forgetful() -> Config {
+    Config {
+        cache: false,
+        ..Config::default()
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_another_client_made_is_emptied_by_a_create_that_empties() {
+    let (server, fs) = mount(&[]).await;
+    server.tree(|tree| tree.put(b"f", b"old content that must go"));
+    let how = Creation {
+        exclusive: false,
+        truncate: true,
+    };
+    let made = fs.create(Ino::ROOT, b"f", 0o644, WRITE, how, USER).await;
+    let (entry, opened) = made.unwrap();
+    assert_eq!(entry.known.attr.size, 0);
+    write(&fs, opened.fh, 0, b"new").await.unwrap();
+    fs.flush(opened.fh).await.unwrap();
+    let content = server.tree(|tree| tree.content(b"f"));
+    assert_eq!(content, Some(Bytes::from_static(b"new")));
+}
+
+#[tokio::test]
+async fn what_is_written_after_the_last_close_is_there_before_the_next_open() {
+    let (server, fs) = mount(&[("f", b"")]).await;
+    let fh = open(&fs, "f", WRITE).await;
+    // Pages of a mapping: written, and the file released without a flush.
+    write(&fs, fh, 0, &pattern(4 << 20)).await.unwrap();
+    fs.release(fh);
+    let ino = look_up(&fs, "f").await;
+    let again = fs.open(ino, WRITE, true).await.unwrap().fh;
+    write(&fs, again, 0, b"short").await.unwrap();
+    fs.flush(again).await.unwrap();
+    let content = server.tree(|tree| tree.content(b"f"));
+    assert_eq!(content, Some(Bytes::from_static(b"short")));
+}
+
+#[tokio::test]
+async fn a_linked_name_that_was_replaced_on_the_server_is_another_file() {
+    let (server, fs) = mount_with(Options::default(), forgetful(), &[("a", b"one")]).await;
+    let ino = look_up(&fs, "a").await;
+    fs.link(ino, Ino::ROOT, b"b").await.unwrap();
+    assert_eq!(look_up(&fs, "b").await, ino);
+    server.tree(|tree| {
+        tree.put(b"new", b"replaced");
+        tree.rename(b"new", b"a").unwrap();
+    });
+    let replaced = look_up(&fs, "a").await;
+    assert_ne!(replaced, look_up(&fs, "b").await);
+    let fh = open(&fs, "b", WRITE).await;
+    assert_eq!(fs.read(fh, 0, 10).await.unwrap(), "one");
+    write(&fs, fh, 3, b"!").await.unwrap();
+    fs.flush(fh).await.unwrap();
+    let contents = server.tree(|tree| (tree.content(b"a"), tree.content(b"b")));
+    let expected = (Some(text("replaced")), Some(text("one!")));
+    assert_eq!(contents, expected);
+}
+
+#[tokio::test]
+async fn a_time_set_alone_keeps_the_other_as_another_client_left_it() {
+    let (server, fs) = mount(&[("f", b"")]).await;
+    let ino = look_up(&fs, "f").await;
+    server.tree(|tree| {
+        let there = tree.find(b"f", true).unwrap();
+        tree.set_times(there, (7, 4_000_000_000)).unwrap();
+    });
+    let change = crate::fs::Change {
+        atime: Some(5),
+        ..Default::default()
+    };
+    let known = fs.setattr(ino, change, None).await.unwrap();
+    assert_eq!((known.attr.atime, known.attr.mtime), (5, 4_000_000_000));
+}
