@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::outline;
 use super::pending::{Answer, Pending};
 use super::window::{self, Window};
 use crate::error::{Error, Result};
@@ -159,12 +160,14 @@ impl Shared {
             Ok(registered) => registered,
             Err(error) => return Ticket(TicketState::Failed(Some(error))),
         };
+        log::debug!("{} > {}", id.0, outline::request(request));
         // The writer is gone only after it has told `pending`, which fails the ticket.
         let _ = queue.outgoing.send(request.encode(id));
         Ticket(TicketState::Waiting(told))
     }
 
     fn complete(&self, id: RequestId, response: Response) -> Result<()> {
+        log::debug!("{} < {}", id.0, outline::response(&response));
         let mut queue = self.queue();
         let good = matches!(&response, Response::Data(_));
         queue.pending.complete(id, response)?;

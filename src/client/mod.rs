@@ -6,6 +6,7 @@
 
 mod connection;
 mod lanes;
+mod outline;
 mod pending;
 #[cfg(test)]
 mod tests;

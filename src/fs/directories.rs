@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::Mutex;
 

@@ -27,6 +27,7 @@ impl Place {
 /// from mountinfo and not touched.
 pub(super) fn check(mountpoint: &Path, nonempty: bool) -> Result<Place> {
     if let Some(fd) = open_device(mountpoint) {
+        check_device(fd)?;
         return Ok(Place::OpenDevice(fd));
     }
     let shown = mountpoint.display();
@@ -84,6 +85,17 @@ fn open_device(mountpoint: &Path) -> Option<RawFd> {
     mountpoint.to_str()?.strip_prefix("/dev/fd/")?.parse().ok()
 }
 
+/// Checked before anything else is opened, or the number could be one of ours.
+fn check_device(fd: RawFd) -> Result<()> {
+    let leads_to = fs::read_link(format!("/proc/self/fd/{fd}"));
+    if fd > 2 && leads_to.is_ok_and(|path| path == Path::new("/dev/fuse")) {
+        return Ok(());
+    }
+    Err(Error::setup(format!(
+        "mountpoint /dev/fd/{fd}: not an open /dev/fuse; only mount.fuse3 passes such a name"
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +115,14 @@ mod tests {
     }
 
     #[test]
+    fn a_descriptor_that_is_no_fuse_device_is_refused() {
+        for fd in ["-1", "0", "3", "999"] {
+            let said = refusal(Path::new(&format!("/dev/fd/{fd}")), false);
+            assert!(said.contains("not an open /dev/fuse"), "{said}");
+        }
+    }
+
+    #[test]
     fn each_wrong_place_says_what_is_wrong() {
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("file");
@@ -115,9 +135,14 @@ mod tests {
 
     #[test]
     fn a_device_that_mount_fuse3_opened_is_recognised() {
+        // Where it may not be opened, mount.fuse3 cannot hand it over either.
+        let Ok(device) = fs::File::open("/dev/fuse") else {
+            return;
+        };
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&device);
         assert_eq!(
-            check(Path::new("/dev/fd/7"), false),
-            Ok(Place::OpenDevice(7))
+            check(Path::new(&format!("/dev/fd/{fd}")), false),
+            Ok(Place::OpenDevice(fd))
         );
     }
 }

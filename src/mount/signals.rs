@@ -3,6 +3,7 @@
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 
@@ -19,9 +20,15 @@ pub(super) enum Stage {
     Connecting,
     /// Ask the main thread to unmount.
     Mounted,
-    /// The second signal: whoever sends it does not want to wait.
-    Ending,
+    /// The main thread was asked: whoever sends another signal does not want to wait.
+    Ending {
+        /// When it was asked.
+        since: Instant,
+    },
 }
+
+/// Signals that come closer together are one wish.
+const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// The stage, shared with the thread that waits for signals. Its lock is held while mounting, so
 /// that a signal finds either nothing or a whole mount.
@@ -63,11 +70,16 @@ pub(super) fn watch<E: Send + 'static>(
                     std::process::exit(1);
                 }
                 Stage::Mounted => {
-                    *stage = Stage::Ending;
+                    *stage = Stage::Ending {
+                        since: crate::clock::now(),
+                    };
                     // The main thread is gone only when the process ends.
                     let _ = asked.send(event(signal));
                 }
-                Stage::Ending => {
+                // One wish may come as two signals: timeout(1) sends its child one, and then all of
+                // the child's group.
+                Stage::Ending { since } if crate::clock::now() - since < ONE_WISH => {}
+                Stage::Ending { .. } => {
                     log::error!("{signal} again: ending now, unwritten data is lost");
                     std::process::exit(1);
                 }

@@ -44,14 +44,19 @@ pub(crate) fn unmount(directory: &Path, how: UnmountHow) -> Result<()> {
     let witness = Witness::find(&mounted.device, mounted_by);
     detach(&path, &mounted, how)?;
     // After a lazy one the process ends when the last file is closed, which may be never.
-    if !how.lazy
-        && let Some(witness) = witness
-    {
-        return witness
-            .wait()
-            .map_err(|why| Error::setup(format!("{shown}: unmounted, but {why}")));
+    if how.lazy {
+        return Ok(());
     }
-    Ok(())
+    let Some(witness) = witness else {
+        eprintln!(
+            "sftpfs: umount: {shown}: unmounted; whether everything is written cannot be told, \
+             since the process behind it could not announce itself"
+        );
+        return Ok(());
+    };
+    witness
+        .wait()
+        .map_err(|why| Error::setup(format!("{shown}: unmounted, but {why}")))
 }
 
 fn detach(path: &Path, mounted: &Mounted, how: UnmountHow) -> Result<()> {
