@@ -1,0 +1,217 @@
+//! Calls by handle: opening, reading, writing and listing.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::connection::Connection;
+use super::{Client, Ticket, attrs, done, unexpected};
+use crate::error::{Error, Result};
+use crate::sftp::{Attrs, NameEntry, OpenFlags, Request, Response, StatusCode};
+
+/// A file or directory that the server has open for us, until the last clone of this is dropped.
+/// Lives on one connection.
+#[derive(Clone)]
+pub(crate) struct Handle(Arc<Open>);
+
+struct Open {
+    connection: Arc<Connection>,
+    bytes: Bytes,
+}
+
+impl Drop for Open {
+    /// Sends CLOSE when the last clone of a handle goes, behind all that was sent by it. Servers
+    /// give a handle's name to the next file at once, so that nobody may use it after that; and
+    /// nobody waits for the answer, which tells nothing that the writes' answers did not.
+    fn drop(&mut self) {
+        let handle = self.bytes.clone();
+        drop(self.connection.submit(&Request::Close { handle }));
+    }
+}
+
+impl Client {
+    pub(crate) fn fstat(
+        &self,
+        handle: &Handle,
+    ) -> impl Future<Output = Result<Attrs>> + Send + use<> {
+        attrs(handle.submit(&Request::Fstat {
+            handle: handle.0.bytes.clone(),
+        }))
+    }
+
+    pub(crate) fn fsetstat(
+        &self,
+        handle: &Handle,
+        attrs: Attrs,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        done(handle.submit(&Request::Fsetstat {
+            handle: handle.0.bytes.clone(),
+            attrs,
+        }))
+    }
+
+    /// Opens a file on the connection that data takes.
+    pub(crate) fn open(
+        &self,
+        path: Bytes,
+        flags: OpenFlags,
+        attrs: Attrs,
+    ) -> impl Future<Output = Result<Handle>> + Send + use<> {
+        let connection = self.lanes.data();
+        let ticket = connection.submit(&Request::Open { path, flags, attrs });
+        opened(connection, ticket)
+    }
+
+    /// Opens a file and looks at it, in one round trip: what `open` and `lstat` give.
+    pub(crate) async fn open_and_look(
+        &self,
+        path: Bytes,
+        flags: OpenFlags,
+        attrs: Attrs,
+    ) -> Result<(Handle, Attrs)> {
+        let connection = self.lanes.data();
+        let open = connection.submit(&Request::Open {
+            path: path.clone(),
+            flags,
+            attrs,
+        });
+        // By path and on the same connection: the handle is not known yet, the order is.
+        let look = connection.submit(&Request::Stat { path });
+        let handle = opened(connection, open).await?;
+        match self::attrs(look).await {
+            Ok(seen) => Ok((handle, seen)),
+            Err(Error::Refused { .. }) => {
+                let seen = self.fstat(&handle).await?;
+                Ok((handle, seen))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn opendir(
+        &self,
+        path: Bytes,
+    ) -> impl Future<Output = Result<Handle>> + Send + use<> {
+        let connection = self.lanes.metadata();
+        let ticket = connection.submit(&Request::Opendir { path });
+        opened(connection, ticket)
+    }
+
+    /// The next entries of a directory; `None` at its end.
+    pub(crate) fn readdir(
+        &self,
+        handle: &Handle,
+    ) -> impl Future<Output = Result<Option<Vec<NameEntry>>>> + Send + use<> {
+        let ticket = handle.submit(&Request::Readdir {
+            handle: handle.0.bytes.clone(),
+        });
+        async move {
+            match ticket.await? {
+                // Neither the end nor an entry: to ask again might never end.
+                Response::Names(names) if names.is_empty() => {
+                    Err(Error::Protocol("a page of a listing without entries"))
+                }
+                Response::Names(names) => Ok(Some(names)),
+                Response::Status {
+                    code: StatusCode::EOF,
+                    ..
+                } => Ok(None),
+                other => Err(unexpected(other)),
+            }
+        }
+    }
+
+    /// Reads up to `len` bytes when there is a place for the request among those outstanding.
+    /// Empty means the end of the file, and nothing else does; fewer bytes than asked for mean
+    /// nothing.
+    pub(crate) async fn read(&self, handle: &Handle, offset: u64, len: u32) -> Result<Bytes> {
+        data(
+            handle
+                .0
+                .connection
+                .submit_data(&read_request(handle, offset, len))
+                .await,
+            len,
+        )
+        .await
+    }
+
+    /// As `read`, for data that nobody waits for yet; `None` if there is no place now.
+    pub(crate) fn read_ahead(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        len: u32,
+    ) -> Option<impl Future<Output = Result<Bytes>> + Send + 'static + use<>> {
+        let ticket = handle
+            .0
+            .connection
+            .submit_ahead(&read_request(handle, offset, len))?;
+        Some(data(ticket, len))
+    }
+
+    /// Sends a WRITE when there is a place for it; the future inside tells what became of it.
+    pub(crate) async fn write(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        data: Bytes,
+    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+        let request = Request::Write {
+            handle: handle.0.bytes.clone(),
+            offset,
+            data,
+        };
+        done(handle.0.connection.submit_data(&request).await)
+    }
+
+    /// Brings a file's data to the server's disk (fsync@openssh.com, OpenSSH 6.5). Where the
+    /// server has no such request this only means that it has the data.
+    pub(crate) async fn fsync(&self, handle: &Handle) -> Result<()> {
+        if !self.features.extensions.fsync {
+            return Ok(());
+        }
+        done(handle.submit(&Request::Fsync {
+            handle: handle.0.bytes.clone(),
+        }))
+        .await
+    }
+}
+
+impl Handle {
+    fn submit(&self, request: &Request) -> Ticket {
+        self.0.connection.submit(request)
+    }
+}
+
+fn read_request(handle: &Handle, offset: u64, len: u32) -> Request {
+    Request::Read {
+        handle: handle.0.bytes.clone(),
+        offset,
+        len,
+    }
+}
+
+async fn opened(connection: Arc<Connection>, ticket: Ticket) -> Result<Handle> {
+    match ticket.await? {
+        Response::Handle(bytes) => Ok(Handle(Arc::new(Open { connection, bytes }))),
+        other => Err(unexpected(other)),
+    }
+}
+
+async fn data(ticket: Ticket, len: u32) -> Result<Bytes> {
+    match ticket.await? {
+        Response::Data(data) if data.len() > usize::try_from(len).unwrap_or(usize::MAX) => {
+            Err(Error::Protocol("DATA longer than asked for"))
+        }
+        // No data without an error: neither is it the end of the file, nor may we ask for ever.
+        Response::Data(data) if data.is_empty() => Err(Error::Protocol("empty DATA")),
+        Response::Data(data) => Ok(data),
+        Response::Status {
+            code: StatusCode::EOF,
+            ..
+        } => Ok(Bytes::new()),
+        other => Err(unexpected(other)),
+    }
+}

@@ -1,0 +1,78 @@
+//! rename(2) that replaces, also where the server has no such request.
+
+use bytes::Bytes;
+use nix::errno::Errno;
+
+use super::{Client, done};
+use crate::error::{Error, Result};
+use crate::sftp::{Attrs, FileKind, Request};
+
+impl Client {
+    /// rename(2), replacing what is at `to`: posix-rename@openssh.com (OpenSSH 4.9). Without it,
+    /// RENAME, which most servers refuse if `to` exists: then what is there is moved aside first
+    /// and brought back if the second step fails. Only an empty directory is replaced by another.
+    ///
+    /// # Errors
+    /// Also EISDIR and ENOTDIR, and what rmdir says of a directory that is not empty.
+    pub(crate) async fn rename(&self, from: Bytes, to: Bytes) -> Result<()> {
+        if self.features.extensions.posix_rename {
+            return done(self.submit(&Request::PosixRename { from, to })).await;
+        }
+        let refused = match self.rename_plain(from.clone(), to.clone()).await {
+            Err(error @ Error::Refused { .. }) => error,
+            other => return other,
+        };
+        let (old, new) = (self.lstat(to.clone()), self.lstat(from.clone()));
+        let (Ok(old), Ok(new)) = (old.await, new.await) else {
+            return Err(refused);
+        };
+        match (new.kind(), old.kind()) {
+            (Some(FileKind::Directory), Some(FileKind::Directory)) => {
+                return self.rename_over_directory(from, to, old).await;
+            }
+            (_, Some(FileKind::Directory)) => return Err(Errno::EISDIR.into()),
+            (Some(FileKind::Directory), _) => return Err(Errno::ENOTDIR.into()),
+            _ => {}
+        }
+        let aside = aside_name(&to);
+        self.rename_plain(to.clone(), aside.clone()).await?;
+        let renamed = self.rename_plain(from, to.clone()).await;
+        if renamed.is_err() {
+            self.rename_plain(aside, to).await?;
+            return renamed;
+        }
+        self.remove(aside).await
+    }
+
+    /// What was at `to` is made anew if the second step fails: it was empty.
+    async fn rename_over_directory(&self, from: Bytes, to: Bytes, old: Attrs) -> Result<()> {
+        if to
+            .strip_prefix(&from[..])
+            .is_some_and(|below| below.starts_with(b"/"))
+        {
+            // rename(2): a directory cannot be moved into itself.
+            return Err(Errno::EINVAL.into());
+        }
+        self.rmdir(to.clone()).await?;
+        let renamed = self.rename_plain(from, to.clone()).await;
+        if renamed.is_err() {
+            let attrs = Attrs {
+                permissions: old.permissions.map(|mode| mode & 0o7777),
+                owner: old.owner,
+                ..Attrs::default()
+            };
+            let made = self.mkdir(to.clone(), Attrs::default());
+            let changed = self.setstat(to, attrs);
+            made.await?;
+            changed.await?;
+        }
+        renamed
+    }
+}
+
+/// A name beside `path` that nobody else has.
+fn aside_name(path: &Bytes) -> Bytes {
+    let mut aside = path.to_vec();
+    aside.extend_from_slice(format!(".sftpfs-{:x}", std::process::id()).as_bytes());
+    aside.into()
+}
