@@ -385,8 +385,9 @@ fn place(parent: Ino, name: &[u8]) -> Place {
 fn usual_number(parent: Ino, name: &[u8], attempt: u32) -> Ino {
     let mut hasher = DefaultHasher::new();
     (parent.0, name, attempt).hash(&mut hasher);
-    // 0 means "no inode" to the kernel and 1 is the root.
-    Ino(hasher.finish().max(2))
+    // 53 bits: some programs keep st_ino in a double. 0 means "no inode" to the kernel, 1 is the
+    // root.
+    Ino((hasher.finish() >> 11).max(2))
 }
 
 /// Names of forgotten nodes whose number is no hash: about 100 bytes each. `git gc` and package
