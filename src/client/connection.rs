@@ -121,11 +121,11 @@ impl Connection {
         self.shared.submit(request, place)
     }
 
-    /// Sends a READ that nobody waits for yet, if there is a place for it now. At most
-    /// three quarters of the places go to these, so that a waiting reader finds one.
+    /// Sends a READ that nobody waits for yet, if there is a place for it now beyond those kept for
+    /// readers who do wait.
     pub(crate) fn submit_ahead(&self, request: &Request) -> Option<Ticket> {
         let places = &self.shared.places;
-        if places.available_permits() < window::SIZE_FIRST / 4 {
+        if places.available_permits() <= PLACES_KEPT {
             return None;
         }
         let place = Arc::clone(places).try_acquire_owned().ok()?;
@@ -324,6 +324,8 @@ fn quoted(bytes: &[u8]) -> String {
     format!("\"{shown}\"")
 }
 
+/// Enough for one large read(2) to begin with, cut into requests of 255 KiB.
+const PLACES_KEPT: usize = 2;
 /// How long a server may take from the first byte to VERSION. A person may be typing a password
 /// into an `ssh` child meanwhile.
 const HANDSHAKE: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 
 use super::{Client, done};
 use crate::error::{Error, Result};
-use crate::sftp::{Attrs, FileKind, Request};
+use crate::sftp::{Attrs, FileKind, Request, StatusCode};
 
 impl Client {
     /// rename(2), replacing what is at `to`: posix-rename@openssh.com (OpenSSH 4.9). Without it,
@@ -16,7 +16,12 @@ impl Client {
     /// Also EISDIR and ENOTDIR, and what rmdir says of a directory that is not empty.
     pub(crate) async fn rename(&self, from: Bytes, to: Bytes) -> Result<()> {
         if self.features.extensions.posix_rename {
-            return done(self.submit(&Request::PosixRename { from, to })).await;
+            let (from, to) = (from.clone(), to.clone());
+            match done(self.submit(&Request::PosixRename { from, to })).await {
+                // Some announce what they have not.
+                Err(error) if error.is_refused_with(StatusCode::OP_UNSUPPORTED) => {}
+                other => return other,
+            }
         }
         let refused = match self.rename_plain(from.clone(), to.clone()).await {
             Err(error @ Error::Refused { .. }) => error,
@@ -28,20 +33,29 @@ impl Client {
         };
         match (new.kind(), old.kind()) {
             (Some(FileKind::Directory), Some(FileKind::Directory)) => {
-                return self.rename_over_directory(from, to, old).await;
+                self.rename_over_directory(from, to, old).await
             }
-            (_, Some(FileKind::Directory)) => return Err(Errno::EISDIR.into()),
-            (Some(FileKind::Directory), _) => return Err(Errno::ENOTDIR.into()),
-            _ => {}
+            (_, Some(FileKind::Directory)) => Err(Errno::EISDIR.into()),
+            (Some(FileKind::Directory), _) => Err(Errno::ENOTDIR.into()),
+            _ => self.rename_over_file(from, to).await,
         }
+    }
+
+    /// What is at `to` is moved aside, brought back if the second step fails, and removed if it
+    /// does not.
+    async fn rename_over_file(&self, from: Bytes, to: Bytes) -> Result<()> {
         let aside = aside_name(&to);
         self.rename_plain(to.clone(), aside.clone()).await?;
         let renamed = self.rename_plain(from, to.clone()).await;
-        if renamed.is_err() {
-            self.rename_plain(aside, to).await?;
-            return renamed;
+        let tidied = match renamed {
+            Ok(()) => self.remove(aside.clone()).await,
+            Err(_) => self.rename_plain(aside.clone(), to).await,
+        };
+        if let Err(error) = tidied {
+            let aside = aside.escape_ascii();
+            log::error!("the file that was to be replaced is left as \"{aside}\": {error}");
         }
-        self.remove(aside).await
+        renamed
     }
 
     /// What was at `to` is made anew if the second step fails: it was empty.

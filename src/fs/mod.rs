@@ -44,6 +44,7 @@ pub(crate) use self::files::{Creation, Opened};
 use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
+use self::second_question::Refused;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, Stamp};
 use crate::client::Client;
@@ -302,8 +303,6 @@ impl Filesystem {
         Ok(attrs)
     }
 }
-
-use self::second_question::Refused;
 
 /// Whether a file's content is likely to be what it was.
 const fn same_content(before: &Attr, after: &Attr) -> bool {
