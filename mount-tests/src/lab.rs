@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::mount::{self, Plan, Program, Transport};
 use crate::process;
@@ -72,15 +73,23 @@ impl Lab {
 
 /// Ends every process, unmounts everything, and removes the folder unless it is to be kept.
 pub fn clean_up(keep: bool) {
-    let Some(dir) = lock_dir().take() else { return };
+    // Held to the end: whoever comes second waits, and does not end the program meanwhile.
+    let mut guard = lock_dir();
+    let Some(dir) = guard.take() else { return };
+    process::start_no_more();
     mount::detach(&dir);
     process::end_all();
     mount::detach(&dir);
     if keep {
         eprintln!("kept: {}", dir.display());
     } else if mount::mounts_below(&dir).is_empty() {
-        // Nothing is mounted below it any more, so this removes only what the tests made.
-        let _ = fs::remove_dir_all(&dir);
+        // Nothing is mounted below it any more, so this removes only what the tests made. A case
+        // that was interrupted may still be writing for a moment.
+        let end = Instant::now() + Duration::from_secs(10);
+        process::wait_for(end, || {
+            let _ = fs::remove_dir_all(&dir);
+            (!dir.exists()).then_some(())
+        });
     }
 }
 

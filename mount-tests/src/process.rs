@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -78,6 +79,7 @@ pub fn run_with_input(command: &mut Command, input: &[u8], limit: Duration) -> F
         .stdout(out.try_clone().unwrap())
         .stderr(err.try_clone().unwrap());
     sys::in_own_group(command);
+    assert!(!is_ending(), "everything is being taken down");
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(why) => panic!("cannot run {}: {why}", command.get_program().display()),
@@ -118,6 +120,7 @@ pub fn must_run(command: &mut Command, limit: Duration) -> String {
 pub fn start(command: &mut Command) -> Child {
     command.stdin(Stdio::null());
     sys::in_own_group(command);
+    assert!(!is_ending(), "everything is being taken down");
     match command.spawn() {
         Ok(child) => child,
         Err(why) => panic!("cannot start {}: {why}", command.get_program().display()),
@@ -195,6 +198,17 @@ pub fn children_of(parent: u32) -> Vec<(i32, String)> {
     found
 }
 
+/// From now on nothing is started any more: a case that still runs must not make up for what is
+/// being taken down.
+pub fn start_no_more() {
+    ENDING.store(true, Ordering::SeqCst);
+}
+
+/// Whether everything is being taken down.
+pub fn is_ending() -> bool {
+    ENDING.load(Ordering::SeqCst)
+}
+
 /// Ends every process below this one, politely first. For the end, and for a signal.
 pub fn end_all() {
     for (round, sent) in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGKILL]
@@ -252,6 +266,8 @@ fn kill_group(child: &mut Child) {
     // A process that hangs in a mount may not die before the mount does; do not wait for ever.
     wait_until(child, Instant::now() + Duration::from_secs(2));
 }
+
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Short against everything that is waited for here, long against the cost of asking.
 const POLL: Duration = Duration::from_millis(4);

@@ -105,6 +105,10 @@ fn run_on(
     let place = transport.map_or_else(|| "directory".into(), |way| format!("mount/{way}"));
     let mut mount = None;
     for case in cases {
+        if process::is_ending() {
+            // The signal's thread ends the program; until then nothing new is begun.
+            std::thread::park();
+        }
         let name = format!("{suite}::{}", case.name);
         let started = Instant::now();
         let verdict = match prepare(lab, transport, &mut mount, case, choice) {
