@@ -31,10 +31,10 @@ pub fn parse() -> Cli {
         .flatten()
         .cloned()
         .collect();
-    let seed = matches
-        .get_one::<u64>("seed")
-        .copied()
-        .unwrap_or_else(seed_of_the_day);
+    let full = matches.get_flag("full");
+    let seed = matches.get_one::<u64>("seed").copied();
+    // A run that others wait for fails for a reason of its own, not because of today's dice.
+    let seed = seed.unwrap_or_else(|| if full { seed_of_the_day() } else { SEED });
     Cli {
         demo: wanted.iter().any(|word| word == "demo"),
         choice: Choice {
@@ -43,7 +43,7 @@ pub fn parse() -> Cli {
             on_mount: on != "directory",
             on_directory: on != "mount",
             seed,
-            full: matches.get_flag("full"),
+            full,
         },
         list: matches.get_flag("list"),
         keep: matches.get_flag("keep"),
@@ -86,7 +86,7 @@ fn command() -> Command {
             option(
                 "seed",
                 "N",
-                "for random choices; a new one each time if not given",
+                "for random choices; always the same if not given, a new one with --full",
             )
             .value_parser(clap::value_parser!(u64)),
         )
@@ -114,6 +114,9 @@ fn transports(matches: &ArgMatches) -> Option<Vec<Transport>> {
 fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
     matches.get_one::<String>(name).map_or("", String::as_str)
 }
+
+/// Failed once: fallocate(2) of a range that is there moves mtime.
+const SEED: u64 = 1_795_365_331;
 
 fn seed_of_the_day() -> u64 {
     SystemTime::now()

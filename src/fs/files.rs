@@ -241,13 +241,13 @@ impl Filesystem {
         let file = self.open_file(fh)?;
         file.shared.written().await;
         let size = self.ask_attributes(ino).await?.attr.size;
-        if size < end {
-            let change = Change {
-                size: Some(end),
-                ..Change::default()
-            };
-            self.setattr(ino, change, Some(fh)).await?;
-        }
+        // Also where the file is long enough its mtime moves, as on ext4, xfs and btrfs.
+        let change = Change {
+            size: (size < end).then_some(end),
+            mtime: (size >= end).then(clock::wall),
+            ..Change::default()
+        };
+        self.setattr(ino, change, Some(fh)).await?;
         Ok(())
     }
 
