@@ -153,19 +153,21 @@ impl Filesystem {
     async fn as_shown(&self, parent: Ino, listed: &Listed) -> (Attrs, Asked) {
         let follows = self.config.symlinks == Symlinks::Follow
             && listed.attrs.kind() == Some(FileKind::Symlink);
-        let path = self.tables().inodes.path_below(parent, &listed.name);
-        let asked = self.now();
-        let looked = match path {
-            Some(path) if follows => self.client.stat(path).await.ok(),
-            Some(path) if self.is_doubtful(parent, listed) => {
-                self.look_at_name(parent, &listed.name, &path).await.ok()
-            }
-            _ => None,
-        };
-        match looked {
-            Some(attrs) => (attrs, asked),
-            None => (listed.attrs.clone(), listed.asked),
+        let as_listed = || (listed.attrs.clone(), listed.asked);
+        if !follows && !self.is_doubtful(parent, listed) {
+            return as_listed();
         }
+        let path = self.tables().inodes.path_below(parent, &listed.name);
+        let Some(path) = path else {
+            return as_listed();
+        };
+        let asked = self.now();
+        let looked = if follows {
+            self.client.stat(path).await
+        } else {
+            self.look_at_name(parent, &listed.name, &path).await
+        };
+        looked.map_or_else(|_| as_listed(), |attrs| (attrs, asked))
     }
 
     /// One of several names that we know of one file, and the listing says something new of it: it

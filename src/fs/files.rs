@@ -142,7 +142,7 @@ impl Filesystem {
         match self.open(entry.ino, access, truncate).await {
             Ok(opened) => {
                 // As it is after the open, which may have emptied it.
-                let known = self.getattr(entry.ino).await?;
+                let known = self.getattr(entry.ino).await.unwrap_or(entry.known);
                 Ok((Entry { known, ..entry }, opened))
             }
             Err(error) => {
