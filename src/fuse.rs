@@ -4,6 +4,8 @@
 //! memory knows the answer; else it is handed to the runtime and this thread reads on. A reply that
 //! is dropped unanswered (a panic in one operation) tells the program EIO.
 
+mod convert;
+
 use std::ffi::OsStr;
 use std::future::Future;
 use std::os::unix::ffi::OsStrExt;
@@ -11,24 +13,24 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FopenFlags, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
-use crate::clock;
-use crate::error::Error;
-use crate::fs::{
-    Access, Attr, Caller, Change, Creation, DirEntry, Entry, Fh, Filesystem, Ino, Known, Opened,
+use self::convert::{
+    BLOCK, GENERATION, NOTHING, UNKNOWN, access, caller, errno, fh, file_attr, file_type, ino,
+    owned, reply_attr, reply_data, reply_empty, reply_entry, seconds,
 };
-use crate::sftp::FileKind;
+use crate::error::Error;
+use crate::fs::{Access, Change, Creation, DirEntry, Filesystem, Opened};
 
 /// The kernel's side of a mount.
 pub(crate) struct Face {
@@ -548,154 +550,6 @@ impl fuser::Filesystem for Face {
     }
 }
 
-fn reply_entry(result: Result<Entry, Error>, reply: ReplyEntry) {
-    match result {
-        Ok(entry) => {
-            let attr = file_attr(entry.ino, &entry.known);
-            reply.entry_with_ttls(&entry.known.ttl, &entry.ttl, &attr, GENERATION);
-        }
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_attr(ino: Ino, result: Result<Known, Error>, reply: ReplyAttr) {
-    match result {
-        Ok(known) => reply.attr(&known.ttl, &file_attr(ino, &known)),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_empty(result: Result<(), Error>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn reply_data(result: Result<Bytes, Error>, reply: ReplyData) {
-    match result {
-        Ok(data) => reply.data(&data),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-/// Errors that come here have their number already, but for a connection's end.
-fn errno(error: &Error) -> Errno {
-    Errno::from_i32(error.errno(crate::error::Operation::Stat) as i32)
-}
-
-fn file_attr(ino: Ino, known: &Known) -> FileAttr {
-    let Attr {
-        kind,
-        permissions,
-        uid,
-        gid,
-        size,
-        atime,
-        mtime,
-        ctime,
-    } = known.attr;
-    let time = |seconds: clock::Seconds| UNIX_EPOCH + Duration::from_secs(seconds.into());
-    FileAttr {
-        ino: INodeNo(ino.0),
-        size,
-        // Rounded up: cp(1) and tar(1) take fewer blocks than the size needs for a hole.
-        blocks: size.div_ceil(512),
-        atime: time(atime),
-        mtime: time(mtime),
-        ctime: time(ctime),
-        crtime: UNIX_EPOCH,
-        kind: file_type(kind),
-        perm: permissions,
-        nlink: known.links,
-        uid,
-        gid,
-        rdev: 0,
-        blksize: BLOCK,
-        flags: 0,
-    }
-}
-
-const fn file_type(kind: FileKind) -> FileType {
-    match kind {
-        FileKind::Regular => FileType::RegularFile,
-        FileKind::Directory => FileType::Directory,
-        FileKind::Symlink => FileType::Symlink,
-        FileKind::Fifo => FileType::NamedPipe,
-        FileKind::Socket => FileType::Socket,
-        FileKind::CharDevice => FileType::CharDevice,
-        FileKind::BlockDevice => FileType::BlockDevice,
-    }
-}
-
-const fn access(flags: i32) -> Access {
-    let mode = flags & libc::O_ACCMODE;
-    Access {
-        read: mode != libc::O_WRONLY,
-        write: mode != libc::O_RDONLY,
-        append: flags & libc::O_APPEND != 0,
-        // O_SYNC contains O_DSYNC.
-        sync: flags & libc::O_DSYNC != 0,
-    }
-}
-
-/// Whole seconds; an error for what SFTP cannot carry.
-fn seconds(time: Option<TimeOrNow>) -> Result<Option<clock::Seconds>, ()> {
-    match time {
-        None => Ok(None),
-        Some(TimeOrNow::Now) => Ok(Some(clock::wall())),
-        Some(TimeOrNow::SpecificTime(time)) => {
-            let since = time.duration_since(UNIX_EPOCH).map_err(|_| ())?;
-            clock::Seconds::try_from(since.as_secs())
-                .map(Some)
-                .map_err(|_| ())
-        }
-    }
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller {
-        uid: request.uid(),
-        gid: request.gid(),
-    }
-}
-
-fn owned(name: &OsStr) -> Box<[u8]> {
-    name.as_bytes().into()
-}
-
-const fn ino(number: INodeNo) -> Ino {
-    Ino(number.0)
-}
-
-const fn fh(handle: FileHandle) -> Fh {
-    Fh(handle.0)
-}
-
-/// Numbers are never given to two files of one mount.
-const GENERATION: Generation = Generation(0);
-/// An entry with number 0 tells the kernel that a name leads nowhere, and for how long.
-const NOTHING: FileAttr = FileAttr {
-    ino: INodeNo(0),
-    size: 0,
-    blocks: 0,
-    atime: UNIX_EPOCH,
-    mtime: UNIX_EPOCH,
-    ctime: UNIX_EPOCH,
-    crtime: UNIX_EPOCH,
-    kind: FileType::RegularFile,
-    perm: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    blksize: 0,
-    flags: 0,
-};
-/// st_blksize: the size that programs read and write by.
-const BLOCK: u32 = 4096;
-/// 1 PiB of blocks.
-const UNKNOWN: u64 = 1 << 38;
 /// The kernel's own limit for one request (fs.fuse.max_pages_limit); said so that a raised one does
 /// not surprise.
 const MAX_WRITE: u32 = 1 << 20;
