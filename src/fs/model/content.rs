@@ -174,8 +174,8 @@ impl Kernel {
             return;
         };
         self.fs.grow(self.numbers[&id], fh, end).await.unwrap();
-        if (self.model.files[id].data.len() as u64) < end {
-            self.model.files[id].resize(end);
-        }
+        // Also where nothing grows the file counts as changed.
+        let len = self.model.files[id].data.len() as u64;
+        self.model.files[id].resize(end.max(len));
     }
 }
