@@ -17,6 +17,7 @@ pub use transport::answer_ssh;
 
 mod clock;
 mod error;
+mod ioctl;
 
 #[cfg(test)]
 mod testing;

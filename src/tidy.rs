@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Beside the layers, and what these may name.
-const BESIDE: &[(&str, &[&str])] = &[("error", &["sftp"]), ("clock", &[])];
+const BESIDE: &[(&str, &[&str])] = &[("error", &["sftp"]), ("clock", &[]), ("ioctl", &[])];
 
 /// A word that only some files may write: (word, files or folders below src).
 const RESERVED: &[(&str, &[&str])] = &[
