@@ -1,6 +1,7 @@
 //! All suites, in the order they run: one file an idea.
 
 mod bad_input;
+mod copies;
 mod differential;
 mod fsx;
 mod lifecycle;
@@ -8,6 +9,7 @@ mod pjdfstest;
 mod posix;
 mod programs;
 pub mod random;
+mod site;
 mod tools;
 mod tree;
 
@@ -24,5 +26,6 @@ pub fn all() -> Vec<Suite> {
         differential::suite(),
         fsx::suite(),
         pjdfstest::suite(),
+        copies::suite(),
     ]
 }
