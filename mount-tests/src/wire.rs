@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::lab::Lab;
 use crate::process;
 use crate::server::sftp_server_path;
@@ -96,6 +98,8 @@ struct State {
     last: Option<Way>,
     /// Before which packet, counted from now on, the connection is cut.
     cut: Option<(Way, u64)>,
+    /// A process that is killed in the moment of the cut.
+    victim: Option<i32>,
     /// Cut: nothing goes through and nobody gets a new connection.
     is_cut: bool,
     ending: bool,
@@ -151,19 +155,17 @@ impl Wire {
         state.last = None;
     }
 
-    /// Cuts everything before the `packet`-th packet this way, counted from 1 and from now on.
-    pub fn cut_before(&self, way: Way, packet: u64) {
-        self.shared.lock().cut = Some((way, packet));
+    /// Cuts everything before the `packet`-th packet this way, counted from 1 and from now on, and
+    /// kills the victim.
+    pub fn cut_before(&self, way: Way, packet: u64, victim: Option<i32>) {
+        let mut state = self.shared.lock();
+        state.cut = Some((way, packet));
+        state.victim = victim;
     }
 
     /// Whether it was cut.
     pub fn is_cut(&self) -> bool {
         self.shared.lock().is_cut
-    }
-
-    /// Cuts everything now.
-    pub fn cut(&self) {
-        self.shared.lock().do_cut();
     }
 
     /// Waits until the servers of all connections that were cut have done what had reached them,
@@ -178,6 +180,7 @@ impl Wire {
         let mut state = self.shared.lock();
         state.is_cut = false;
         state.cut = None;
+        state.victim = None;
     }
 }
 
@@ -247,6 +250,9 @@ impl State {
     fn do_cut(&mut self) {
         self.is_cut = true;
         self.cut = None;
+        if let Some(pid) = self.victim.take() {
+            process::signal(pid, Signal::SIGKILL);
+        }
         for (ours, servers) in self.ends.values() {
             // What has gone already needs no shutting.
             let _ = ours.shutdown(std::net::Shutdown::Both);

@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod copies;
+mod copies_on;
+mod cuts;
 mod differential;
 mod fsx;
 mod lifecycle;
@@ -9,6 +11,7 @@ mod pjdfstest;
 mod posix;
 mod programs;
 pub mod random;
+mod random_copies;
 mod site;
 mod tools;
 mod tree;
@@ -27,5 +30,8 @@ pub fn all() -> Vec<Suite> {
         fsx::suite(),
         pjdfstest::suite(),
         copies::suite(),
+        copies_on::suite(),
+        cuts::suite(),
+        random_copies::suite(),
     ]
 }

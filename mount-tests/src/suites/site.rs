@@ -121,6 +121,11 @@ impl Site {
         self.mount();
     }
 
+    /// The process that serves the mount.
+    pub(super) fn daemon(&self) -> Option<i32> {
+        self.mount.as_ref().and_then(Mount::daemon)
+    }
+
     /// The wire; there is none on a plain directory.
     pub(super) fn wire(&self) -> &Wire {
         self.wire.as_ref().expect("a mount")

@@ -16,7 +16,7 @@ use crate::wire::Manner;
 
 /// Something done to a file by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(in crate::suites) enum Change {
     WriteInside,
     WriteAtStart,
     Append,
@@ -126,7 +126,12 @@ fn set_len(path: &Path, len: usize, model: &mut Vec<u8>) {
 }
 
 /// The case: every change, to the copy and to the source, and one change after every program.
-pub(super) fn do_not_show_in_the_other(ctx: &Ctx, copying: Copying, manner: &Manner, full: bool) {
+pub(in crate::suites) fn do_not_show_in_the_other(
+    ctx: &Ctx,
+    copying: Copying,
+    manner: &Manner,
+    full: bool,
+) {
     let site = Site::new(ctx, copying, manner.clone());
     let sizes: &[usize] = if full || ctx.full {
         &[1, 65_537, 300_000]

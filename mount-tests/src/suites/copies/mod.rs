@@ -2,12 +2,12 @@
 //! `copy_is_hardlink` off or `cow` each is a file of its own whatever is then done to it or to its
 //! source.
 
-mod changes;
+pub(super) mod changes;
 mod figures;
 mod groups;
 mod handles;
 mod links;
-mod programs;
+pub(super) mod programs;
 mod ranges;
 
 use crate::case::{Case, Suite, case};

@@ -15,7 +15,7 @@ use crate::suites::site::{
 use crate::wire::Manner;
 
 /// A program that copies a file to a name that is not there yet.
-pub(super) struct Program {
+pub(in crate::suites) struct Program {
     pub(super) name: &'static str,
     words: &'static [&'static str],
     /// Whether it hands the whole file to copy_file_range(2).
@@ -27,7 +27,7 @@ pub(super) struct Program {
 }
 
 /// Sources are files of 0664 of a user who is not root.
-pub(super) const PROGRAMS: &[Program] = &[
+pub(in crate::suites) const PROGRAMS: &[Program] = &[
     program("cp", &["cp"], 0o640).handed_over(),
     program("cp -p", &["cp", "-p"], 0o664)
         .handed_over()
@@ -113,7 +113,7 @@ impl Program {
 
 /// Copies as cp(1) does without options.
 #[track_caller]
-pub(super) fn cp(from: &Path, to: &Path) {
+pub(in crate::suites) fn cp(from: &Path, to: &Path) {
     process::must_run(Command::new("cp").arg(from).arg(to), LIMIT);
 }
 
@@ -123,7 +123,12 @@ const BIG: usize = 9 << 20;
 const HUGE: usize = 70 << 20;
 
 /// The case: each program, several sizes.
-pub(super) fn copy_whole_files(ctx: &Ctx, copying: Copying, manner: &Manner, full: bool) {
+pub(in crate::suites) fn copy_whole_files(
+    ctx: &Ctx,
+    copying: Copying,
+    manner: &Manner,
+    full: bool,
+) {
     let sizes: Vec<usize> = match (ctx.full, full) {
         (true, _) => SIZES.iter().copied().chain([BIG, HUGE]).collect(),
         (false, true) => SIZES.to_vec(),
