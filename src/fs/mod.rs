@@ -12,6 +12,7 @@
 mod attr;
 mod attributes;
 mod config;
+mod cow;
 mod dir;
 mod directories;
 mod files;

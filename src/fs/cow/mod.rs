@@ -1,0 +1,4 @@
+//! Copies that are hard links on the server, and files of their own in the mount.
+#![cfg_attr(not(test), expect(dead_code, reason = "the copies that use it follow"))]
+
+mod groups;
