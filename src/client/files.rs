@@ -15,6 +15,13 @@ use crate::sftp::{Attrs, NameEntry, OpenFlags, Request, Response, StatusCode};
 #[derive(Clone)]
 pub(crate) struct Handle(Arc<Open>);
 
+/// Clones of one handle are the same; two opens never are.
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 struct Open {
     connection: Arc<Connection>,
     bytes: Bytes,

@@ -185,11 +185,19 @@ impl Client {
     /// # Errors
     /// EPERM where the server has no such request, as link(2) has it for a file system without
     /// hard links.
-    pub(crate) async fn hardlink(&self, from: Bytes, to: Bytes) -> Result<()> {
-        if !self.features.extensions.hardlink {
-            return Err(Errno::EPERM.into());
+    pub(crate) fn hardlink(
+        &self,
+        from: Bytes,
+        to: Bytes,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let has = self.features.extensions.hardlink;
+        let ticket = has.then(|| self.submit(&Request::Hardlink { from, to }));
+        async move {
+            match ticket {
+                Some(ticket) => done(ticket).await,
+                None => Err(Errno::EPERM.into()),
+            }
         }
-        done(self.submit(&Request::Hardlink { from, to })).await
     }
 
     pub(crate) async fn readlink(&self, path: Bytes) -> Result<Bytes> {

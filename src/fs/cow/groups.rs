@@ -16,11 +16,11 @@ use bytes::Bytes;
 
 /// Names in the table from which on no copy joins it. A name of 100 bytes takes some 400 bytes of
 /// memory (measured in a test), so this is 400 MB: a limit against running away, not a budget.
-pub(super) const NAMES_MAX: usize = 1 << 20;
+pub(in crate::fs) const NAMES_MAX: usize = 1 << 20;
 
 /// One thing that happens to the names of copies. Every name is an absolute path of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
+pub(in crate::fs) enum Change {
     /// `copy` became a copy of `source` ([`Groups::joined`]).
     Joined { source: Bytes, copy: Bytes },
     /// link(2) gave the file of `existing` the name `new` ([`Groups::linked`]).
@@ -51,7 +51,7 @@ struct Member {
 
 /// The table of names that share storage.
 #[derive(Debug, Default)]
-pub(super) struct Groups {
+pub(in crate::fs) struct Groups {
     /// Sorted, so that all that lies below a directory is one range.
     names: BTreeMap<Bytes, MemberId>,
     members: HashMap<MemberId, Member>,
@@ -61,28 +61,28 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::fs) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
     /// Names in the table.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::fs) fn len(&self) -> usize {
         self.names.len()
     }
 
     /// No copy can join any more: make real copies.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::fs) fn is_full(&self) -> bool {
         // A copy and its source are two names.
         self.names.len() + 2 > NAMES_MAX
     }
 
     /// A write to this name would show in another file, unless it gets storage of its own first.
-    pub(super) fn shares(&self, path: &[u8]) -> bool {
+    pub(in crate::fs) fn shares(&self, path: &[u8]) -> bool {
         self.names.contains_key(path)
     }
 
     /// All names of the file that has this name, this one first; none if it shares nothing.
-    pub(super) fn names_of_member(&self, path: &[u8]) -> Vec<Bytes> {
+    pub(in crate::fs) fn names_of_member(&self, path: &[u8]) -> Vec<Bytes> {
         let Some((path, id)) = self.names.get_key_value(path) else {
             return Vec::new();
         };
@@ -91,7 +91,7 @@ impl Groups {
     }
 
     /// The other files of its group, by age, each with all its names.
-    pub(super) fn other_members(&self, path: &[u8]) -> Vec<Vec<Bytes>> {
+    pub(in crate::fs) fn other_members(&self, path: &[u8]) -> Vec<Vec<Bytes>> {
         let Some((id, group)) = self.place_of(path) else {
             return Vec::new();
         };
@@ -101,14 +101,14 @@ impl Groups {
     }
 
     /// The others of its group are copies of it; false if it shares nothing.
-    pub(super) fn is_original(&self, path: &[u8]) -> bool {
+    pub(in crate::fs) fn is_original(&self, path: &[u8]) -> bool {
         self.place_of(path)
             .and_then(|(id, group)| Some(self.groups.get(&group)?.first()? == &id))
             .unwrap_or(false)
     }
 
     /// Both names are in one group, as one file or as two.
-    pub(super) fn share_storage(&self, one: &[u8], other: &[u8]) -> bool {
+    pub(in crate::fs) fn share_storage(&self, one: &[u8], other: &[u8]) -> bool {
         match (self.place_of(one), self.place_of(other)) {
             (Some((_, one)), Some((_, other))) => one == other,
             _ => false,
@@ -117,12 +117,12 @@ impl Groups {
 
     /// The server has one inode for both names, so its rename(2) of one to the other does nothing
     /// and says OK: who wants the one name gone must remove it.
-    pub(super) fn are_one_inode(&self, one: &[u8], other: &[u8]) -> bool {
+    pub(in crate::fs) fn are_one_inode(&self, one: &[u8], other: &[u8]) -> bool {
         self.share_storage(one, other)
     }
 
     /// Whether [`apply`](Self::apply) would do anything: what changes nothing need not be recorded.
-    pub(super) fn concerns(&self, change: &Change) -> bool {
+    pub(in crate::fs) fn concerns(&self, change: &Change) -> bool {
         match change {
             Change::Joined { .. } | Change::Temporary(_) | Change::TemporaryGone(_) => true,
             Change::Linked { existing, new } => self.shares(existing) || self.shares(new),
@@ -134,7 +134,7 @@ impl Groups {
     }
 
     /// Makes one change: the same for what happens now and for what the journal tells.
-    pub(super) fn apply(&mut self, change: &Change) {
+    pub(in crate::fs) fn apply(&mut self, change: &Change) {
         match change {
             Change::Joined { source, copy } => {
                 // A copy that does not fit shares with nobody, and the caller finds that.
@@ -150,7 +150,7 @@ impl Groups {
     }
 
     /// The changes that make this table from an empty one.
-    pub(super) fn changes(&self) -> impl Iterator<Item = Change> {
+    pub(in crate::fs) fn changes(&self) -> impl Iterator<Item = Change> {
         self.groups.values().flat_map(|members| {
             let mut files = members.iter().map(|id| self.names_of(*id));
             let original = files.next().unwrap_or_default();
@@ -173,7 +173,7 @@ impl Groups {
     /// `copy` became a new file that shares with `source`; it is no name of another file any more.
     /// Nothing changes if both are names of one file already. False if the table [is
     /// full](Self::is_full): then they do not share, and `copy` is no name of another file either.
-    pub(super) fn joined(&mut self, source: &Bytes, copy: &Bytes) -> bool {
+    pub(in crate::fs) fn joined(&mut self, source: &Bytes, copy: &Bytes) -> bool {
         if self.are_one_file(source, copy) {
             return true;
         }
@@ -199,7 +199,7 @@ impl Groups {
 
     /// link(2): the file of `existing` has the name `new` too, which leads to nothing else any
     /// more. Not bounded by [`NAMES_MAX`]: a name left out would be written through.
-    pub(super) fn linked(&mut self, existing: &Bytes, new: &Bytes) {
+    pub(in crate::fs) fn linked(&mut self, existing: &Bytes, new: &Bytes) {
         if self.are_one_file(existing, new) {
             return;
         }
@@ -215,7 +215,7 @@ impl Groups {
 
     /// The file of this name, with all its names, has storage of its own. If it was the original,
     /// the oldest copy is the original now.
-    pub(super) fn left(&mut self, path: &[u8]) {
+    pub(in crate::fs) fn left(&mut self, path: &[u8]) {
         let Some((id, group)) = self.place_of(path) else {
             return;
         };
@@ -230,12 +230,12 @@ impl Groups {
 
     /// All other files of its group moved together to another storage, and share that. The table
     /// does not tell storages apart, so this is what [`left`](Self::left) does.
-    pub(super) fn others_left(&mut self, path: &[u8]) {
+    pub(in crate::fs) fn others_left(&mut self, path: &[u8]) {
         self.left(path);
     }
 
     /// The name is gone: unlinked, or another file has it now.
-    pub(super) fn removed(&mut self, path: &[u8]) {
+    pub(in crate::fs) fn removed(&mut self, path: &[u8]) {
         if let Some(group) = self.take_name(path) {
             self.dissolve_if_alone(group);
         }
@@ -246,7 +246,7 @@ impl Groups {
     ///
     /// Nothing changes where rename(2) changes nothing: both names are of one inode of the server
     /// ([`are_one_inode`](Self::are_one_inode)), or one is below the other.
-    pub(super) fn renamed(&mut self, from: &[u8], to: &[u8]) {
+    pub(in crate::fs) fn renamed(&mut self, from: &[u8], to: &[u8]) {
         let nested = from.starts_with(&below(to)) || to.starts_with(&below(from));
         if from == to || nested || self.share_storage(from, to) {
             return;
