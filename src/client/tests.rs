@@ -1,6 +1,7 @@
 //! Tests of the client against peers that keep the protocol, and against some that do not.
 
 mod answers;
+mod copies;
 mod fallbacks;
 mod handshake;
 mod window;
