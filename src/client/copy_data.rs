@@ -299,8 +299,8 @@ async fn copy_pieces(
             if !matches!(end, Some(End::Failed(_))) {
                 end = Some(End::Failed(copied.err()));
             }
-        } else if !go_on(pieces.verified()) {
-            end.get_or_insert(End::Stopped);
+        } else if end.is_none() && !go_on(pieces.verified()) {
+            end = Some(End::Stopped);
         }
     }
 }
