@@ -7,7 +7,7 @@
 //! happen to it, as it is kept in the journal.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;

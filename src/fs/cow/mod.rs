@@ -2,3 +2,4 @@
 #![cfg_attr(not(test), expect(dead_code, reason = "the copies that use it follow"))]
 
 mod groups;
+mod journal;
