@@ -68,7 +68,8 @@ impl Journal {
         place::make_directory(directory)?;
         let path = directory.join(place::file_name(identity));
         let say = |error| format!("{}: {error}", path.display());
-        let alive = open_lock(&path)?;
+        let lock_path = place::with_ending(&path, ".lock");
+        let alive = open_lock(&lock_path)?;
         let leftovers = match alive.try_lock() {
             Ok(()) => tidy(&path, identity)?,
             Err(TryLockError::WouldBlock) => Vec::new(),
@@ -77,6 +78,9 @@ impl Journal {
         // Another may be alone between the two and replace the journal, so it is opened now. This
         // waits for such a one.
         alive.lock_shared().map_err(say)?;
+        if !place::is_at(&alive, &lock_path).map_err(say)? {
+            return Err(format!("{}: was removed just now", lock_path.display()));
+        }
         let gone = "the mount that uses it lost it: unmount that one";
         let file =
             place::open(&path, false)?.ok_or_else(|| format!("{}: {gone}", path.display()))?;
@@ -102,9 +106,12 @@ impl Journal {
     }
 
     /// Appends a change; `durable`: it is on the disk before this returns. The table hears of it,
-    /// in the order of the file, by [`catch_up`](Self::catch_up).
+    /// in the order of the file, by [`catch_up`](Self::catch_up): who applied it at once could have
+    /// another table than the next mount, since another mount may have appended before.
     ///
     /// # Errors
+    /// Then the caller makes a real copy, or applies himself what has happened on the server.
+    ///
     /// That of write(2) or fdatasync(2); a journal that somebody else removed or wrote into; a path
     /// that cannot be recorded; a journal that is too large for more copies. Only after a failed
     /// fdatasync(2) may the change be in the file nevertheless.
@@ -234,10 +241,9 @@ fn has_room(end: u64, change: &Change) -> bool {
     !matches!(change, Change::Joined { .. } | Change::Temporary(_)) || end < SIZE_MAX
 }
 
-/// The file whose lock says that a mount lives. It is never renamed, but somebody may remove it.
-fn open_lock(journal: &Path) -> Result<File, String> {
-    let path = place::with_ending(journal, ".lock");
-    place::open(&path, true)?.ok_or_else(|| format!("{}: vanished", path.display()))
+/// The file whose lock says that a mount lives.
+fn open_lock(path: &Path) -> Result<File, String> {
+    place::open(path, true)?.ok_or_else(|| format!("{}: vanished", path.display()))
 }
 
 fn begins_with(file: &File, header: &[u8]) -> io::Result<bool> {

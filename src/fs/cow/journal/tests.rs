@@ -133,15 +133,15 @@ proptest! {
         let file = fs::OpenOptions::new().write(true).read(true).open(place.path()).unwrap();
         let begin = header(IDENTITY).len();
         let ends: Vec<_> = (0..=changes.len()).map(|n| ends_at(&changes, n)).collect();
-        for at in 0..written.len() {
-            file.write_all_at(&[written[at] ^ flip], at as u64).unwrap();
+        for (at, byte) in written.iter().enumerate() {
+            file.write_all_at(&[byte ^ flip], at as u64).unwrap();
             let (found, contents) = contents(&file);
             let whole = ends.iter().filter(|end| **end <= at).count().saturating_sub(1);
             prop_assert_eq!(contents.records, whole);
             prop_assert_eq!(everything(&contents.groups), tables[contents.records].clone());
             let expected = if at < begin { Found::Foreign } else { Found::Ours(Rest::Damaged) };
             prop_assert_eq!(found, expected, "byte {}", at);
-            file.write_all_at(&[written[at]], at as u64).unwrap();
+            file.write_all_at(&[*byte], at as u64).unwrap();
         }
         let mut changed = written;
         let at = where_to.index(changed.len());
@@ -397,6 +397,12 @@ fn a_new_directory_is_for_its_user_alone() {
     for path in directory.ancestors().take(3) {
         assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
     }
+}
+
+#[test]
+fn this_user_has_a_state_directory() {
+    let directory = state_directory().unwrap();
+    assert!(directory.is_absolute() && directory.ends_with("sftpfs/copies"));
 }
 
 #[test]
