@@ -40,7 +40,7 @@ pub(super) struct Journal {
     path: PathBuf,
     file: File,
     /// Locked shared: this mount lives.
-    _alive: File,
+    alive: File,
     /// Up to where the file is known to be whole records. Held while one is appended; may be taken
     /// under `applied`.
     whole: Mutex<u64>,
@@ -92,7 +92,7 @@ impl Journal {
         let journal = Self {
             path,
             file,
-            _alive: alive,
+            alive,
             whole: Mutex::new(begin),
             durable: Mutex::new(begin),
             applied: Mutex::new(begin),
@@ -216,6 +216,14 @@ impl Journal {
 
     fn error(&self, what: &str) -> io::Error {
         io::Error::other(format!("{}: {what}", self.path.display()))
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Closing it is not enough: a program that another thread is just starting has it too,
+        // until its exec. A failure ends with the process.
+        let _ = self.alive.unlock();
     }
 }
 
