@@ -16,12 +16,13 @@ use super::kernel::{self, Mount};
 use super::place::Place;
 use super::presence::Presence;
 use super::signals::{self, Stage};
+use super::state::state_directory;
 use super::terminal::Terminal;
 use super::{Options, device};
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::fs::Filesystem;
-use crate::fuse::Face;
+use crate::fs::{Filesystem, State};
+use crate::fuse::{self, Face};
 use crate::transport::Dialer;
 
 /// Threads that read requests from the kernel. An operation answered from memory is done on the
@@ -88,8 +89,13 @@ pub(super) fn serve(
 
 async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
     let dialer = Dialer::new(options.target.clone()).await?;
+    let mut config = options.fs.clone();
+    config.state = state_directory(options.run_as.is_some()).map(|directory| State {
+        directory,
+        identity: dialer.identity(),
+    });
     let client = Client::connect(dialer, &options.client).await?;
-    Filesystem::new(client, &options.directory, options.fs.clone()).await
+    Filesystem::new(client, &options.directory, config).await
 }
 
 /// Mounts and shakes hands with the kernel; if the second fails, the first is undone.
@@ -107,7 +113,12 @@ fn attach(
     let face = Face::new(Arc::clone(fs), network.clone());
     // All: the kernel decides who may enter, by allow_other.
     match Session::from_fd(face, descriptor, SessionACL::All, config) {
-        Ok(session) => Ok((mount, session)),
+        Ok(session) => {
+            if let Err(error) = fuse::start_notifier(session.notifier(), fs.notices()) {
+                log::warn!("the kernel will not be told of changes: {error}");
+            }
+            Ok((mount, session))
+        }
         Err(error) => {
             mount.detach()?;
             Err(Error::setup(format!(
