@@ -163,7 +163,7 @@ fn cut_at(ctx: &Ctx, session: &Session, way: Way, packet: u64) -> bool {
     let victim = if packet % 2 == 0 { site.daemon() } else { None };
     site.wire().cut_before(way, packet, victim);
     (session.act)(&site.dir);
-    let was_cut = site.wire().is_cut();
+    let was_cut = site.wire().disarm();
     if was_cut {
         site.kill();
     } else {

@@ -173,6 +173,8 @@ fn without_its_notes_names_are_what_the_server_says(ctx: &Ctx) {
 /// Both names are one file, and nothing says otherwise.
 #[track_caller]
 fn is_a_link(site: &Site) {
+    // SFTP tells how many links there are only in a listing.
+    assert_eq!(fs::read_dir(&site.dir).unwrap().count(), 2);
     for name in ["source", "copy"] {
         assert_eq!(Look::at(&site.dir.join(name)).links, 2, "links of {name}");
     }
@@ -200,8 +202,10 @@ fn notes_that_are_no_notes_are_as_good_as_none(ctx: &Ctx) {
         // It goes on from there.
         cp(&site.dir.join("source"), &site.dir.join("second"));
         append(&site.dir.join("second"), "else");
-        let now = fs::read(site.dir.join("source")).unwrap();
+        let now = fs::read(site.behind.join("source")).unwrap();
         assert!(now.ends_with(b"more"), "the source");
+        let now = fs::read(site.behind.join("second")).unwrap();
+        assert!(now.ends_with(b"else"), "the copy");
         for name in ["source", "copy", "second"] {
             fs::remove_file(site.dir.join(name)).unwrap();
         }
