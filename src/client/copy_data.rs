@@ -122,7 +122,10 @@ impl Client {
         let Some(lane) = self.lanes.copies().await else {
             return Ok((None, 0));
         };
-        let known = (source.handle.twin_on(&lane), target.handle.twin_on(&lane));
+        let known = (
+            source.handle.twin_on(&lane, OpenFlags::READ),
+            target.handle.twin_on(&lane, OpenFlags::WRITE),
+        );
         if let (Some(source), Some(target)) = known {
             return Ok((self.look(&source, &target).await.ok(), 0));
         }
@@ -150,8 +153,8 @@ impl Client {
         if !is_same(&here_from, &pair.source_attrs) || !is_same(&here_to, &pair.target_attrs) {
             return Ok((None, begun));
         }
-        source.handle.keep_twin(from);
-        target.handle.keep_twin(to);
+        source.handle.keep_twin(from, OpenFlags::READ);
+        target.handle.keep_twin(to, OpenFlags::WRITE);
         Ok((Some(pair), begun))
     }
 
