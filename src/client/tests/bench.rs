@@ -192,19 +192,27 @@ pub(super) fn whole(len: u64) -> Span {
     span(0, 0, len)
 }
 
-/// Bytes that tell where they are from.
+/// Bytes that tell where they are from: no two places a multiple of 64 KiB apart look the same.
 pub(super) fn pattern(len: u64, seed: u64) -> Vec<u8> {
+    let len = usize::try_from(len).unwrap();
     let mut state = seed | 1;
-    let mut data = Vec::with_capacity(usize::try_from(len).unwrap() + 8);
-    while (data.len() as u64) < len {
+    let mut data = Vec::with_capacity(len);
+    while data.len() < len.min(PERIOD) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         data.extend_from_slice(&state.to_le_bytes());
     }
-    data.truncate(usize::try_from(len).unwrap());
+    data.truncate(PERIOD);
+    while data.len() < len {
+        data.extend_from_within(..PERIOD.min(len - data.len()));
+    }
+    data.truncate(len);
     data
 }
+
+/// A prime, so that it has no multiple in common with a chunk below 64 GiB.
+const PERIOD: usize = 1_000_003;
 
 /// What a target is after a copy of `data` into it.
 pub(super) fn expected(source: &[u8], target: &[u8], span: Span) -> Vec<u8> {
@@ -222,9 +230,16 @@ pub(super) fn expected(source: &[u8], target: &[u8], span: Span) -> Vec<u8> {
 
 #[track_caller]
 pub(super) fn assert_content(found: &[u8], expected: &[u8], what: &str) {
+    if found == expected {
+        return;
+    }
     let differs = found
         .iter()
         .zip(expected)
         .position(|(one, other)| one != other);
-    assert_eq!((found.len(), differs), (expected.len(), None), "{what}");
+    panic!(
+        "{what}: {} bytes where {} were due, the first other one at {differs:?}",
+        found.len(),
+        expected.len()
+    );
 }
