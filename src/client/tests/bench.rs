@@ -25,7 +25,11 @@ pub(super) struct Bench {
 
 pub(super) enum Files {
     Memory(Server),
-    Disk(tempfile::TempDir, Vec<Program>),
+    /// The servers run as long as this is there.
+    Disk {
+        directory: tempfile::TempDir,
+        _programs: Vec<Program>,
+    },
 }
 
 impl Bench {
@@ -69,7 +73,10 @@ impl Bench {
         };
         let name = if has_lane { "OpenSSH, two" } else { "OpenSSH" };
         let client = client.unwrap();
-        let files = Files::Disk(directory, programs);
+        let files = Files::Disk {
+            directory,
+            _programs: programs,
+        };
         Self {
             client,
             files,
@@ -89,28 +96,28 @@ impl Bench {
     pub(super) fn server(&self) -> &Server {
         match &self.files {
             Files::Memory(server) => server,
-            Files::Disk(..) => panic!("that one is in memory"),
+            Files::Disk { .. } => panic!("that one is in memory"),
         }
     }
 
     pub(super) fn on_disk(&self, path: &str) -> PathBuf {
         match &self.files {
             Files::Memory(_) => panic!("that one is on a disk"),
-            Files::Disk(directory, _) => directory.path().join(path),
+            Files::Disk { directory, .. } => directory.path().join(path),
         }
     }
 
     pub(super) fn put(&self, path: &str, data: &[u8]) {
         match &self.files {
             Files::Memory(server) => server.tree(|tree| tree.put(path.as_bytes(), data)),
-            Files::Disk(..) => fs::write(self.on_disk(path), data).unwrap(),
+            Files::Disk { .. } => fs::write(self.on_disk(path), data).unwrap(),
         }
     }
 
     pub(super) fn content(&self, path: &str) -> Bytes {
         match &self.files {
             Files::Memory(server) => server.tree(|tree| tree.content(path.as_bytes()).unwrap()),
-            Files::Disk(..) => fs::read(self.on_disk(path)).unwrap().into(),
+            Files::Disk { .. } => fs::read(self.on_disk(path)).unwrap().into(),
         }
     }
 
