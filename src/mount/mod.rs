@@ -18,6 +18,7 @@ mod signals;
 mod terminal;
 mod unmount;
 
+pub(crate) use mountinfo::is_ours;
 pub(crate) use unmount::{UnmountHow, unmount};
 
 use std::path::PathBuf;
