@@ -55,7 +55,8 @@ impl Target {
 /// The process of a thread, if the thread has the same open files.
 fn of_process(thread: Pid) -> Result<OwnedFd> {
     match kernel::pidfd_open(thread, Of::Process) {
-        Err(Errno::EINVAL) => {}
+        // It is not the first of its process.
+        Err(Errno::EINVAL | Errno::ENOENT) => {}
         other => return other,
     }
     let process = process_of(thread).ok_or(Errno::ESRCH)?;
@@ -100,7 +101,8 @@ mod tests {
                 assert_ne!(thread, Pid::this());
                 assert_eq!(process_of(thread), Some(Pid::this()));
                 assert!(kernel::share_files(thread, Pid::this()));
-                of(of_process(Pid::this()).unwrap())
+                assert_eq!(of(of_process(thread).unwrap()), here);
+                of(Target::open(thread).unwrap().pidfd)
             });
             assert_eq!(other.join().unwrap(), here);
         });
