@@ -8,6 +8,7 @@ mod pjdfstest;
 mod posix;
 mod programs;
 pub mod random;
+mod reflink;
 mod tools;
 mod tree;
 
@@ -24,5 +25,6 @@ pub fn all() -> Vec<Suite> {
         differential::suite(),
         fsx::suite(),
         pjdfstest::suite(),
+        reflink::suite(),
     ]
 }
