@@ -17,6 +17,7 @@ const SOME_SUCCEEDED: u8 = 64;
 pub(super) fn run(request: Request) -> ExitCode {
     match request {
         Request::Nothing => ExitCode::SUCCESS,
+        Request::Reflink(command) => crate::reflink::run(command),
         Request::Unmount { directories, how } => unmount(&directories, how),
         Request::Mount { typed, is_helper } => match mount(*typed) {
             Ok(()) => ExitCode::SUCCESS,

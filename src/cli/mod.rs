@@ -34,6 +34,8 @@ enum Request {
         directories: Vec<PathBuf>,
         how: UnmountHow,
     },
+    /// A command to run, and its arguments.
+    Reflink(Vec<OsString>),
     /// mount(8)'s `-f`: all but the doing.
     Nothing,
 }
@@ -94,8 +96,10 @@ fn parse(arguments: &[OsString]) -> Result<Request, Stop> {
 
 fn parse_sftpfs(arguments: &[OsString]) -> Result<Request, Stop> {
     let mut matches = sftpfs_command().try_get_matches_from(arguments)?;
-    if let Some((_, matches)) = matches.subcommand() {
-        return parse_unmount(matches);
+    match matches.remove_subcommand() {
+        Some((name, matches)) if name == "reflink" => return Ok(parse_reflink(matches)),
+        Some((_, matches)) => return parse_unmount(&matches),
+        None => {}
     }
     let mut typed = Typed::default();
     place(&mut typed, &mut matches)?;
@@ -161,6 +165,11 @@ fn parse_unmount(matches: &ArgMatches) -> Result<Request, Stop> {
     Ok(Request::Unmount { directories, how })
 }
 
+fn parse_reflink(mut matches: ArgMatches) -> Request {
+    let command = matches.remove_many("COMMAND").unwrap_or_default();
+    Request::Reflink(command.collect())
+}
+
 /// SOURCE and MOUNTPOINT.
 fn place(typed: &mut Typed, matches: &mut ArgMatches) -> Result<(), Stop> {
     let shown: OsString = matches.remove_one("SOURCE").unwrap_or_default();
@@ -217,7 +226,8 @@ fn sftpfs_command() -> Command {
         .override_usage(
             "sftpfs [USER@]HOST:[DIR] MOUNTPOINT [OPTIONS]\n       \
              sftpfs sftp://[USER@]HOST[:PORT][/DIR] MOUNTPOINT [OPTIONS]\n       \
-             sftpfs umount DIR...",
+             sftpfs umount DIR...\n       \
+             sftpfs reflink [--] COMMAND [ARG...]",
         )
         .after_help(options_help())
         .disable_help_subcommand(true)
@@ -257,6 +267,23 @@ fn sftpfs_command() -> Command {
                 .about("Unmounts, and waits until everything is written")
                 .args(unmount_args()),
         )
+        .subcommand(reflink_command())
+}
+
+/// `sftpfs reflink`. That there is no command is said with env(1)'s exit code, by [`reflink`].
+///
+/// [`reflink`]: crate::reflink
+fn reflink_command() -> Command {
+    let command = Arg::new("COMMAND")
+        .num_args(0..)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
+        .value_parser(value_parser!(OsString))
+        .help("The program to run, and its arguments");
+    Command::new("reflink")
+        .about("Runs a program whose clones (cp --reflink) in a mount the mount makes")
+        .override_usage("sftpfs reflink [--] COMMAND [ARG...]")
+        .arg(command)
 }
 
 /// `mount.sftpfs SOURCE MOUNTPOINT [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]`, as mount(8) says.

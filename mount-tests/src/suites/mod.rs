@@ -12,6 +12,7 @@ mod posix;
 mod programs;
 pub mod random;
 mod random_copies;
+mod reflink;
 mod site;
 mod tools;
 mod tree;
@@ -33,5 +34,6 @@ pub fn all() -> Vec<Suite> {
         copies_on::suite(),
         cuts::suite(),
         random_copies::suite(),
+        reflink::suite(),
     ]
 }
