@@ -40,10 +40,8 @@ fn make_big(path: &Path, size: u64) {
         piece[..8].copy_from_slice(&number.to_le_bytes());
         file.write_all(&piece).unwrap();
     }
-    if size % (1 << 20) > 0 {
-        let rest = usize::try_from(size % (1 << 20)).unwrap();
-        file.write_all(&piece[..rest]).unwrap();
-    }
+    let rest = usize::try_from(size % (1 << 20)).unwrap();
+    file.write_all(&piece[..rest]).unwrap();
 }
 
 fn over_ssh(ctx: &Ctx, copying: Copying) {

@@ -28,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         case(the_last_name_is_written_in_place),
         case(a_copy_that_others_replaced_is_left_alone),
         case(a_change_of_mode_copies_the_content),
+        case(many_copies_at_once_are_files_of_their_own),
     ]
     .into_iter()
     .map(Case::on_mount_only)
@@ -368,5 +369,48 @@ fn a_change_of_mode_copies_the_content(ctx: &Ctx) {
     assert_eq!((copy.mode, copy.mtime), (0o400, before.mtime));
     let source = Look::at(&site.behind.join("source"));
     assert_eq!((source.mode, source.mtime), (before.mode, before.mtime));
+    site.end();
+}
+
+/// Copies of one file, and copies of these, made and written by several programs at a time.
+fn many_copies_at_once_are_files_of_their_own(ctx: &Ctx) {
+    let site = site(ctx);
+    let source = content("groups", LEN);
+    make_old(&site.dir.join("source"), &source);
+    let before = Look::at(&site.dir.join("source"));
+    let worker = &|number: usize| {
+        for round in 0..6 {
+            let at = |name: &str| site.dir.join(format!("{name} {number} {round}"));
+            cp(&site.dir.join("source"), &at("copy"));
+            cp(&at("copy"), &at("second"));
+            let mut expected = source.clone();
+            expected.extend(format!("{number} {round}").bytes());
+            append(&at("copy"), &format!("{number} {round}"));
+            let what = |name: &str| format!("{name} {number} {round}");
+            let now = fs::read(at("copy")).unwrap();
+            same_content(&what("copy"), &now, &expected);
+            let now = fs::read(at("second")).unwrap();
+            same_content(&what("second"), &now, &source);
+            if round % 2 == 0 {
+                fs::remove_file(at("copy")).unwrap();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|number| scope.spawn(move || worker(number)))
+            .collect();
+        for thread in threads {
+            if let Err(payload) = thread.join() {
+                std::panic::resume_unwind(payload);
+            }
+        }
+    });
+    same("the source", &Look::at(&site.dir.join("source")), &before);
+    append(&site.dir.join("source"), "at last");
+    for number in 0..4 {
+        let path = site.behind.join(format!("second {number} 5"));
+        same_content("a second copy", &fs::read(path).unwrap(), &source);
+    }
     site.end();
 }
