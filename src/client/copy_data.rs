@@ -212,6 +212,10 @@ impl Client {
         pace: &mut Pace,
         go_on: impl FnMut(u64) -> bool + Send,
     ) -> Result<CopyData> {
+        // Files of /proc say that they are empty, and are not.
+        if pair.source_size == 0 {
+            return Ok(CopyData::Unable(0));
+        }
         let span = span.within(pair.source_size);
         if span.len == 0 {
             return Ok(CopyData::Copied(0));

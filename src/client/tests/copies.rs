@@ -14,7 +14,6 @@ use crate::testing::{OPENSSH, Options, status};
 #[tokio::test]
 async fn a_new_file_is_what_the_source_is_whatever_its_size() {
     let sizes = [
-        0,
         1,
         64 * KIB - 1,
         64 * KIB,
@@ -40,6 +39,27 @@ async fn a_new_file_is_what_the_source_is_whatever_its_size() {
             assert_content(&bench.content(&target), &data, bench.name);
             assert_content(&bench.content("s"), &data, bench.name);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_says_it_is_empty_is_read_to_make_sure() {
+    let bench = Bench::openssh(&[OPENSSH], false).await;
+    let (from, to) = bench.ends("/proc/version", "t").await;
+    let copied = bench
+        .client
+        .copy_data(&from, &to, whole(1 << 40), |_| true)
+        .await;
+    assert_eq!(copied, Ok(CopyData::Unable(0)));
+    bench.copy_all(&(from, to), whole(1 << 40)).await.1.unwrap();
+    let expected = fs::read("/proc/version").unwrap();
+    assert_content(&bench.content("t"), &expected, "a file of /proc");
+    for bench in Bench::all().await {
+        bench.put("s", b"");
+        bench.put("t", b"kept");
+        let ends = bench.ends("s", "t").await;
+        assert_eq!(bench.copy_all(&ends, whole(100)).await, (0, Ok(())));
+        assert_content(&bench.content("t"), b"kept", bench.name);
     }
 }
 
