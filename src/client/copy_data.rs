@@ -80,7 +80,9 @@ impl Client {
         let is_near = source.handle.shares_connection(&target.handle);
         if is_near {
             let pair = self.look(&source.handle, &target.handle).await?;
-            if !pair.are_apart || span.within(pair.source_size).len <= SMALL {
+            let is_small = span.within(pair.source_size).len <= SMALL;
+            // While a connection for copies is being made this one serves.
+            if !pair.are_apart || is_small || !self.lanes.copies_soon() {
                 return self.copy_near(&pair, span, go_on).await;
             }
         } else if span.len <= TINY {

@@ -18,7 +18,7 @@ use crate::transport::Dialer;
 pub(super) struct Lanes {
     metadata: Arc<Connection>,
     more: Option<More>,
-    copies: Copies,
+    copies: Arc<Copies>,
 }
 
 /// The connection for copies, dialled for the first large one and kept. One copy dials while the
@@ -110,9 +110,33 @@ impl Lanes {
         }
     }
 
+    /// Has the connection for copies dialled if it is not there. False: it is not there yet, or
+    /// none is to be had. Never waits.
+    pub(super) fn copies_soon(&self) -> bool {
+        if self.copies_now().is_some() {
+            return true;
+        }
+        let copies = Arc::clone(&self.copies);
+        if copies.dialer.is_some() {
+            tokio::spawn(async move { copies.connection().await });
+        }
+        false
+    }
+
     /// The connection for copies, dialled if it is not there; `None` if none is to be had.
     pub(super) async fn copies(&self) -> Option<Arc<Connection>> {
-        let mut lane = self.copies.lane.lock().await;
+        self.copies.connection().await
+    }
+}
+
+impl Copies {
+    fn new(dialer: Option<Arc<Dialer>>, lane: CopyLane) -> Arc<Self> {
+        let lane = tokio::sync::Mutex::new(lane);
+        Arc::new(Self { dialer, lane })
+    }
+
+    async fn connection(&self) -> Option<Arc<Connection>> {
+        let mut lane = self.lane.lock().await;
         match &*lane {
             CopyLane::Open(connection) if connection.lost().is_none() => {
                 return Some(Arc::clone(connection));
@@ -122,7 +146,7 @@ impl Lanes {
             }
             _ => {}
         }
-        let dialer = self.copies.dialer.as_ref()?;
+        let dialer = self.dialer.as_ref()?;
         let dialled = tokio::time::timeout(DIAL_WAIT, connect(dialer)).await;
         let late = || Error::setup(format!("not within {} s", DIAL_WAIT.as_secs()));
         match dialled.unwrap_or_else(|_| Err(late())) {
@@ -137,13 +161,6 @@ impl Lanes {
                 None
             }
         }
-    }
-}
-
-impl Copies {
-    fn new(dialer: Option<Arc<Dialer>>, lane: CopyLane) -> Self {
-        let lane = tokio::sync::Mutex::new(lane);
-        Self { dialer, lane }
     }
 }
 

@@ -17,6 +17,7 @@
 mod gates;
 mod groups;
 mod journal;
+mod links;
 mod separate;
 mod temporary;
 
