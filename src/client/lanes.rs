@@ -100,6 +100,16 @@ impl Lanes {
             .unwrap_or_else(|| self.metadata())
     }
 
+    /// The connection for copies, if it is there. Never waits.
+    pub(super) fn copies_now(&self) -> Option<Arc<Connection>> {
+        match &*self.copies.lane.try_lock().ok()? {
+            CopyLane::Open(connection) if connection.lost().is_none() => {
+                Some(Arc::clone(connection))
+            }
+            _ => None,
+        }
+    }
+
     /// The connection for copies, dialled if it is not there; `None` if none is to be had.
     pub(super) async fn copies(&self) -> Option<Arc<Connection>> {
         let mut lane = self.copies.lane.lock().await;

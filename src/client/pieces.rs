@@ -276,6 +276,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn whatever_a_disk_holds_no_byte_is_believed_that_is_not_there(
             len in sizes(),

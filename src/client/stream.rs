@@ -229,8 +229,9 @@ mod tests {
             (0..100).for_each(|_| depth.note(round_trip));
             assert_eq!(depth.blocks, 32);
         }
-        // Each block takes 200 ms of the link.
+        // Each block takes 200 ms of the link; only the first one finds it free.
         let mut depth = Depth::new(32);
+        depth.note(ms(200));
         for _ in 0..100 {
             let queue = u64::try_from(depth.blocks).unwrap();
             depth.note(ms(200 * queue));

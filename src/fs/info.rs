@@ -43,7 +43,12 @@ impl Filesystem {
             (info::PATH, path),
             (info::CONTENT, Bytes::from_static(content.as_bytes())),
         ];
-        facts.extend(others.into_iter().flatten().map(|other| (info::SHARES, other)));
+        facts.extend(
+            others
+                .into_iter()
+                .flatten()
+                .map(|other| (info::SHARES, other)),
+        );
         Ok(facts)
     }
 

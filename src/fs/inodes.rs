@@ -218,7 +218,10 @@ impl Inodes {
 
     /// Other numbers that mean this file.
     pub(super) fn aliases(&self, ino: Ino) -> Vec<Ino> {
-        let others = self.aliases.keys().filter(|other| self.resolve(**other) == ino);
+        let others = self
+            .aliases
+            .keys()
+            .filter(|other| self.resolve(**other) == ino);
         others.copied().collect()
     }
 
@@ -294,7 +297,9 @@ impl Inodes {
         if !below.starts_with(b"/") && !self.root.ends_with(b"/") && !below.is_empty() {
             return None;
         }
-        let mut names = below.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        let mut names = below
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty());
         names.try_fold(Ino::ROOT, |parent, name| self.find(parent, name))
     }
 

@@ -11,7 +11,10 @@ tokio::task_local! {
 }
 
 /// Runs an operation on behalf of a thread.
-pub(crate) fn on_behalf_of<F: Future>(thread: u32, operation: F) -> impl Future<Output = F::Output> {
+pub(crate) fn on_behalf_of<F: Future>(
+    thread: u32,
+    operation: F,
+) -> impl Future<Output = F::Output> {
     THREAD.scope(thread, operation)
 }
 
@@ -36,9 +39,13 @@ pub(super) async fn interrupted() {
 /// never waits.
 fn has_signal(status: &[u8]) -> bool {
     let mask = |field: &[u8]| {
-        let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(field));
+        let line = status
+            .split(|byte| *byte == b'\n')
+            .find_map(|line| line.strip_prefix(field));
         let digits = line.and_then(|digits| std::str::from_utf8(digits).ok());
-        digits.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)
+        digits
+            .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
+            .unwrap_or(0)
     };
     (mask(b"SigPnd:") | mask(b"ShdPnd:")) & !mask(b"SigBlk:") != 0
 }
@@ -59,20 +66,29 @@ mod tests {
     fn a_signal_that_waits_and_is_not_blocked_interrupts() {
         // SIGKILL of the thread, SIGINT of the process.
         assert!(has_signal(&status("0000000000000100", "0", "0")));
-        assert!(has_signal(&status("0", "0000000000000002", "0000000000000004")));
+        assert!(has_signal(&status(
+            "0",
+            "0000000000000002",
+            "0000000000000004"
+        )));
     }
 
     #[test]
     fn no_signal_and_a_blocked_one_do_not() {
         assert!(!has_signal(&status("0", "0", "ffffffffffffffff")));
-        assert!(!has_signal(&status("0", "0000000000000002", "0000000000000002")));
+        assert!(!has_signal(&status(
+            "0",
+            "0000000000000002",
+            "0000000000000002"
+        )));
         assert!(!has_signal(b"rubbish"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_thread_without_signals_is_waited_for() {
         let this = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
-        let waited = tokio::time::timeout(Duration::from_secs(5), on_behalf_of(this, interrupted()));
+        let waited =
+            tokio::time::timeout(Duration::from_secs(5), on_behalf_of(this, interrupted()));
         assert!(waited.await.is_err());
     }
 }

@@ -135,8 +135,15 @@ impl Tables {
         let Some(path) = self.inodes.path_below(parent, name) else {
             return links;
         };
-        let others = self.groups.other_members(&path).into_iter().flatten().count();
-        links.saturating_sub(u32::try_from(others).unwrap_or(0)).max(1)
+        let others = self
+            .groups
+            .other_members(&path)
+            .into_iter()
+            .flatten()
+            .count();
+        links
+            .saturating_sub(u32::try_from(others).unwrap_or(0))
+            .max(1)
     }
 }
 

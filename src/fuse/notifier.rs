@@ -33,6 +33,8 @@ pub(crate) fn start(notifier: Notifier, notices: Receiver<Notice>) -> std::io::R
             }
         }
     };
-    thread::Builder::new().name("sftpfs-notices".into()).spawn(run)?;
+    thread::Builder::new()
+        .name("sftpfs-notices".into())
+        .spawn(run)?;
     Ok(())
 }

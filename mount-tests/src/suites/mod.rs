@@ -1,6 +1,9 @@
 //! All suites, in the order they run: one file an idea.
 
 mod bad_input;
+mod copies;
+mod copies_on;
+mod cuts;
 mod differential;
 mod fsx;
 mod lifecycle;
@@ -8,7 +11,9 @@ mod pjdfstest;
 mod posix;
 mod programs;
 pub mod random;
+mod random_copies;
 mod reflink;
+mod site;
 mod tools;
 mod tree;
 
@@ -25,6 +30,10 @@ pub fn all() -> Vec<Suite> {
         differential::suite(),
         fsx::suite(),
         pjdfstest::suite(),
+        copies::suite(),
+        copies_on::suite(),
+        cuts::suite(),
+        random_copies::suite(),
         reflink::suite(),
     ]
 }

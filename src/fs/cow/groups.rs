@@ -7,7 +7,7 @@
 //! happen to it, as it is kept in the journal.
 
 #[cfg(test)]
-mod tests;
+pub(in crate::fs) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -295,7 +295,8 @@ impl Groups {
         self.shares(path) || self.below_it(path).next().is_some()
     }
 
-    fn names_at_and_below(&self, path: &[u8]) -> Vec<Bytes> {
+    /// Names that are this path or below it.
+    pub(in crate::fs) fn names_at_and_below(&self, path: &[u8]) -> Vec<Bytes> {
         let at = self.names.get_key_value(path).map(|(name, _)| name);
         at.into_iter().chain(self.below_it(path)).cloned().collect()
     }
