@@ -143,7 +143,10 @@ fn attend(child: Pid, report: File) {
     tell(report.as_mut(), Report::Started(child));
     loop {
         match kernel::wait_any() {
-            Ok((pid, end)) if pid == child => tell(report.take().as_mut(), Report::Ended(end)),
+            Ok((pid, end)) if pid == child => {
+                let is_last = !kernel::has_children();
+                tell(report.take().as_mut(), Report::Ended { end, is_last });
+            }
             Ok(_) | Err(Errno::EINTR) => {}
             // ECHILD: the last one has gone.
             Err(_) => return,

@@ -43,6 +43,7 @@ fn cases() -> Vec<Case> {
         case(btrfs_beside_it_reflinks_by_itself),
         case(it_ends_as_the_program_ends),
         case(without_a_program_it_fails_as_env_does),
+        case(where_the_kernel_refuses_it_says_what_and_runs_nothing),
         case(a_signal_sent_to_it_reaches_the_program),
         case(ctrl_c_ends_the_program_and_the_script_around_it),
         case(it_keeps_neither_a_pipe_nor_a_directory),
@@ -366,6 +367,7 @@ fn btrfs_beside_it_reflinks_by_itself(ctx: &Ctx) {
 
 fn it_ends_as_the_program_ends(ctx: &Ctx) {
     ctx.needs_sftpfs();
+    let before = supervisors();
     let ends = |script: &str| {
         let words = ["sh", "-c", script];
         let finished = process::run(&mut reflink(ctx, &ctx.dir, &words), MINUTE);
@@ -384,6 +386,8 @@ fn it_ends_as_the_program_ends(ctx: &Ctx) {
         let number = signal as i32;
         assert_eq!(ends(&format!("kill -{number} $$")), (None, Some(number)));
     }
+    // Not even one that has ended, for a parent that takes no note of it.
+    assert_eq!(supervisors(), before);
 }
 
 fn without_a_program_it_fails_as_env_does(ctx: &Ctx) {
@@ -407,6 +411,38 @@ fn without_a_program_it_fails_as_env_does(ctx: &Ctx) {
         (code, said.as_str()),
         (126, "sftpfs: reflink: /etc/passwd: Permission denied\n")
     );
+}
+
+fn where_the_kernel_refuses_it_says_what_and_runs_nothing(ctx: &Ctx) {
+    ctx.needs_sftpfs();
+    let forbid = compile(ctx, include_str!("forbid.c"));
+    let program = ctx.lab.program.command().get_program().to_owned();
+    let (seccomp, pidfd_getfd) = (libc::SYS_seccomp, libc::SYS_pidfd_getfd);
+    for (call, errno, said) in [
+        (seccomp, Errno::ENOSYS, "Linux 5.6 or later is needed"),
+        (pidfd_getfd, Errno::ENOSYS, "Linux 5.6 or later is needed"),
+        (
+            pidfd_getfd,
+            Errno::EPERM,
+            "not permitted to look at the program's open files",
+        ),
+        (-1, Errno::EPERM, "supervised already"),
+    ] {
+        let mut command = Command::new(&forbid);
+        command
+            .args([call.to_string(), (errno as i32).to_string()])
+            .arg(&program);
+        let finished = process::run(command.args(["reflink", "echo", "ran"]), MINUTE);
+        let shown = format!("{call} {errno}: {}: {}", finished.ending(), finished.said());
+        assert_eq!(
+            (finished.code(), finished.out.as_str()),
+            (Some(125), ""),
+            "{shown}"
+        );
+        assert_eq!(finished.err.lines().count(), 1, "{shown}");
+        assert!(finished.err.contains(said), "{shown}");
+    }
+    assert_nothing_is_left();
 }
 
 fn a_signal_sent_to_it_reaches_the_program(ctx: &Ctx) {
@@ -512,6 +548,21 @@ fn the_mount_is_free_as_soon_as_the_program_has_ended(ctx: &Ctx) {
 
 const SUPERVISOR: &str = "sftpfs-reflink";
 
+/// How many of our children are or were supervisors.
+fn supervisors() -> usize {
+    let ours = format!("({SUPERVISOR}) ");
+    let parent = format!(" {} ", std::process::id());
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let stats =
+        processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+    // proc_pid_stat(5): the name, the state, the parent.
+    let is_ours = |stat: &String| {
+        let rest = stat.split_once(&ours).map(|(_, rest)| rest);
+        rest.is_some_and(|rest| rest.get(1..).is_some_and(|rest| rest.starts_with(&parent)))
+    };
+    stats.filter(is_ours).count()
+}
+
 /// The supervisor ends when the last program has, and becomes our child before.
 fn assert_nothing_is_left() {
     let end = Instant::now() + Duration::from_secs(10);
@@ -538,16 +589,21 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// A static program that clones; skips the case where there is no compiler.
+/// A static program that clones.
 fn compiled(ctx: &Ctx) -> String {
+    compile(ctx, include_str!("reflink.c"))
+}
+
+/// A static program; skips the case where there is no compiler.
+fn compile(ctx: &Ctx, code: &str) -> String {
     let dir = ctx.lab.fresh("compiled");
     fs::create_dir(&dir).unwrap();
-    let (code, program) = (dir.join("reflink.c"), dir.join("reflink"));
-    fs::write(&code, include_str!("reflink.c")).unwrap();
+    let (source, program) = (dir.join("program.c"), dir.join("program"));
+    fs::write(&source, code).unwrap();
     let mut compiler = Command::new("cc");
     compiler
         .args(["-static", "-pthread", "-o"])
-        .args([&program, &code]);
+        .args([&program, &source]);
     match compiler.output() {
         Ok(output) if output.status.success() => program.display().to_string(),
         Ok(output) => {
