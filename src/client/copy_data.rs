@@ -70,9 +70,10 @@ impl Client {
         mut go_on: impl FnMut(u64) -> bool + Send,
     ) -> Result<CopyData> {
         let refused = self.copies_refused.load(Ordering::Relaxed);
-        if !self.features.extensions.copy_data || refused || !span.is_possible() {
+        if !self.features.extensions.copy_data || refused {
             return Ok(CopyData::Unable(0));
         }
+        let span = span.possible();
         if let Some(pair) = self.known_on_the_lane(source, target).await {
             return self.copy_far(&pair, target, span, go_on).await;
         }
@@ -212,6 +213,10 @@ impl Client {
         pace: &mut Pace,
         go_on: impl FnMut(u64) -> bool + Send,
     ) -> Result<CopyData> {
+        // Files of /proc say that they are empty, and are not.
+        if pair.source_size == 0 {
+            return Ok(CopyData::Unable(0));
+        }
         let span = span.within(pair.source_size);
         if span.len == 0 {
             return Ok(CopyData::Copied(0));

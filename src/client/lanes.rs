@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use crate::clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::transport::Dialer;
 
 /// The connections of one mount.
@@ -123,7 +123,9 @@ impl Lanes {
             _ => {}
         }
         let dialer = self.copies.dialer.as_ref()?;
-        match connect(dialer).await {
+        let dialled = tokio::time::timeout(DIAL_WAIT, connect(dialer)).await;
+        let late = || Error::setup(format!("not within {} s", DIAL_WAIT.as_secs()));
+        match dialled.unwrap_or_else(|_| Err(late())) {
             Ok(connection) => {
                 log::info!("one more connection to the server, for its copies");
                 *lane = CopyLane::Open(Arc::clone(&connection));
@@ -186,6 +188,8 @@ async fn connect(dialer: &Dialer) -> Result<Arc<Connection>> {
     Ok(Arc::new(connection))
 }
 
+/// A program waits meanwhile and cannot be interrupted; its copy can be made without.
+const DIAL_WAIT: Duration = Duration::from_secs(10);
 /// A server that has just refused one more connection is left alone for so long: to be refused may
 /// take seconds, and copies go on without.
 const DIAL_AGAIN: Duration = Duration::from_secs(60);
