@@ -1,4 +1,4 @@
-/* reflink SOURCE TARGET [OFFSET LENGTH TO]: FICLONE or, with numbers, FICLONERANGE. In the
+/* clone SOURCE TARGET [OFFSET LENGTH TO]: FICLONE or, with numbers, FICLONERANGE. In the
    environment, TRUNC empties the target first, and THREAD asks from another thread than the first.
    Prints "ok" or the error's number. */
 #include <errno.h>
