@@ -295,7 +295,10 @@ impl Filesystem {
         let copied = self
             .copy_bytes(&source_end, &target_end, offsets, len, go_on)
             .await;
-        self.tables().attrs.changed(to);
+        let end = copied
+            .as_ref()
+            .map_or(0, |(copied, _)| offsets.1.saturating_add(*copied));
+        self.note_written(&target.shared, end);
         target.shared.content_changed();
         self.tell_aliases(to);
         match copied {

@@ -303,9 +303,18 @@ impl Filesystem {
             path: Some(new.clone()),
         };
         let go_on = |_| interested.strong_count() > 0;
-        let (copied, _) = self
-            .copy_bytes(&source, &target, (0, 0), len, go_on)
-            .await?;
+        let mut copied = 0;
+        // After an error of which the bytes before it are told, the next call meets it again.
+        while copied < len && go_on(copied) {
+            let (offsets, left) = ((copied, copied), len - copied);
+            let (more, _) = self
+                .copy_bytes(&source, &target, offsets, left, go_on)
+                .await?;
+            if more == 0 {
+                break;
+            }
+            copied += more;
+        }
         Ok(copied)
     }
 
