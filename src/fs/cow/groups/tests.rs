@@ -182,7 +182,6 @@ fn ask(groups: &Groups, model: &Model, path: &[u8]) {
         let is_there = |name: &Bytes| name == other;
         let together = group.is_some_and(|group| group.iter().flatten().any(is_there));
         assert_eq!(groups.share_storage(path, other), together);
-        assert_eq!(groups.share_storage(path, other), together);
     }
 }
 
