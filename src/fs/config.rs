@@ -41,6 +41,8 @@ pub(crate) struct Config {
     pub symlinks: Symlinks,
     /// link(2) is refused (`-o disable_hardlink`).
     pub disable_hardlink: bool,
+    /// Modes are checked by the kernel, and where it cannot, by us (`-o default_permissions`).
+    pub default_permissions: bool,
     /// What a whole-file copy inside the mount becomes.
     pub copy_is_hardlink: CopyIsHardlink,
     /// Where it is remembered which files share storage; without, for as long as the mount lives.
@@ -128,6 +130,7 @@ impl Default for Config {
             dmask: None,
             symlinks: Symlinks::default(),
             disable_hardlink: false,
+            default_permissions: false,
             copy_is_hardlink: CopyIsHardlink::default(),
             state: None,
         }
