@@ -4,6 +4,8 @@
 pub mod cli;
 mod mount;
 
+mod tools;
+
 mod fuse;
 
 mod cache;

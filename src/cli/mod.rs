@@ -2,6 +2,7 @@
 //! `mount.sftpfs` and of umount(8)'s helper `umount.sftpfs`.
 
 mod commands;
+mod copy_options;
 mod id_files;
 mod mount_options;
 mod near_miss;
@@ -34,6 +35,8 @@ enum Request {
         directories: Vec<PathBuf>,
         how: UnmountHow,
     },
+    Copy(copy_options::Copy),
+    Info(Vec<OsString>),
     /// mount(8)'s `-f`: all but the doing.
     Nothing,
 }
@@ -94,8 +97,12 @@ fn parse(arguments: &[OsString]) -> Result<Request, Stop> {
 
 fn parse_sftpfs(arguments: &[OsString]) -> Result<Request, Stop> {
     let mut matches = sftpfs_command().try_get_matches_from(arguments)?;
-    if let Some((_, matches)) = matches.subcommand() {
-        return parse_unmount(matches);
+    if let Some((name, mut matches)) = matches.remove_subcommand() {
+        return match name.as_str() {
+            "cp" => parse_copy(&mut matches),
+            "info" => Ok(parse_info(&mut matches)),
+            _ => parse_unmount(&matches),
+        };
     }
     let mut typed = Typed::default();
     place(&mut typed, &mut matches)?;
@@ -161,6 +168,15 @@ fn parse_unmount(matches: &ArgMatches) -> Result<Request, Stop> {
     Ok(Request::Unmount { directories, how })
 }
 
+fn parse_copy(matches: &mut ArgMatches) -> Result<Request, Stop> {
+    let copy = copy_options::parse(matches).map_err(|why| format!("cp: {why}"))?;
+    Ok(Request::Copy(copy))
+}
+
+fn parse_info(matches: &mut ArgMatches) -> Request {
+    Request::Info(matches.remove_many("FILE").unwrap_or_default().collect())
+}
+
 /// SOURCE and MOUNTPOINT.
 fn place(typed: &mut Typed, matches: &mut ArgMatches) -> Result<(), Stop> {
     let shown: OsString = matches.remove_one("SOURCE").unwrap_or_default();
@@ -217,7 +233,9 @@ fn sftpfs_command() -> Command {
         .override_usage(
             "sftpfs [USER@]HOST:[DIR] MOUNTPOINT [OPTIONS]\n       \
              sftpfs sftp://[USER@]HOST[:PORT][/DIR] MOUNTPOINT [OPTIONS]\n       \
-             sftpfs umount DIR...",
+             sftpfs umount DIR...\n       \
+             sftpfs cp [OPTION]... SOURCE... DEST\n       \
+             sftpfs info FILE...",
         )
         .after_help(options_help())
         .disable_help_subcommand(true)
@@ -256,6 +274,21 @@ fn sftpfs_command() -> Command {
             Command::new("umount")
                 .about("Unmounts, and waits until everything is written")
                 .args(unmount_args()),
+        )
+        .subcommand(copy_options::command())
+        .subcommand(info_command())
+}
+
+/// `sftpfs info`.
+fn info_command() -> Command {
+    Command::new("info")
+        .about("Tells where files are on the server, and how their content came to be there")
+        .arg(
+            Arg::new("FILE")
+                .required(true)
+                .num_args(1..)
+                .value_parser(value_parser!(OsString))
+                .help("Files and directories in a mount; the mount's root tells what it counted"),
         )
 }
 
