@@ -5,6 +5,8 @@
 //! is dropped unanswered (a panic in one operation) tells the program EIO.
 
 mod convert;
+mod ioctl;
+mod notifier;
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -17,9 +19,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FopenFlags, INodeNo, InitFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
@@ -30,7 +32,8 @@ use self::convert::{
     owned, reply_attr, reply_data, reply_empty, reply_entry, seconds,
 };
 use crate::error::Error;
-use crate::fs::{Access, Change, Creation, DirEntry, Filesystem, Opened};
+pub(crate) use self::notifier::start as start_notifier;
+use crate::fs::{Access, Change, Creation, DirEntry, Filesystem, Opened, on_behalf_of};
 
 /// The kernel's side of a mount.
 pub(crate) struct Face {
@@ -42,6 +45,12 @@ impl Face {
     /// `runtime` drives what does not finish at once.
     pub(crate) const fn new(fs: Arc<Filesystem>, runtime: Handle) -> Self {
         Self { fs, runtime }
+    }
+
+    /// Runs an operation to its reply; one that may wait long is given up when the program that
+    /// waits is interrupted.
+    fn answer_to(&self, request: &Request, operation: impl Future<Output = ()> + Send + 'static) {
+        self.answer(on_behalf_of(request.pid(), operation));
     }
 
     /// Runs an operation to its reply.
@@ -114,12 +123,12 @@ impl fuser::Filesystem for Face {
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let fs = self.fs();
-        self.answer(async move { reply_attr(ino(number), fs.getattr(ino(number)).await, reply) });
+        self.answer(async move { reply_attr(fs.resolve(ino(number)), fs.getattr(fs.resolve(ino(number))).await, reply) });
     }
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -149,10 +158,10 @@ impl fuser::Filesystem for Face {
             mtime,
         };
         let (fs, fh) = (self.fs(), handle.map(fh));
-        self.answer(async move {
+        self.answer_to(request, async move {
             reply_attr(
-                ino(number),
-                fs.setattr(ino(number), change, fh).await,
+                fs.resolve(ino(number)),
+                fs.setattr(fs.resolve(ino(number)), change, fh).await,
                 reply,
             );
         });
@@ -161,12 +170,12 @@ impl fuser::Filesystem for Face {
     fn access(&self, request: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let (fs, caller) = (self.fs(), caller(request));
         let mask = u16::try_from(mask.bits() & 0o7).unwrap_or(0);
-        self.answer(async move { reply_empty(fs.access(ino(number), mask, caller).await, reply) });
+        self.answer(async move { reply_empty(fs.access(fs.resolve(ino(number)), mask, caller).await, reply) });
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
         let fs = self.fs();
-        self.answer(async move { reply_data(fs.readlink(ino(number)).await, reply) });
+        self.answer(async move { reply_data(fs.readlink(fs.resolve(ino(number))).await, reply) });
     }
 
     fn mknod(
@@ -204,9 +213,9 @@ impl fuser::Filesystem for Face {
         });
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.fs(), owned(name));
-        self.answer(async move { reply_empty(fs.unlink(ino(parent), &name).await, reply) });
+        self.answer_to(request, async move { reply_empty(fs.unlink(ino(parent), &name).await, reply) });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -231,7 +240,7 @@ impl fuser::Filesystem for Face {
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -244,7 +253,7 @@ impl fuser::Filesystem for Face {
         }
         let keep = flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (fs, name, newname) = (self.fs(), owned(name), owned(newname));
-        self.answer(async move {
+        self.answer_to(request, async move {
             let (from, to) = ((ino(parent), &*name), (ino(newparent), &*newname));
             reply_empty(fs.rename(from, to, keep).await, reply);
         });
@@ -260,16 +269,16 @@ impl fuser::Filesystem for Face {
     ) {
         let (fs, name) = (self.fs(), owned(newname));
         self.answer(async move {
-            reply_entry(fs.link(ino(number), ino(newparent), &name).await, reply);
+            reply_entry(fs.link(fs.resolve(ino(number)), ino(newparent), &name).await, reply);
         });
     }
 
-    fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let access = access(flags.0);
         let truncate = flags.0 & libc::O_TRUNC != 0;
         let (fs, face) = (self.fs(), Self::new(self.fs(), self.runtime.clone()));
-        self.answer(async move {
-            match fs.open(ino(number), access, truncate).await {
+        self.answer_to(request, async move {
+            match fs.open(fs.resolve(ino(number)), access, truncate).await {
                 Ok(opened) => {
                     reply.opened(FileHandle(opened.fh.0), face.open_flags(opened, access));
                 }
@@ -295,7 +304,7 @@ impl fuser::Filesystem for Face {
         };
         let (fs, name, caller) = (self.fs(), owned(name), caller(request));
         let face = Self::new(self.fs(), self.runtime.clone());
-        self.answer(async move {
+        self.answer_to(request, async move {
             match fs
                 .create(ino(parent), &name, mode, access, how, caller)
                 .await
@@ -329,7 +338,7 @@ impl fuser::Filesystem for Face {
 
     fn write(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -344,7 +353,7 @@ impl fuser::Filesystem for Face {
         let positioned = is_page || flags.0 & libc::O_APPEND == 0;
         let (fs, data) = (self.fs(), Bytes::copy_from_slice(data));
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        self.answer(async move {
+        self.answer_to(request, async move {
             match fs.write(fh(handle), offset, data, positioned).await {
                 Ok(()) => reply.written(len),
                 Err(error) => reply.error(errno(&error)),
@@ -389,7 +398,7 @@ impl fuser::Filesystem for Face {
     fn opendir(&self, _: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let fs = self.fs();
         self.answer(async move {
-            match fs.opendir(ino(number)).await {
+            match fs.opendir(fs.resolve(ino(number))).await {
                 Ok(fh) => reply.opened(FileHandle(fh.0), FopenFlags::empty()),
                 Err(error) => reply.error(errno(&error)),
             }
@@ -481,7 +490,7 @@ impl fuser::Filesystem for Face {
     fn statfs(&self, _: &Request, number: INodeNo, reply: ReplyStatfs) {
         let fs = self.fs();
         self.answer(async move {
-            match fs.statfs(ino(number)).await {
+            match fs.statfs(fs.resolve(ino(number))).await {
                 Ok(Some(space)) => reply.statfs(
                     space.blocks,
                     space.bfree,
@@ -527,6 +536,54 @@ impl fuser::Filesystem for Face {
         reply.error(Errno::ENOSYS);
     }
 
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        handle_in: FileHandle,
+        offset_in: u64,
+        _: INodeNo,
+        handle_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let fs = self.fs();
+        let (from, to) = ((fh(handle_in), offset_in), (fh(handle_out), offset_out));
+        self.answer_to(request, async move {
+            match fs.copy_range(from, to, len).await {
+                // No more than was asked for, which FUSE has in 32 bits.
+                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(COPIED_MAX)),
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
+    }
+
+    fn ioctl(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: FileHandle,
+        _flags: IoctlFlags,
+        command: u32,
+        in_data: &[u8],
+        out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        let (fs, data, caller) = (self.fs(), in_data.to_vec(), caller(request));
+        self.answer_to(request, async move {
+            let file = (fs.resolve(ino(number)), fh(handle));
+            match ioctl::answer(&fs, file, command, &data, caller).await {
+                Ok((value, mut told)) => {
+                    told.truncate(out_size as usize);
+                    reply.ioctl(value, &told);
+                }
+                Err(error) => reply.error(errno(&error)),
+            }
+        });
+    }
+
     fn fallocate(
         &self,
         _: &Request,
@@ -545,7 +602,7 @@ impl fuser::Filesystem for Face {
             return reply.error(Errno::EFBIG);
         };
         self.answer(async move {
-            reply_empty(fs.grow(ino(number), fh(handle), end).await, reply);
+            reply_empty(fs.grow(fs.resolve(ino(number)), fh(handle), end).await, reply);
         });
     }
 }
@@ -553,5 +610,7 @@ impl fuser::Filesystem for Face {
 /// The kernel's own limit for one request (fs.fuse.max_pages_limit); said so that a raised one does
 /// not surprise.
 const MAX_WRITE: u32 = 1 << 20;
+/// What a 32-bit answer holds in whole pages, and so all that the kernel asks for at once.
+const COPIED_MAX: u32 = 0xffff_f000;
 /// Read-ahead and write-back requests that the kernel keeps under way.
 const MAX_BACKGROUND: u16 = 64;

@@ -146,7 +146,7 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, _| set(&mut o.mount.fs.symlinks, Ok(Symlinks::Raw))),
     option("disable_hardlink", No, Files, "refuse link(2)",
         |o, _| { o.mount.fs.disable_hardlink = true; Ok(()) }),
-    option("copy_is_hardlink", Possible("HOW"), Files, "copies of whole files become links: cow or shared",
+    option("copy_is_hardlink", Possible("HOW"), Files, "copies of whole files become links: cow, shared or off",
         copy_is_hardlink),
     option("sync", No, Files, "write(2) waits for the server",
         |o, _| { o.mount.fs.sync = true; Ok(()) }),
@@ -489,12 +489,10 @@ fn copy_is_hardlink(typed: &mut Typed, value: &str) -> Result<(), String> {
             &[
                 ("cow", CopyIsHardlink::Cow),
                 ("shared", CopyIsHardlink::Shared),
+                ("off", CopyIsHardlink::Off),
             ],
         )?,
     };
-    typed
-        .warnings
-        .push("option 'copy_is_hardlink' has no effect yet: copies are copies".into());
     Ok(())
 }
 

@@ -84,7 +84,7 @@ fn each_kind_of_wrong_option_says_what_is_wrong() {
         ("transport=telnet", "none of auto, russh, openssh, ssh2"),
         ("symlinks=maybe", "none of raw, rebase, contain, follow"),
         ("idmap=all", "none of none, user, file"),
-        ("copy_is_hardlink=yes", "none of cow, shared"),
+        ("copy_is_hardlink=yes", "none of cow, shared, off"),
         ("sftp_command=", "the command is empty"),
         ("sftp_command=a 'b", "not closed"),
         ("fsname=", "the value is empty"),

@@ -1,11 +1,13 @@
 //! Calls by handle: opening, reading, writing and listing.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use super::connection::Connection;
+use super::pieces::Span;
 use super::{Client, Ticket, attrs, done, unexpected};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, NameEntry, OpenFlags, Request, Response, StatusCode};
@@ -15,9 +17,20 @@ use crate::sftp::{Attrs, NameEntry, OpenFlags, Request, Response, StatusCode};
 #[derive(Clone)]
 pub(crate) struct Handle(Arc<Open>);
 
+/// Clones of one handle are the same; two opens never are.
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 struct Open {
     connection: Arc<Connection>,
     bytes: Bytes,
+    /// The same file on the copy lane, once a copy needed it there; closed together with this.
+    twin: Mutex<Option<Handle>>,
+    /// How long the pieces of server-side copies into it were last, in bytes; 0 before the first.
+    piece_len: AtomicU64,
 }
 
 impl Drop for Open {
@@ -35,9 +48,7 @@ impl Client {
         &self,
         handle: &Handle,
     ) -> impl Future<Output = Result<Attrs>> + Send + use<> {
-        attrs(handle.submit(&Request::Fstat {
-            handle: handle.0.bytes.clone(),
-        }))
+        attrs(handle.submit_fstat())
     }
 
     pub(crate) fn fsetstat(
@@ -183,6 +194,54 @@ impl Handle {
     fn submit(&self, request: &Request) -> Ticket {
         self.0.connection.submit(request)
     }
+
+    /// Whether two handles live on one connection: what is asked of them is done in order.
+    pub(super) fn shares_connection(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.connection, &other.0.connection)
+    }
+
+    pub(super) fn submit_fstat(&self) -> Ticket {
+        self.submit(&Request::Fstat {
+            handle: self.0.bytes.clone(),
+        })
+    }
+
+    /// copy-data, from this handle to another of the same connection.
+    pub(super) fn submit_copy(&self, to: &Self, span: Span) -> Ticket {
+        self.submit(&Request::CopyData {
+            from: self.0.bytes.clone(),
+            from_offset: span.source_offset,
+            len: span.len,
+            to: to.0.bytes.clone(),
+            to_offset: span.target_offset,
+        })
+    }
+
+    /// The handle of the same file that was opened on `lane`.
+    pub(super) fn twin_on(&self, lane: &Arc<Connection>) -> Option<Self> {
+        let twin = self.0.twin.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = |twin: &&Self| Arc::ptr_eq(&twin.0.connection, lane);
+        twin.as_ref().filter(is_there).cloned()
+    }
+
+    /// Keeps a handle of the same file for as long as this one is open.
+    pub(super) fn keep_twin(&self, twin: Self) {
+        let mut kept = self.0.twin.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = kept.replace(twin);
+        drop(kept);
+        // Sends CLOSE, and that under no lock.
+        drop(old);
+    }
+
+    /// See [`Handle::keep_piece_len`].
+    pub(super) fn piece_len(&self) -> Option<u64> {
+        Some(self.0.piece_len.load(Ordering::Relaxed)).filter(|len| *len > 0)
+    }
+
+    /// Remembers how long pieces of copies into it may be.
+    pub(super) fn keep_piece_len(&self, len: u64) {
+        self.0.piece_len.store(len, Ordering::Relaxed);
+    }
 }
 
 fn read_request(handle: &Handle, offset: u64, len: u32) -> Request {
@@ -193,9 +252,25 @@ fn read_request(handle: &Handle, offset: u64, len: u32) -> Request {
     }
 }
 
+/// Opens on a given connection what is there already.
+pub(super) fn open_on(
+    connection: &Arc<Connection>,
+    path: Bytes,
+    flags: OpenFlags,
+) -> impl Future<Output = Result<Handle>> + Send + use<> {
+    let attrs = Attrs::default();
+    let ticket = connection.submit(&Request::Open { path, flags, attrs });
+    opened(Arc::clone(connection), ticket)
+}
+
 async fn opened(connection: Arc<Connection>, ticket: Ticket) -> Result<Handle> {
     match ticket.await? {
-        Response::Handle(bytes) => Ok(Handle(Arc::new(Open { connection, bytes }))),
+        Response::Handle(bytes) => Ok(Handle(Arc::new(Open {
+            connection,
+            bytes,
+            twin: Mutex::default(),
+            piece_len: AtomicU64::new(0),
+        }))),
         other => Err(unexpected(other)),
     }
 }

@@ -2,17 +2,38 @@
 //!
 //! The first connection takes all requests that name a path. Open files share it, until more
 //! connections are allowed; then each new open file takes the next of those that carry data.
+//! Server-side copies have a connection of their own: a server answers nothing else on a connection
+//! while it copies.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use crate::clock;
+use crate::error::Result;
 use crate::transport::Dialer;
 
 /// The connections of one mount.
 pub(super) struct Lanes {
     metadata: Arc<Connection>,
     more: Option<More>,
+    copies: Copies,
+}
+
+/// The connection for copies, dialled for the first large one and kept. One copy dials while the
+/// others wait for it.
+struct Copies {
+    /// `None` where no further connection can be made.
+    dialer: Option<Arc<Dialer>>,
+    lane: tokio::sync::Mutex<CopyLane>,
+}
+
+enum CopyLane {
+    Unused,
+    Open(Arc<Connection>),
+    /// None was to be had then.
+    Failed(Instant),
 }
 
 /// Connections for open files, dialled when the first file that would use one is opened.
@@ -35,13 +56,25 @@ impl Lanes {
         Self {
             metadata: Arc::new(connection),
             more: None,
+            copies: Copies::new(None, CopyLane::Unused),
         }
     }
 
-    /// The first connection, and up to `connections_max` altogether.
+    /// One connection for everything but copies, and one for those.
+    #[cfg(test)]
+    pub(super) fn two(connection: Connection, copies: Connection) -> Self {
+        let lane = CopyLane::Open(Arc::new(copies));
+        Self {
+            copies: Copies::new(None, lane),
+            ..Self::one(connection)
+        }
+    }
+
+    /// The first connection, and up to `connections_max` altogether beside that for copies.
     pub(super) fn new(first: Connection, dialer: Dialer, connections_max: usize) -> Self {
+        let dialer = Arc::new(dialer);
         let more = (connections_max > 1).then(|| More {
-            dialer: Arc::new(dialer),
+            dialer: Arc::clone(&dialer),
             lanes: Arc::new(Mutex::new(
                 (1..connections_max).map(|_| Lane::Unused).collect(),
             )),
@@ -50,6 +83,7 @@ impl Lanes {
         Self {
             metadata: Arc::new(first),
             more,
+            copies: Copies::new(Some(dialer), CopyLane::Unused),
         }
     }
 
@@ -64,6 +98,40 @@ impl Lanes {
             .as_ref()
             .and_then(More::next)
             .unwrap_or_else(|| self.metadata())
+    }
+
+    /// The connection for copies, dialled if it is not there; `None` if none is to be had.
+    pub(super) async fn copies(&self) -> Option<Arc<Connection>> {
+        let mut lane = self.copies.lane.lock().await;
+        match &*lane {
+            CopyLane::Open(connection) if connection.lost().is_none() => {
+                return Some(Arc::clone(connection));
+            }
+            CopyLane::Failed(when) if clock::now().duration_since(*when) < DIAL_AGAIN => {
+                return None;
+            }
+            _ => {}
+        }
+        let dialer = self.copies.dialer.as_ref()?;
+        match connect(dialer).await {
+            Ok(connection) => {
+                log::info!("one more connection to the server, for its copies");
+                *lane = CopyLane::Open(Arc::clone(&connection));
+                Some(connection)
+            }
+            Err(error) => {
+                log::warn!("no connection of their own for copies on the server: {error}");
+                *lane = CopyLane::Failed(clock::now());
+                None
+            }
+        }
+    }
+}
+
+impl Copies {
+    fn new(dialer: Option<Arc<Dialer>>, lane: CopyLane) -> Self {
+        let lane = tokio::sync::Mutex::new(lane);
+        Self { dialer, lane }
     }
 }
 
@@ -90,12 +158,8 @@ impl More {
 }
 
 async fn dial(dialer: Arc<Dialer>, lanes: Arc<Mutex<Vec<Lane>>>, index: usize) {
-    let opened = match dialer.dial().await {
-        Ok(link) => Connection::open(link).await,
-        Err(error) => Err(error),
-    };
-    let lane = match opened {
-        Ok((connection, _)) => Lane::Open(Arc::new(connection)),
+    let lane = match connect(&dialer).await {
+        Ok(connection) => Lane::Open(connection),
         Err(error) => {
             log::warn!("no further connection to the server: {error}");
             Lane::Unused
@@ -106,3 +170,12 @@ async fn dial(dialer: Arc<Dialer>, lanes: Arc<Mutex<Vec<Lane>>>, index: usize) {
         *slot = lane;
     }
 }
+
+async fn connect(dialer: &Dialer) -> Result<Arc<Connection>> {
+    let (connection, _) = Connection::open(dialer.dial().await?).await?;
+    Ok(Arc::new(connection))
+}
+
+/// A server that has just refused one more connection is left alone for so long: to be refused may
+/// take seconds, and copies go on without.
+const DIAL_AGAIN: Duration = Duration::from_secs(60);

@@ -5,28 +5,33 @@
 //! after the other leave in that order and share a round trip; the future they return only waits.
 
 mod connection;
+mod copy_data;
 mod features;
 mod files;
 mod lanes;
 mod outline;
 mod pending;
+mod pieces;
 mod rename;
+mod stream;
 mod symlink;
 #[cfg(test)]
 mod tests;
 mod window;
 
 use std::future::Future;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 
 use bytes::Bytes;
 use nix::errno::Errno;
 
 use self::connection::{Connection, Ticket};
+pub(crate) use self::copy_data::{CopyData, CopyEnd};
 pub(crate) use self::features::Features;
 use self::features::features;
 pub(crate) use self::files::Handle;
 use self::lanes::Lanes;
+pub(crate) use self::pieces::Span;
 use self::symlink::SymlinkOrder;
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, Request, Response, StatusCode, Statvfs};
@@ -51,6 +56,8 @@ pub(crate) struct Client {
     features: Features,
     /// In which order this server takes SYMLINK's arguments; see [`SymlinkOrder`].
     symlink_order: AtomicU8,
+    /// It announced copy-data and then would not do it.
+    copies_refused: AtomicBool,
 }
 
 impl Client {
@@ -72,11 +79,20 @@ impl Client {
         Ok(Self::new(Lanes::one(connection), features))
     }
 
+    /// As `over`, with a second connection to the same server for copies.
+    #[cfg(test)]
+    pub(crate) async fn over_two(link: Link, copies: Link) -> Result<Self> {
+        let (connection, features) = greet(link).await?;
+        let (copies, _) = Connection::open(copies).await?;
+        Ok(Self::new(Lanes::two(connection, copies), features))
+    }
+
     const fn new(lanes: Lanes, features: Features) -> Self {
         Self {
             lanes,
             features,
             symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8),
+            copies_refused: AtomicBool::new(false),
         }
     }
 
@@ -185,11 +201,19 @@ impl Client {
     /// # Errors
     /// EPERM where the server has no such request, as link(2) has it for a file system without
     /// hard links.
-    pub(crate) async fn hardlink(&self, from: Bytes, to: Bytes) -> Result<()> {
-        if !self.features.extensions.hardlink {
-            return Err(Errno::EPERM.into());
+    pub(crate) fn hardlink(
+        &self,
+        from: Bytes,
+        to: Bytes,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let has = self.features.extensions.hardlink;
+        let ticket = has.then(|| self.submit(&Request::Hardlink { from, to }));
+        async move {
+            match ticket {
+                Some(ticket) => done(ticket).await,
+                None => Err(Errno::EPERM.into()),
+            }
         }
-        done(self.submit(&Request::Hardlink { from, to })).await
     }
 
     pub(crate) async fn readlink(&self, path: Bytes) -> Result<Bytes> {

@@ -1,5 +1,7 @@
 //! rename(2) that replaces, also where the server has no such request.
 
+use std::future::Future;
+
 use bytes::Bytes;
 use nix::errno::Errno;
 
@@ -38,6 +40,25 @@ impl Client {
             (_, Some(FileKind::Directory)) => Err(Errno::EISDIR.into()),
             (Some(FileKind::Directory), _) => Err(Errno::ENOTDIR.into()),
             _ => self.rename_over_file(from, to).await,
+        }
+    }
+
+    /// rename(2), replacing what is at `to` in one step: posix-rename@openssh.com and nothing else.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the server has no such request.
+    pub(crate) fn rename_over(
+        &self,
+        from: Bytes,
+        to: Bytes,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let has = self.features.extensions.posix_rename;
+        let ticket = has.then(|| self.submit(&Request::PosixRename { from, to }));
+        async move {
+            match ticket {
+                Some(ticket) => done(ticket).await,
+                None => Err(Errno::EOPNOTSUPP.into()),
+            }
         }
     }
 

@@ -1,8 +1,13 @@
 //! Tests of the client against peers that keep the protocol, and against some that do not.
 
 mod answers;
+mod bench;
+mod copies;
+mod copy_lane;
 mod fallbacks;
+mod full_disks;
 mod handshake;
+mod streams;
 mod window;
 
 use bytes::Bytes;

@@ -137,6 +137,17 @@ impl Change {
         *self == Self::default()
     }
 
+    /// Whether a file with these attributes is as the change would have it.
+    pub(super) fn is_of(&self, attr: &Attr) -> bool {
+        let same = |change: Option<u32>, is: u32| change.is_none_or(|change| change == is);
+        same(self.uid, attr.uid)
+            && same(self.gid, attr.gid)
+            && same(self.atime, attr.atime)
+            && same(self.mtime, attr.mtime)
+            && self.permissions.is_none_or(|mode| mode == attr.permissions)
+            && self.size.is_none_or(|size| size == attr.size)
+    }
+
     /// Whether it names one of owner and group, or one of the two times, and so needs the other.
     pub(super) const fn is_half(&self) -> bool {
         self.uid.is_some() != self.gid.is_some() || self.atime.is_some() != self.mtime.is_some()

@@ -10,13 +10,14 @@ use super::attr::Change;
 use super::handles::{Fh, OpenFile};
 use super::second_question::Refused;
 use super::{Caller, Filesystem, Ino, Known};
+use crate::client::Handle;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
 
 /// What a change of attributes goes through.
 enum Through {
-    Handle(Arc<OpenFile>),
+    Handle(Handle),
     Path(Bytes),
     /// A symbolic link itself.
     Link(Bytes),
@@ -48,8 +49,9 @@ impl Filesystem {
 
     /// What the server says of a file: by an open handle where there is one.
     async fn ask(&self, ino: Ino) -> Result<Attrs> {
-        let answer = match self.handles.any_file(ino, |_| true) {
-            Some(file) => self.client.fstat(&file.handle).await,
+        let open = self.handles.any_file(ino, |file| file.handle().is_some());
+        let answer = match open.and_then(|file| file.handle()) {
+            Some(handle) => self.client.fstat(&handle).await,
             None => self.look(self.path(ino)?).await,
         };
         match answer {
@@ -84,11 +86,45 @@ impl Filesystem {
         Ok(())
     }
 
+    /// Whether a caller may read a file that he names by its number, as far as its mode tells.
+    ///
+    /// # Errors
+    /// EACCES; ESTALE for a number that leads nowhere.
+    pub(crate) async fn may_read(&self, ino: Ino, caller: Caller) -> Result<()> {
+        self.path(ino)?;
+        let attr = self.getattr(ino).await?.attr;
+        let shift = match caller {
+            Caller { uid: 0, .. } => return Ok(()),
+            Caller { uid, .. } if uid == attr.uid => 6,
+            Caller { gid, .. } if gid == attr.gid => 3,
+            _ => 0,
+        };
+        match attr.permissions >> shift & R_OK {
+            0 => Err(Errno::EACCES.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Changes attributes; through `fh` if the program named a file that it has open.
-    pub(crate) async fn setattr(&self, ino: Ino, change: Change, fh: Option<Fh>) -> Result<Known> {
+    pub(crate) async fn setattr(
+        self: &Arc<Self>,
+        ino: Ino,
+        change: Change,
+        fh: Option<Fh>,
+    ) -> Result<Known> {
         if change.is_empty() {
             return self.getattr(ino).await;
         }
+        if !self.is_own(ino) {
+            // What the file is already, a `cp -p` may say again without parting the two.
+            let known = self.ask_attributes(ino).await?;
+            if change.is_of(&known.attr) {
+                return Ok(known);
+            }
+        }
+        let _passes = self
+            .pass_as_owner(&[ino], ino, change.size.unwrap_or(u64::MAX))
+            .await?;
         if let Some(shared) = self.handles.shared(ino) {
             // Writes that arrive later would bring the old size or time back.
             shared.written().await;
@@ -132,11 +168,17 @@ impl Filesystem {
         if kind == FileKind::Symlink {
             return Ok(Through::Link(self.path(ino)?));
         }
+        let fitting = |file: &OpenFile| match resize {
+            true => file.full_handle().filter(|_| file.access.write),
+            false => file.handle(),
+        };
         let named = fh.and_then(|fh| self.handles.file(fh));
-        let open = named.filter(|file| !resize || file.access.write);
-        let open = open.or_else(|| self.handles.any_file(ino, |access| !resize || access.write));
-        match open {
-            Some(file) => Ok(Through::Handle(file)),
+        let handle = named.and_then(|file| fitting(&file)).or_else(|| {
+            let open = self.handles.any_file(ino, |file| fitting(file).is_some());
+            open.and_then(|file| fitting(&file))
+        });
+        match handle {
+            Some(handle) => Ok(Through::Handle(handle)),
             None => Ok(Through::Path(self.path(ino)?)),
         }
     }
@@ -145,12 +187,12 @@ impl Filesystem {
     async fn apply(&self, through: &Through, requests: Vec<Attrs>) -> Result<Attrs> {
         let client = &self.client;
         match through {
-            Through::Handle(file) => {
+            Through::Handle(handle) => {
                 let sent = requests
                     .into_iter()
-                    .map(|attrs| client.fsetstat(&file.handle, attrs));
+                    .map(|attrs| client.fsetstat(handle, attrs));
                 let sent: Vec<_> = sent.collect();
-                all(sent, client.fstat(&file.handle)).await
+                all(sent, client.fstat(handle)).await
             }
             Through::Path(path) => {
                 let sent = requests
@@ -238,5 +280,6 @@ async fn all(
     look.await
 }
 
-/// The bit of access(2)'s mask that asks for execution (unistd.h).
+/// The bits of access(2)'s mask that ask for reading and for execution (unistd.h).
+const R_OK: u16 = 0o4;
 const X_OK: u16 = 0o1;

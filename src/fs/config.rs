@@ -1,6 +1,7 @@
 //! What the user may choose about how the files behave.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Choices for the filesystem, all with a default.
@@ -42,6 +43,17 @@ pub(crate) struct Config {
     pub disable_hardlink: bool,
     /// What a whole-file copy inside the mount becomes.
     pub copy_is_hardlink: CopyIsHardlink,
+    /// Where it is remembered which files share storage; without, for as long as the mount lives.
+    pub state: Option<State>,
+}
+
+/// A place on this machine where a mount keeps what the next one must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    /// The user's own, e.g. `~/.local/state/sftpfs`.
+    pub directory: PathBuf,
+    /// Which server and login it is about, e.g. `user@host:22`.
+    pub identity: String,
 }
 
 /// How user and group numbers of the server become ours, and back.
@@ -117,6 +129,7 @@ impl Default for Config {
             symlinks: Symlinks::default(),
             disable_hardlink: false,
             copy_is_hardlink: CopyIsHardlink::default(),
+            state: None,
         }
     }
 }

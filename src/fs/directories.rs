@@ -109,6 +109,7 @@ impl Filesystem {
             // Counted before it is told: meanwhile the kernel may forget what it was told before.
             tables.inodes.looked_up(ino);
             if let (Some(links), true) = (seen.listed.links, kind != FileKind::Directory) {
+                let links = tables.real_links(seen.parent, name, links);
                 tables.inodes.listed(ino, links);
             }
             ino

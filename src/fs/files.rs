@@ -44,10 +44,20 @@ impl Creation {
 impl Filesystem {
     /// Opens a file. The server is always asked, so that what another client wrote and closed
     /// before is seen (close-to-open, as with NFS).
-    pub(crate) async fn open(&self, ino: Ino, access: Access, truncate: bool) -> Result<Opened> {
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        ino: Ino,
+        access: Access,
+        truncate: bool,
+    ) -> Result<Opened> {
         if let Some(shared) = self.handles.shared(ino) {
             shared.written().await;
         }
+        let _passes = match truncate {
+            // A file that is emptied needs nothing of what it had.
+            true => self.pass_as_owner(&[ino], ino, 0).await?,
+            false => self.pass(&[ino]).await,
+        };
         let path = self.path(ino)?;
         let mut flags = open_flags(access);
         if truncate {
@@ -87,7 +97,7 @@ impl Filesystem {
     /// Makes a file and opens it. Where there is one already it is opened, unless that is
     /// refused.
     pub(crate) async fn create(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
         mode: u32,
@@ -132,7 +142,7 @@ impl Filesystem {
     }
 
     async fn open_existing(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
         access: Access,
@@ -206,12 +216,22 @@ impl Filesystem {
             request: u64::from(self.client.features().read_max),
             ahead_max: self.config.readahead_max as u64,
         };
-        let reading = Reading {
-            client: &self.client,
-            budget: &self.ahead_budget,
-            bounds,
-        };
-        read::read(&reading, file, wanted).await
+        loop {
+            let handle = self.handle(file).await?;
+            let reading = Reading {
+                client: &self.client,
+                handle: &handle,
+                budget: &self.ahead_budget,
+                bounds,
+            };
+            let data = read::read(&reading, file, wanted.clone()).await?;
+            if file.is_served_by(&handle) {
+                return Ok(data);
+            }
+            // The file got another server file meanwhile: what was asked of the old one, also ahead
+            // of the reader, may since have become another file's.
+            file.shared.content_changed();
+        }
     }
 
     /// close(2) of one descriptor: waits until what was written is on the server, and tells what
@@ -227,7 +247,8 @@ impl Filesystem {
         let file = self.open_file(fh)?;
         file.shared.written().await;
         file.take_error()?;
-        match self.client.fsync(&file.handle).await {
+        let handle = self.handle(&file).await?;
+        match self.client.fsync(&handle).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self
                 .explain(Operation::Fsync, error, Refused::Other)
@@ -237,7 +258,7 @@ impl Filesystem {
     }
 
     /// fallocate(2) without flags: the file is at least `end` bytes long. SFTP can reserve nothing.
-    pub(crate) async fn grow(&self, ino: Ino, fh: Fh, end: u64) -> Result<()> {
+    pub(crate) async fn grow(self: &Arc<Self>, ino: Ino, fh: Fh, end: u64) -> Result<()> {
         let file = self.open_file(fh)?;
         file.shared.written().await;
         let size = self.ask_attributes(ino).await?.attr.size;
@@ -279,7 +300,7 @@ impl Filesystem {
     }
 }
 
-fn open_flags(access: Access) -> OpenFlags {
+pub(super) fn open_flags(access: Access) -> OpenFlags {
     let mut flags = OpenFlags(0);
     for (wanted, flag) in [
         (access.read, OpenFlags::READ),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Ino;
 use super::dir::OpenDir;
@@ -28,10 +28,7 @@ pub(crate) struct Access {
 /// One open(2) of a file.
 pub(super) struct OpenFile {
     pub(super) access: Access,
-    pub(super) handle: Handle,
-    /// For pages that the kernel writes back to a file that was opened to append: see
-    /// [`Filesystem::write`](super::Filesystem::write).
-    pub(super) pages: OnceLock<Handle>,
+    serving: Mutex<Serving>,
     /// What all opens of this file share.
     pub(super) shared: Arc<SharedFile>,
     /// Where this reader is and what it asked for ahead.
@@ -40,7 +37,93 @@ pub(super) struct OpenFile {
     errors_told: AtomicU64,
 }
 
+/// The server's handles that serve one open. They change when the file gets another server file:
+/// see [`cow`](super::cow).
+#[derive(Default)]
+pub(super) struct Serving {
+    /// `None` when the file that the server had open for us is no longer the one that the name
+    /// leads to.
+    handle: Option<Handle>,
+    /// Whether `handle` was opened as the program opened the file; else it only reads.
+    is_full: bool,
+    /// For pages that the kernel writes back to a file that was opened to append: see
+    /// [`Filesystem::write`](super::Filesystem::write).
+    pages: Option<Handle>,
+}
+
+impl Serving {
+    /// Served as the program asked for.
+    pub(super) const fn full(handle: Handle, pages: Option<Handle>) -> Self {
+        Self {
+            handle: Some(handle),
+            is_full: true,
+            pages,
+        }
+    }
+
+    /// Served for reading only.
+    pub(super) const fn reading(handle: Handle) -> Self {
+        Self {
+            handle: Some(handle),
+            is_full: false,
+            pages: None,
+        }
+    }
+}
+
 impl OpenFile {
+    /// The server's handle, if there is one.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        self.serving().handle.clone()
+    }
+
+    /// The server's handle, if it can do all that the program opened the file for.
+    pub(super) fn full_handle(&self) -> Option<Handle> {
+        let serving = self.serving();
+        serving.handle.clone().filter(|_| serving.is_full)
+    }
+
+    /// The handle for pages, if there is one.
+    pub(super) fn pages(&self) -> Option<Handle> {
+        self.serving().pages.clone()
+    }
+
+    /// Notes a handle for pages; gives the one that is there if another was first.
+    pub(super) fn set_pages(&self, handle: Handle) -> Handle {
+        self.serving().pages.get_or_insert(handle).clone()
+    }
+
+    /// Is served by other handles from now on. The old ones are closed when nobody uses them any
+    /// more.
+    pub(super) fn serve(&self, by: Serving) {
+        let old = std::mem::replace(&mut *self.serving(), by);
+        // Closing sends a request, under no lock.
+        drop(old);
+    }
+
+    /// As [`Self::serve`], but for one that has a handle, which stays. Gives the one that serves.
+    pub(super) fn serve_unless_served(&self, by: Serving) -> Option<Handle> {
+        let mut serving = self.serving();
+        if serving.handle.is_none() {
+            *serving = by;
+        }
+        serving.handle.clone()
+    }
+
+    /// The server's file is no longer the one that the name leads to.
+    pub(super) fn lose(&self) {
+        self.serve(Serving::default());
+    }
+
+    /// Whether `handle` still is the one.
+    pub(super) fn is_served_by(&self, handle: &Handle) -> bool {
+        self.serving().handle.as_ref() == Some(handle)
+    }
+
+    fn serving(&self) -> MutexGuard<'_, Serving> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The error of an earlier write, if this open was not told yet.
     ///
     /// # Errors
@@ -80,20 +163,25 @@ struct Opens {
     files: Vec<Arc<OpenFile>>,
 }
 
+impl Opens {
+    fn new(ino: Ino) -> Self {
+        Self {
+            shared: Arc::new(SharedFile::new(ino)),
+            files: Vec::with_capacity(1),
+        }
+    }
+}
+
 impl Handles {
     pub(super) fn add_file(&self, ino: Ino, access: Access, handle: Handle) -> Fh {
         let fh = self.next();
         let mut open = self.open();
-        let opens = open.inodes.entry(ino).or_insert_with(|| Opens {
-            shared: Arc::new(SharedFile::new(ino)),
-            files: Vec::with_capacity(1),
-        });
+        let opens = open.inodes.entry(ino).or_insert_with(|| Opens::new(ino));
         let shared = Arc::clone(&opens.shared);
         let errors_told = AtomicU64::new(shared.error_count());
         let file = Arc::new(OpenFile {
             access,
-            handle,
-            pages: OnceLock::new(),
+            serving: Mutex::new(Serving::full(handle, None)),
             shared,
             reader: Mutex::default(),
             errors_told,
@@ -101,6 +189,27 @@ impl Handles {
         opens.files.push(Arc::clone(&file));
         open.files.insert(fh, file);
         fh
+    }
+
+    /// Makes all opens of one file opens of another. Gives their number.
+    pub(super) fn move_files(&self, from: Ino, to: Ino) -> usize {
+        let mut open = self.open();
+        let Some(moved) = open.inodes.remove(&from) else {
+            return 0;
+        };
+        let Open { files, inodes, .. } = &mut *open;
+        let opens = inodes.entry(to).or_insert_with(|| Opens::new(to));
+        for (_, file) in files.iter_mut().filter(|(_, file)| file.shared.ino == from) {
+            *file = Arc::new(OpenFile {
+                access: file.access,
+                serving: Mutex::default(),
+                shared: Arc::clone(&opens.shared),
+                reader: Mutex::default(),
+                errors_told: AtomicU64::new(opens.shared.error_count()),
+            });
+            opens.files.push(Arc::clone(file));
+        }
+        moved.files.len()
     }
 
     pub(super) fn add_dir(&self, dir: OpenDir) -> Fh {
@@ -147,15 +256,24 @@ impl Handles {
     pub(super) fn any_file(
         &self,
         ino: Ino,
-        fits: impl Fn(&Access) -> bool,
+        fits: impl Fn(&OpenFile) -> bool,
     ) -> Option<Arc<OpenFile>> {
         let open = self.open();
         open.inodes
             .get(&ino)?
             .files
             .iter()
-            .find(|file| fits(&file.access))
+            .find(|file| fits(file))
             .cloned()
+    }
+
+    /// All opens of a file.
+    pub(super) fn files(&self, ino: Ino) -> Vec<Arc<OpenFile>> {
+        let open = self.open();
+        open.inodes
+            .get(&ino)
+            .map(|opens| opens.files.clone())
+            .unwrap_or_default()
     }
 
     pub(super) fn all_shared(&self) -> Vec<Arc<SharedFile>> {

@@ -22,7 +22,7 @@ use crate::sftp::FileKind;
 /// One component of a path: never empty, `.` or `..`, no `/`, no NUL.
 pub(super) type Name = Box<[u8]>;
 
-type Place = (Ino, Name);
+pub(super) type Place = (Ino, Name);
 
 /// All inodes that the kernel or an open file holds on to.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Inodes {
     remembered: LruCache<Place, Ino>,
     /// How many remembered names each number has; such numbers are not given to others.
     reserved: HashMap<Ino, u32>,
+    /// Numbers that the kernel still knows, of files that became hard links of others.
+    aliases: HashMap<Ino, Ino>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl Inodes {
             exceptions: HashMap::new(),
             remembered,
             reserved: HashMap::new(),
+            aliases: HashMap::new(),
         }
     }
 
@@ -186,6 +189,45 @@ impl Inodes {
         replaced
     }
 
+    /// A file has become a hard link of another: its names lead to `kept` from now on, and its
+    /// number means `kept` for as long as anybody uses it. Gives the names.
+    pub(super) fn merge(&mut self, gone: Ino, kept: Ino) -> Vec<Place> {
+        // Each number that means the other holds on to it.
+        self.opened(kept);
+        self.aliases.insert(gone, kept);
+        let places = self.nodes.get(&gone).map(|node| node.places.clone());
+        let places = places.unwrap_or_default();
+        for (parent, name) in &places {
+            self.remove(*parent, name);
+            self.link(kept, *parent, name);
+        }
+        if !self.nodes.contains_key(&gone) {
+            self.drop_alias(gone);
+        }
+        places
+    }
+
+    /// The file that a number means.
+    pub(super) fn resolve(&self, mut ino: Ino) -> Ino {
+        // Never in a circle: a file that was merged has no names, and is merged with no other.
+        while let Some(kept) = self.aliases.get(&ino) {
+            ino = *kept;
+        }
+        ino
+    }
+
+    /// Other numbers that mean this file.
+    pub(super) fn aliases(&self, ino: Ino) -> Vec<Ino> {
+        let others = self.aliases.keys().filter(|other| self.resolve(**other) == ino);
+        others.copied().collect()
+    }
+
+    fn drop_alias(&mut self, gone: Ino) {
+        if let Some(kept) = self.aliases.remove(&gone) {
+            self.closed(kept);
+        }
+    }
+
     pub(super) fn kind(&self, ino: Ino) -> Option<FileKind> {
         self.nodes.get(&ino).map(|node| node.kind)
     }
@@ -235,6 +277,25 @@ impl Inodes {
             path.put_slice(name);
         }
         Some(path.freeze())
+    }
+
+    /// All paths that lead to a node, as far as we know.
+    pub(super) fn paths(&self, ino: Ino) -> Vec<Bytes> {
+        let places = self.nodes.get(&ino).map(|node| node.places.as_slice());
+        let places = places.unwrap_or_default().iter();
+        places
+            .filter_map(|(parent, name)| self.path_below(*parent, name))
+            .collect()
+    }
+
+    /// The node that an absolute path on the server leads to, if it is one of ours.
+    pub(super) fn at_path(&self, path: &[u8]) -> Option<Ino> {
+        let below = path.strip_prefix(&self.root[..])?;
+        if !below.starts_with(b"/") && !self.root.ends_with(b"/") && !below.is_empty() {
+            return None;
+        }
+        let mut names = below.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        names.try_fold(Ino::ROOT, |parent, name| self.find(parent, name))
     }
 
     /// The path that a name in a directory has.
@@ -321,6 +382,7 @@ impl Inodes {
         let Some(node) = self.nodes.remove(&ino) else {
             return false;
         };
+        self.drop_alias(ino);
         // A name whose number is its hash is remembered too where others share the number: else it
         // would seem taken by them.
         let is_shared = node.places.len() > 1 || self.reserved.contains_key(&ino);
@@ -419,6 +481,21 @@ mod tests {
         inodes
             .path(ino)
             .map(|path| String::from_utf8(path.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_path_leads_to_the_node_that_it_is_the_path_of() {
+        let mut inodes = inodes();
+        let dir = look_up(&mut inodes, Ino::ROOT, "d", FileKind::Directory);
+        let inside = look_up(&mut inodes, dir, "f", FileKind::Regular);
+        inodes.link(inside, Ino::ROOT, b"g");
+        assert_eq!(inodes.at_path(b"/srv/d/f"), Some(inside));
+        assert_eq!(inodes.at_path(b"/srv/g"), Some(inside));
+        assert_eq!(inodes.at_path(b"/srv"), Some(Ino::ROOT));
+        for elsewhere in ["/srvd/f", "/srv/d/x", "/d/f", ""] {
+            assert_eq!(inodes.at_path(elsewhere.as_bytes()), None, "{elsewhere}");
+        }
+        assert_eq!(inodes.paths(inside), ["/srv/d/f", "/srv/g"]);
     }
 
     #[test]

@@ -12,16 +12,24 @@
 mod attr;
 mod attributes;
 mod config;
+mod copies;
+mod copy;
+mod cow;
 mod dir;
 mod directories;
 mod files;
 mod handles;
+mod info;
 mod inodes;
+mod interrupt;
 #[cfg(test)]
 mod model;
 mod names;
+mod notices;
+mod one_inode;
 mod read;
 mod second_question;
+mod serving;
 mod shared_file;
 #[cfg(test)]
 mod tests;
@@ -29,6 +37,8 @@ mod unwritten;
 mod write;
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,12 +48,17 @@ use tokio::sync::Semaphore;
 
 pub(crate) use self::attr::Change;
 use self::attr::Translator;
-pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, Symlinks};
+pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, State, Symlinks};
+use self::copies::Copies;
+use self::cow::{Cow, Groups};
 pub(crate) use self::directories::DirEntry;
 pub(crate) use self::files::{Creation, Opened};
 use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
+pub(crate) use self::interrupt::on_behalf_of;
+pub(crate) use self::notices::Notice;
+use self::notices::Notices;
 use self::second_question::Refused;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, Stamp};
@@ -64,11 +79,18 @@ pub(crate) struct Filesystem {
     write_budget_max: u32,
     /// Bytes that may still be asked for ahead of readers.
     ahead_budget: Arc<Semaphore>,
+    cow: Cow,
+    copies: Copies,
+    notices: Notices,
+    /// Some number of the kernel may mean another file: see [`one_inode`].
+    has_aliases: AtomicBool,
 }
 
 struct Tables {
     inodes: Inodes,
     attrs: AttrCache,
+    /// Names that share storage on the server.
+    groups: Groups,
 }
 
 /// When the server was asked: in the order of our own changes, and by the clock.
@@ -102,6 +124,20 @@ pub(crate) struct Entry {
     pub(crate) known: Known,
     /// How long the name may be believed to lead there.
     pub(crate) ttl: Duration,
+}
+
+impl Tables {
+    /// The link count of a listing without what is linked only to share storage.
+    fn real_links(&self, parent: Ino, name: &[u8], links: u32) -> u32 {
+        if links < 2 || self.groups.is_empty() {
+            return links;
+        }
+        let Some(path) = self.inodes.path_below(parent, name) else {
+            return links;
+        };
+        let others = self.groups.other_members(&path).into_iter().flatten().count();
+        links.saturating_sub(u32::try_from(others).unwrap_or(0)).max(1)
+    }
 }
 
 impl Filesystem {
@@ -138,9 +174,11 @@ impl Filesystem {
             .unwrap_or(u32::MAX)
             .max(1);
         let attrs_max = NonZeroUsize::new(ATTRS_MAX).unwrap_or(NonZeroUsize::MIN);
+        let (cow, groups) = Cow::load(&config, &client).await;
         let tables = Tables {
             inodes: Inodes::new(root),
             attrs: AttrCache::new(attrs_max),
+            groups,
         };
         let filesystem = Self {
             client: Arc::new(client),
@@ -151,6 +189,10 @@ impl Filesystem {
             write_budget: Arc::new(Semaphore::new(write_budget_max as usize)),
             write_budget_max,
             ahead_budget: Arc::new(Semaphore::new(AHEAD_MAX)),
+            cow,
+            copies: Copies::default(),
+            notices: Notices::default(),
+            has_aliases: AtomicBool::new(false),
         };
         let asked = filesystem.now();
         filesystem.learn(Ino::ROOT, &attrs, asked)?;
@@ -174,6 +216,11 @@ impl Filesystem {
         Err(Error::setup(format!(
             "{unwritten} bytes could not be written to the server"
         )))
+    }
+
+    /// What the kernel is to be told; for one receiver, which must be quick.
+    pub(crate) fn notices(&self) -> Receiver<Notice> {
+        self.notices.receive()
     }
 
     /// The user's choices.

@@ -1,11 +1,13 @@
 //! Names: lookup, and making, linking, renaming and removing what they lead to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::config::Symlinks;
+use super::cow::Sharing;
 use super::second_question::Refused;
 use super::{Asked, Caller, Entry, Filesystem, Ino};
 use crate::clock;
@@ -68,6 +70,9 @@ impl Filesystem {
     async fn refused_lookup(&self, parent: Ino, name: &[u8], error: Error) -> Error {
         if error.is_refused_with(StatusCode::NO_SUCH_FILE) {
             self.tables().inodes.remove(parent, name);
+            if let Ok(path) = self.path_below(parent, name) {
+                self.sharing_changed(&Sharing::Removed(path));
+            }
         }
         self.explain(Operation::Stat, error, Refused::Other)
             .await
@@ -130,13 +135,16 @@ impl Filesystem {
     /// Takes in what we just made. A number that an earlier file of that name had is not told
     /// that file's story.
     pub(super) async fn enter_new(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
         attrs: Attrs,
         mode: Option<u32>,
         caller: Caller,
     ) -> Result<Entry> {
+        if let Ok(path) = self.path_below(parent, name) {
+            self.sharing_changed(&Sharing::Removed(path));
+        }
         let (ino, stamp) = {
             let mut tables = self.tables();
             tables.inodes.remove(parent, name);
@@ -166,7 +174,7 @@ impl Filesystem {
     }
 
     pub(crate) async fn mkdir(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
         mode: u32,
@@ -191,7 +199,7 @@ impl Filesystem {
 
     /// Makes a symbolic link that says `target`.
     pub(crate) async fn symlink(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
         target: &[u8],
@@ -235,6 +243,7 @@ impl Filesystem {
         if self.config().disable_hardlink {
             return Err(Errno::EPERM.into());
         }
+        let _passes = self.pass(&[ino]).await;
         if let Err(error) = self.client.hardlink(from.clone(), to.clone()).await {
             if error == Error::Errno(Errno::EPERM) {
                 log::warn!("the server has no hardlink@openssh.com: hard links are refused");
@@ -244,7 +253,7 @@ impl Filesystem {
         }
         let asked = self.now();
         // Some servers answer OK and make nothing: what is there counts.
-        let Ok(attrs) = self.client.lstat(to).await else {
+        let Ok(attrs) = self.client.lstat(to.clone()).await else {
             log::warn!("the server said that it made a hard link, and did not");
             return Err(Errno::EPERM.into());
         };
@@ -254,6 +263,10 @@ impl Filesystem {
             tables.inodes.looked_up(ino);
             tables.attrs.changed(parent);
         }
+        self.sharing_changed(&Sharing::Linked {
+            existing: from,
+            new: to,
+        });
         self.learn(ino, &attrs, asked)?;
         self.touch(ino);
         let known = self.getattr(ino).await?;
@@ -264,14 +277,20 @@ impl Filesystem {
         })
     }
 
-    pub(crate) async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    pub(crate) async fn unlink(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<()> {
         let path = self.path_below(parent, name)?;
+        let found = self.tables().inodes.find(parent, name);
+        if let Some(ino) = found {
+            self.part_before_loss(ino).await?;
+        }
+        let _passes = self.pass(found.as_slice()).await;
         if let Err(error) = self.client.remove(path.clone()).await {
             return Err(self
                 .explain(Operation::Unlink, error, Refused::Unlink(path))
                 .await
                 .into());
         }
+        self.sharing_changed(&Sharing::Removed(path));
         self.removed(parent, name);
         Ok(())
     }
@@ -290,23 +309,40 @@ impl Filesystem {
 
     /// rename(2); with `keep` (RENAME_NOREPLACE) nothing is replaced.
     pub(crate) async fn rename(
-        &self,
+        self: &Arc<Self>,
         (parent, name): (Ino, &[u8]),
         (new_parent, new_name): (Ino, &[u8]),
         keep: bool,
     ) -> Result<()> {
         let from = self.path_below(parent, name)?;
         let to = self.path_below(new_parent, new_name)?;
+        let (moved, replaced) = {
+            let tables = self.tables();
+            let moved = tables.inodes.find(parent, name);
+            (moved, tables.inodes.find(new_parent, new_name))
+        };
+        let is_one_file = moved.is_some() && moved == replaced;
+        let replaced = replaced.filter(|_| !is_one_file);
+        if let Some(ino) = replaced {
+            self.part_before_loss(ino).await?;
+        }
+        let files: Vec<Ino> = moved.into_iter().chain(replaced).collect();
+        let _passes = self.pass(&files).await;
         let renamed = if keep {
             self.rename_unless_there(parent, name, from.clone(), to.clone())
                 .await
         } else {
             self.client.rename(from.clone(), to.clone()).await
         };
+        let renamed = match renamed {
+            Ok(()) => self.renamed_one_inode(&from, &to, is_one_file).await,
+            refused => refused,
+        };
         if let Err(error) = renamed {
             let refused = Refused::Rename { from, to };
             return Err(self.explain(Operation::Rename, error, refused).await.into());
         }
+        self.sharing_changed(&Sharing::Renamed { from, to });
         let replaced = {
             let mut tables = self.tables();
             let moved = tables.inodes.find(parent, name);
@@ -324,6 +360,21 @@ impl Filesystem {
             .flatten()
             .for_each(|ino| self.touch(ino));
         Ok(())
+    }
+
+    /// rename(2) does nothing where both names are of one inode, which two copies that share their
+    /// storage are on the server, but not here: the old name goes.
+    async fn renamed_one_inode(&self, from: &Bytes, to: &Bytes, is_one: bool) -> Result<()> {
+        let shares = self.tables().groups.share_storage(from, to);
+        if is_one || !shares {
+            return Ok(());
+        }
+        self.sharing_changed(&Sharing::Removed(to.clone()));
+        match self.client.remove(from.clone()).await {
+            // They were two files there too.
+            Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => Ok(()),
+            other => other,
+        }
     }
 
     /// Plain RENAME never replaces a regular file on OpenSSH; but it may replace other things
@@ -368,7 +419,7 @@ impl Filesystem {
     }
 
     /// The inode was changed by us: its ctime is now.
-    fn touch(&self, ino: Ino) {
+    pub(super) fn touch(&self, ino: Ino) {
         self.tables().attrs.touch(ino, clock::wall());
     }
 
@@ -380,7 +431,7 @@ impl Filesystem {
 
 /// Whether two names may lead to one file: all that SFTP tells of it is the same, but for the time
 /// of the last access, which a reader may change between two looks.
-fn may_be_one_file(one: &Attrs, other: &Attrs) -> bool {
+pub(super) fn may_be_one_file(one: &Attrs, other: &Attrs) -> bool {
     let mtime = |attrs: &Attrs| attrs.times.map(|(_, mtime)| mtime);
     (one.size, one.owner, one.permissions, mtime(one))
         == (other.size, other.owner, other.permissions, mtime(other))

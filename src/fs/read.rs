@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::handles::OpenFile;
 use super::shared_file::Moment;
 use crate::cache::{Block, Blocks};
-use crate::client::Client;
+use crate::client::{Client, Handle};
 use crate::error::Result;
 
 /// One reader: where it is, how far it has come in one go, and what was asked for ahead of it.
@@ -124,6 +124,8 @@ impl Reader {
 /// What reading needs besides the file.
 pub(super) struct Reading<'a> {
     pub(super) client: &'a Arc<Client>,
+    /// The server's handle of the file.
+    pub(super) handle: &'a Handle,
     /// Bytes that may be held ahead of all readers together.
     pub(super) budget: &'a Arc<Semaphore>,
     pub(super) bounds: Bounds,
@@ -165,7 +167,7 @@ async fn collect(
     blocks: Vec<Block>,
 ) -> Result<Bytes> {
     let answers = join_all(blocks.iter().map(|block| block.fetch.clone())).await;
-    let data = gather(reading, file, wanted, blocks.into_iter().zip(answers)).await;
+    let data = gather(reading, wanted, blocks.into_iter().zip(answers)).await;
     let mut reader = file.reader();
     let done = reader.at.saturating_sub(SLACK).min(wanted.end);
     reader.blocks.remove_before(done);
@@ -199,7 +201,7 @@ fn submit(
     }
     let plan = reader.plan(wanted, bounds);
     for range in plan.demand {
-        let (client, handle) = (Arc::clone(reading.client), file.handle.clone());
+        let (client, handle) = (Arc::clone(reading.client), reading.handle.clone());
         let (start, len) = (range.start, request_len(&range));
         let fetch = async move { client.read(&handle, start, len).await }
             .boxed()
@@ -220,7 +222,7 @@ fn submit(
         blocks.push(block.clone());
     }
     for range in plan.ahead {
-        let Some(block) = ask_ahead(reading, file, &range) else {
+        let Some(block) = ask_ahead(reading, &range) else {
             break;
         };
         reader.blocks.insert(block);
@@ -229,12 +231,12 @@ fn submit(
 }
 
 /// Sends a READ that nobody waits for, if there is memory and a place for it.
-fn ask_ahead(reading: &Reading<'_>, file: &OpenFile, range: &Range<u64>) -> Option<Block> {
+fn ask_ahead(reading: &Reading<'_>, range: &Range<u64>) -> Option<Block> {
     let len = request_len(range);
     let budget = Arc::clone(reading.budget)
         .try_acquire_many_owned(len)
         .ok()?;
-    let fetch = reading.client.read_ahead(&file.handle, range.start, len)?;
+    let fetch = reading.client.read_ahead(reading.handle, range.start, len)?;
     Some(Block {
         start: range.start,
         len: range.end - range.start,
@@ -246,7 +248,6 @@ fn ask_ahead(reading: &Reading<'_>, file: &OpenFile, range: &Range<u64>) -> Opti
 /// Puts the answer together. One block that holds all of it is handed on without a copy.
 async fn gather(
     reading: &Reading<'_>,
-    file: &OpenFile,
     wanted: &Range<u64>,
     blocks: impl Iterator<Item = (Block, Result<Bytes>)>,
 ) -> Result<Bytes> {
@@ -272,7 +273,7 @@ async fn gather(
         }
         whole.extend_from_slice(&part);
         let due = block.end().min(wanted.end);
-        if at < due && !fill(reading, file, at..due, &mut whole).await? {
+        if at < due && !fill(reading, at..due, &mut whole).await? {
             return Ok(whole.freeze());
         }
         at = due;
@@ -280,21 +281,20 @@ async fn gather(
             break;
         }
     }
-    fill(reading, file, at..wanted.end, &mut whole).await?;
+    fill(reading, at..wanted.end, &mut whole).await?;
     Ok(whole.freeze())
 }
 
 /// Reads what a short answer left out. False at the end of the file.
 async fn fill(
     reading: &Reading<'_>,
-    file: &OpenFile,
     mut range: Range<u64>,
     whole: &mut BytesMut,
 ) -> Result<bool> {
     while range.start < range.end {
         let end = range.end.min(range.start + reading.bounds.request);
         let len = request_len(&(range.start..end));
-        let data = reading.client.read(&file.handle, range.start, len).await?;
+        let data = reading.client.read(reading.handle, range.start, len).await?;
         if data.is_empty() {
             return Ok(false);
         }

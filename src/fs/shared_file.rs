@@ -41,6 +41,8 @@ struct State {
     waiting: u32,
     /// A task is sending this file's writes.
     is_sending: bool,
+    /// What is written reaches no other file's content: see [`cow`](super::cow).
+    is_own: bool,
     /// The latest error of a write, and how many there were.
     error: Option<Error>,
     errors: u64,
@@ -59,6 +61,10 @@ impl SharedFile {
     }
 
     /// Takes data over. True if the caller must start the task that sends it.
+    ///
+    /// # Errors
+    /// Gives the budget back if the file does not have its storage for itself, or that is not
+    /// known: nothing is taken over.
     pub(super) fn write(
         &self,
         via: &Via,
@@ -66,15 +72,29 @@ impl SharedFile {
         data: &[u8],
         request_max: usize,
         budget: OwnedSemaphorePermit,
-    ) -> bool {
+    ) -> Result<bool, OwnedSemaphorePermit> {
         let mut state = self.state();
+        if !state.is_own {
+            return Err(budget);
+        }
         state.version += 1;
         state.unwritten.add(via, offset, data, request_max, budget);
         let must_start = !state.is_sending;
         state.is_sending = true;
         drop(state);
         self.work.notify_one();
-        must_start
+        Ok(must_start)
+    }
+
+    /// Whether the file is known to have its storage for itself.
+    pub(super) fn is_own(&self) -> bool {
+        self.state().is_own
+    }
+
+    /// Notes whether the file has its storage for itself. Said under the lock of the tables, where
+    /// it is decided.
+    pub(super) fn set_own(&self, is_own: bool) {
+        self.state().is_own = is_own;
     }
 
     /// The next request for the task that sends.

@@ -38,11 +38,20 @@ impl Filesystem {
             .unwrap_or(u32::MAX)
             .min(self.write_budget_max);
         let budget = Arc::clone(&self.write_budget).acquire_many_owned(len).await;
-        let budget = budget.map_err(|_| Error::Errno(Errno::EIO))?;
-        let via = self.via(&file, fh, positioned).await?;
+        let mut budget = budget.map_err(|_| Error::Errno(Errno::EIO))?;
         let shared = &file.shared;
         let request_max = self.client.features().write_max as usize;
-        let must_start = shared.write(&via, offset, &data, request_max, budget);
+        let must_start = loop {
+            if !shared.is_own() {
+                self.own(shared.ino).await?;
+            }
+            let via = self.via(&file, fh, positioned).await?;
+            match shared.write(&via, offset, &data, request_max, budget) {
+                Ok(must_start) => break must_start,
+                // A copy that shares its storage was made just now.
+                Err(back) => budget = back,
+            }
+        };
         self.note_written(shared, offset + data.len() as u64);
         if must_start {
             tokio::spawn(send(Arc::clone(self), Arc::clone(shared)));
@@ -74,14 +83,13 @@ impl Filesystem {
     /// as long as the write needs it.
     async fn via(&self, file: &OpenFile, fh: Fh, positioned: bool) -> Result<Via> {
         if !(positioned && file.access.append) {
-            let handle = file.handle.clone();
+            let handle = self.full_handle(file).await?;
             return Ok(Via {
                 handle,
                 id: (fh, false),
             });
         }
-        if let Some(handle) = file.pages.get() {
-            let handle = handle.clone();
+        if let Some(handle) = file.pages() {
             return Ok(Via {
                 handle,
                 id: (fh, true),
@@ -94,7 +102,7 @@ impl Filesystem {
             .await;
         let handle = opened.map_err(|error| Error::Errno(error.errno(Operation::Open)))?;
         // Another write may have been first; then its handle does for both.
-        let handle = file.pages.get_or_init(|| handle).clone();
+        let handle = file.set_pages(handle);
         Ok(Via {
             handle,
             id: (fh, true),

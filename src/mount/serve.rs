@@ -1,6 +1,7 @@
 //! The life of a mount: connect, mount, answer the kernel, write what is unwritten, end.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -20,8 +21,8 @@ use super::terminal::Terminal;
 use super::{Options, device};
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::fs::Filesystem;
-use crate::fuse::Face;
+use crate::fs::{Filesystem, State};
+use crate::fuse::{self, Face};
 use crate::transport::Dialer;
 
 /// Threads that read requests from the kernel. An operation answered from memory is done on the
@@ -88,8 +89,29 @@ pub(super) fn serve(
 
 async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
     let dialer = Dialer::new(options.target.clone()).await?;
+    let mut config = options.fs.clone();
+    config.state = state_directory(options.run_as.is_some()).map(|directory| State {
+        directory,
+        identity: dialer.identity(),
+    });
     let client = Client::connect(dialer, &options.client).await?;
-    Filesystem::new(client, &options.directory, options.fs.clone()).await
+    Filesystem::new(client, &options.directory, config).await
+}
+
+/// Where the user's programs keep what must outlive them (XDG Base Directory Specification); for one
+/// who became another user, that user's home counts and not the environment.
+fn state_directory(is_other_user: bool) -> Option<PathBuf> {
+    let variable = |name| {
+        let value = PathBuf::from(std::env::var_os(name)?);
+        (value.is_absolute() && !is_other_user).then_some(value)
+    };
+    let home = || {
+        let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective());
+        Some(user.ok()??.dir)
+    };
+    let state = variable("XDG_STATE_HOME")
+        .or_else(|| Some(variable("HOME").or_else(home)?.join(".local/state")))?;
+    Some(state.join("sftpfs"))
 }
 
 /// Mounts and shakes hands with the kernel; if the second fails, the first is undone.
@@ -107,7 +129,12 @@ fn attach(
     let face = Face::new(Arc::clone(fs), network.clone());
     // All: the kernel decides who may enter, by allow_other.
     match Session::from_fd(face, descriptor, SessionACL::All, config) {
-        Ok(session) => Ok((mount, session)),
+        Ok(session) => {
+            if let Err(error) = fuse::start_notifier(session.notifier(), fs.notices()) {
+                log::warn!("the kernel will not be told of changes: {error}");
+            }
+            Ok((mount, session))
+        }
         Err(error) => {
             mount.detach()?;
             Err(Error::setup(format!(

@@ -21,6 +21,7 @@ use crate::transport::{Diagnosis, Link};
 
 pub(crate) use allocations::peak;
 pub(crate) use answer::status;
+pub(crate) use program::{OPENSSH, Program};
 pub(crate) use script::{Reply, script};
 pub(crate) use server::{Options, Server};
 pub(crate) use talk::Talk;

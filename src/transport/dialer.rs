@@ -78,6 +78,22 @@ impl Dialer {
         }
     }
 
+    /// Which server and login this is, the same for every way to it: `user@host:22`.
+    #[must_use]
+    pub(crate) fn identity(&self) -> String {
+        match &self.route {
+            Route::Command => match &self.target.way {
+                Way::Command(words) => {
+                    let words = words.iter().map(|word| word.to_string_lossy());
+                    format!("command {}", words.collect::<Vec<_>>().join(" "))
+                }
+                _ => self.describe(),
+            },
+            Route::OpenSsh(settings) => login(settings),
+            Route::Russh { settings, .. } | Route::LibSsh2 { settings, .. } => login(settings),
+        }
+    }
+
     async fn connect(&self, again: bool) -> Result<Link> {
         match &self.route {
             Route::Command => match &self.target.way {
@@ -142,6 +158,11 @@ async fn choose(target: &Target) -> Result<Route> {
             memory: Arc::default(),
         },
     })
+}
+
+fn login(settings: &Settings) -> String {
+    let (user, host, port) = (settings.user(), settings.host_name(), settings.port());
+    format!("{user}@{host}:{port}")
 }
 
 fn place(settings: &Settings) -> String {

@@ -1,0 +1,235 @@
+//! Break on write: a copy that is a hard link on the server is a file of its own in the mount.
+//!
+//! With `copy_is_hardlink`, `cp a b` makes one server file with two names ([`super::copy`]). That
+//! is a matter of storage: here they are two inodes, and whoever writes to one of them, or changes
+//! its size, mode, owner or times, gives it a server file of its own first ([`separate`]). Names
+//! that share storage are kept in [`groups`], and between mounts in [`journal`]; what link(2) has
+//! linked is one inode and is never parted.
+//!
+//! **Invariants:** a name joins a group, durably, before the server is asked for the link, and
+//! leaves it after it has storage of its own, so that at any moment a name that shares storage is
+//! known to. A file that is not known to have its storage for itself ([`SharedFile::is_own`]) takes
+//! no data over. Who opens or changes a file passes its gate, and who gives it another server file
+//! has closed it.
+//!
+//! [`SharedFile::is_own`]: super::shared_file::SharedFile::is_own
+
+mod gates;
+mod groups;
+mod journal;
+mod separate;
+mod temporary;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub(super) use self::gates::{Closed, Passes};
+use self::gates::Gates;
+pub(super) use self::groups::{Change as Sharing, Groups};
+use self::journal::Journal;
+pub(super) use self::temporary::temporary_beside;
+use super::config::{Config, CopyIsHardlink};
+use super::{Filesystem, Ino};
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::sftp::StatusCode;
+
+/// What a mount needs for files that share storage.
+#[derive(Default)]
+pub(super) struct Cow {
+    /// Whether there are such files or may come to be; without, none of this costs anything.
+    is_active: bool,
+    /// Where it is written down; without, nothing is linked.
+    journal: Option<Arc<Journal>>,
+    gates: Gates,
+}
+
+impl Cow {
+    /// What an earlier mount of this server left. Removes its temporary files.
+    pub(super) async fn load(config: &Config, client: &Client) -> (Self, Groups) {
+        let wanted = config.copy_is_hardlink == CopyIsHardlink::Cow;
+        let Some(state) = &config.state else {
+            return (Self { is_active: wanted, ..Self::default() }, Groups::default());
+        };
+        if !wanted && !Journal::exists(&state.directory, &state.identity) {
+            return (Self::default(), Groups::default());
+        }
+        match Journal::open(&state.directory, &state.identity) {
+            Ok((journal, groups, left_over)) => {
+                for path in left_over {
+                    remove_left_over(client, &journal, path).await;
+                }
+                let journal = Some(Arc::new(journal));
+                (Self { is_active: true, journal, gates: Gates::default() }, groups)
+            }
+            Err(why) => {
+                log::warn!(
+                    "{why}: copies are not made as hard links, and files that were linked as \
+                     copies before are taken for hard links"
+                );
+                (Self::default(), Groups::default())
+            }
+        }
+    }
+
+    /// Whether copies may be links that a write breaks.
+    pub(super) const fn can_link(&self) -> bool {
+        self.is_active
+    }
+}
+
+async fn remove_left_over(client: &Client, journal: &Journal, path: Bytes) {
+    let shown = path.escape_ascii().to_string();
+    match client.remove(path.clone()).await {
+        Ok(()) => log::info!("removed \"{shown}\", which an earlier mount left"),
+        Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {}
+        Err(error) => return log::warn!("\"{shown}\", left by an earlier mount, stays: {error}"),
+    }
+    write_down(Some(journal), &Sharing::TemporaryGone(path));
+}
+
+fn write_down(journal: Option<&Journal>, change: &Sharing) {
+    if let Some(journal) = journal
+        && let Err(error) = journal.record(change)
+    {
+        log::error!("which files share storage cannot be written down: {error}");
+    }
+}
+
+impl Filesystem {
+    /// Whether a file has its storage for itself, so that writing to it changes no other.
+    pub(super) fn is_own(&self, ino: Ino) -> bool {
+        let mut tables = self.tables();
+        if self.cow.is_active {
+            if let Some(journal) = &self.cow.journal {
+                journal.catch_up(&mut tables.groups);
+            }
+            let mut paths = tables.inodes.paths(ino).into_iter();
+            if paths.any(|path| tables.groups.shares(&path)) {
+                return false;
+            }
+        }
+        // Under the lock of the tables, where a copy would join.
+        if let Some(shared) = self.handles.shared(ino) {
+            shared.set_own(true);
+        }
+        true
+    }
+
+    /// Sees to it that a file has its storage for itself.
+    ///
+    /// # Errors
+    /// Why it could not be given a server file of its own.
+    pub(super) async fn own(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        while !self.is_own(ino) {
+            self.separate(ino, u64::MAX).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps these files' server files what they are for as long as the result lives.
+    pub(super) async fn pass(&self, files: &[Ino]) -> Option<Passes> {
+        if !self.cow.is_active {
+            return None;
+        }
+        Some(self.cow.gates.pass(files).await)
+    }
+
+    /// As [`Self::pass`], with `owner` having its storage for itself; `keep` bytes of it are needed.
+    ///
+    /// # Errors
+    /// As [`Self::own`].
+    pub(super) async fn pass_as_owner(
+        self: &Arc<Self>,
+        files: &[Ino],
+        owner: Ino,
+        keep: u64,
+    ) -> Result<Option<Passes>> {
+        loop {
+            let passes = self.pass(files).await;
+            if self.is_own(owner) {
+                return Ok(passes);
+            }
+            drop(passes);
+            self.separate(owner, keep).await?;
+        }
+    }
+
+    /// Gives these files other server files: nobody else opens or changes them meanwhile.
+    pub(super) async fn close_gates(&self, files: &[Ino]) -> Closed {
+        self.cow.gates.close(files).await
+    }
+
+    /// A name is about to be lost. What is open for writing by it must not reach the other names
+    /// of the storage then.
+    ///
+    /// # Errors
+    /// As [`Self::own`].
+    pub(super) async fn part_before_loss(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let is_written = |ino| self.handles.any_file(ino, |file| file.access.write).is_some();
+        if self.cow.is_active && is_written(ino) && !self.tables().inodes.has_other_name(ino) {
+            return self.own(ino).await;
+        }
+        Ok(())
+    }
+
+    /// Takes in a change of what shares storage with what, here and in the journal.
+    pub(super) fn sharing_changed(&self, change: &Sharing) {
+        let mut tables = self.tables();
+        if !self.cow.is_active || !tables.groups.concerns(change) {
+            return;
+        }
+        tables.groups.apply(change);
+        // Under the lock, so that the journal has the changes in their order.
+        write_down(self.cow.journal.as_deref(), change);
+    }
+
+    /// A temporary name is about to be made on the server, or is gone.
+    fn temporary(&self, path: &Bytes, is_gone: bool) {
+        let path = path.clone();
+        let change = match is_gone {
+            true => Sharing::TemporaryGone(path),
+            false => Sharing::Temporary(path),
+        };
+        write_down(self.cow.journal.as_deref(), &change);
+    }
+
+    /// A file is about to become a copy that shares its source's storage. Durable when this
+    /// returns: whoever writes to either from now on has to part them first.
+    ///
+    /// # Errors
+    /// When it cannot be written down, or no more can be remembered.
+    pub(super) async fn join(&self, source: (Ino, &Bytes), copy: (Ino, &Bytes)) -> Result<()> {
+        let change = Sharing::Joined {
+            source: source.1.clone(),
+            copy: copy.1.clone(),
+        };
+        {
+            let mut tables = self.tables();
+            if tables.groups.is_full() {
+                return Err(Error::setup("too many files share storage already"));
+            }
+            if let Some(journal) = &self.cow.journal {
+                journal.record(&change).map_err(cannot_write_down)?;
+            }
+            tables.groups.apply(&change);
+            for shared in [source.0, copy.0].map(|ino| self.handles.shared(ino)) {
+                shared.into_iter().for_each(|shared| shared.set_own(false));
+            }
+        }
+        let Some(journal) = self.cow.journal.clone() else {
+            return Ok(());
+        };
+        let synced = tokio::task::spawn_blocking(move || journal.sync()).await;
+        match synced {
+            Ok(synced) => synced.map_err(cannot_write_down),
+            // Only a panic in there.
+            Err(_) => Err(Error::setup("the journal was not written")),
+        }
+    }
+}
+
+fn cannot_write_down(error: std::io::Error) -> Error {
+    Error::setup(format!("which files share storage cannot be written down: {error}"))
+}

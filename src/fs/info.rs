@@ -1,0 +1,60 @@
+//! What there is to tell about a file that stat(2) does not: for `sftpfs info`.
+
+use bytes::Bytes;
+
+use super::{Filesystem, Ino};
+use crate::error::Result;
+use crate::ioctl::{Way, info};
+
+/// A key of [`info`], and its value.
+pub(crate) type Fact = (&'static str, Bytes);
+
+impl Filesystem {
+    /// Tells about the file of a name, or about the directory itself (`.`).
+    ///
+    /// # Errors
+    /// As lookup's.
+    pub(crate) async fn info(&self, parent: Ino, name: &[u8]) -> Result<Vec<Fact>> {
+        if name == b"." {
+            let mut facts = vec![(info::PATH, self.path(parent)?)];
+            if parent == Ino::ROOT {
+                facts.extend(self.totals());
+            }
+            return Ok(facts);
+        }
+        let entry = self.lookup(parent, name).await?;
+        let facts = self.facts_of(entry.ino);
+        self.forget(entry.ino, 1);
+        facts
+    }
+
+    fn facts_of(&self, ino: Ino) -> Result<Vec<Fact>> {
+        let path = self.path(ino)?;
+        let others = self.tables().groups.other_members(&path);
+        let content = match self.copies.way_of(ino) {
+            _ if !others.is_empty() => "linked",
+            Some(Way::Copied) => "copied on the server",
+            Some(Way::Streamed) => "streamed",
+            // It was, and was parted since.
+            Some(Way::Linked) => "written",
+            None => "unknown",
+        };
+        let mut facts = vec![
+            (info::PATH, path),
+            (info::CONTENT, Bytes::from_static(content.as_bytes())),
+        ];
+        facts.extend(others.into_iter().flatten().map(|other| (info::SHARES, other)));
+        Ok(facts)
+    }
+
+    fn totals(&self) -> Vec<Fact> {
+        let totals = self.copies.totals();
+        let number = |number: u64| Bytes::from(number.to_string());
+        vec![
+            (info::LINKED, number(totals.linked)),
+            (info::COPIED, number(totals.copied)),
+            (info::STREAMED, number(totals.streamed)),
+            (info::BYTES_SAVED, number(totals.bytes_saved)),
+        ]
+    }
+}
