@@ -73,6 +73,11 @@ impl Filesystem {
         target.shared.written().await;
         target.take_error()?;
         let offsets = (from_offset, to_offset);
+        let size = self.getattr(source.shared.ino).await?.attr.size;
+        if from_offset >= size {
+            return Ok(0);
+        }
+        let len = len.min(size - from_offset);
         if let Some(done) = self.is_there_already(&source, &target, offsets, len) {
             return Ok(done);
         }
@@ -129,8 +134,7 @@ impl Filesystem {
         let one = tables.inodes.path(source)?;
         let other = tables.inodes.path(target)?;
         let is_shared = source == target || tables.groups.share_storage(&one, &other);
-        let size = tables.attrs.last(source)?.size;
-        (is_shared && from == to && 0 < from && from < size).then(|| len.min(size - from))
+        (is_shared && from == to && from > 0).then_some(len)
     }
 
     /// Makes the target a hard link of the source, if that is wanted and a whole file is copied.

@@ -1,5 +1,6 @@
 //! Named cases of the filesystem, over the server in memory and over a scripted one.
 
+mod copies;
 mod errors;
 mod listing;
 mod others;
@@ -115,7 +116,7 @@ async fn look_up(fs: &Filesystem, name: &str) -> Ino {
     fs.lookup(Ino::ROOT, name.as_bytes()).await.unwrap().ino
 }
 
-async fn open(fs: &Filesystem, name: &str, access: Access) -> Fh {
+async fn open(fs: &Arc<Filesystem>, name: &str, access: Access) -> Fh {
     let ino = look_up(fs, name).await;
     fs.open(ino, access, false).await.unwrap().fh
 }

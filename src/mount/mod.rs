@@ -15,6 +15,7 @@ mod presence;
 mod process;
 mod serve;
 mod signals;
+mod state;
 mod terminal;
 mod unmount;
 

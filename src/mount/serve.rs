@@ -1,7 +1,6 @@
 //! The life of a mount: connect, mount, answer the kernel, write what is unwritten, end.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -17,6 +16,7 @@ use super::kernel::{self, Mount};
 use super::place::Place;
 use super::presence::Presence;
 use super::signals::{self, Stage};
+use super::state::state_directory;
 use super::terminal::Terminal;
 use super::{Options, device};
 use crate::client::Client;
@@ -96,22 +96,6 @@ async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
     });
     let client = Client::connect(dialer, &options.client).await?;
     Filesystem::new(client, &options.directory, config).await
-}
-
-/// Where the user's programs keep what must outlive them (XDG Base Directory Specification); for one
-/// who became another user, that user's home counts and not the environment.
-fn state_directory(is_other_user: bool) -> Option<PathBuf> {
-    let variable = |name| {
-        let value = PathBuf::from(std::env::var_os(name)?);
-        (value.is_absolute() && !is_other_user).then_some(value)
-    };
-    let home = || {
-        let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective());
-        Some(user.ok()??.dir)
-    };
-    let state = variable("XDG_STATE_HOME")
-        .or_else(|| Some(variable("HOME").or_else(home)?.join(".local/state")))?;
-    Some(state.join("sftpfs"))
 }
 
 /// Mounts and shakes hands with the kernel; if the second fails, the first is undone.

@@ -7,7 +7,7 @@
 //! happen to it, as it is kept in the journal.
 
 #[cfg(test)]
-mod tests;
+pub(in crate::fs) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;

@@ -52,10 +52,11 @@ impl Cow {
         let Some(state) = &config.state else {
             return (Self { is_active: wanted, ..Self::default() }, Groups::default());
         };
-        if !wanted && !Journal::exists(&state.directory, &state.identity) {
+        let directory = state.directory.join("copies");
+        if !wanted && !Journal::exists(&directory, &state.identity) {
             return (Self::default(), Groups::default());
         }
-        match Journal::open(&state.directory, &state.identity) {
+        match Journal::open(&directory, &state.identity) {
             Ok((journal, groups, left_over)) => {
                 for path in left_over {
                     remove_left_over(client, &journal, path).await;
@@ -86,15 +87,16 @@ async fn remove_left_over(client: &Client, journal: &Journal, path: Bytes) {
         Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {}
         Err(error) => return log::warn!("\"{shown}\", left by an earlier mount, stays: {error}"),
     }
-    write_down(Some(journal), &Sharing::TemporaryGone(path));
+    write_down(journal, &Sharing::TemporaryGone(path));
 }
 
-fn write_down(journal: Option<&Journal>, change: &Sharing) {
-    if let Some(journal) = journal
-        && let Err(error) = journal.record(change)
-    {
+/// False if it could not be.
+fn write_down(journal: &Journal, change: &Sharing) -> bool {
+    let written = journal.record(change, false);
+    if let Err(error) = &written {
         log::error!("which files share storage cannot be written down: {error}");
     }
+    written.is_ok()
 }
 
 impl Filesystem {
@@ -180,9 +182,11 @@ impl Filesystem {
         if !self.cow.is_active || !tables.groups.concerns(change) {
             return;
         }
-        tables.groups.apply(change);
-        // Under the lock, so that the journal has the changes in their order.
-        write_down(self.cow.journal.as_deref(), change);
+        // Under the lock, so that nobody finds the table without what has happened.
+        match &self.cow.journal {
+            Some(journal) if write_down(journal, change) => journal.catch_up(&mut tables.groups),
+            _ => tables.groups.apply(change),
+        }
     }
 
     /// A temporary name is about to be made on the server, or is gone.
@@ -192,7 +196,9 @@ impl Filesystem {
             true => Sharing::TemporaryGone(path),
             false => Sharing::Temporary(path),
         };
-        write_down(self.cow.journal.as_deref(), &change);
+        if let Some(journal) = &self.cow.journal {
+            write_down(journal, &change);
+        }
     }
 
     /// A file is about to become a copy that shares its source's storage. Durable when this
@@ -205,27 +211,28 @@ impl Filesystem {
             source: source.1.clone(),
             copy: copy.1.clone(),
         };
-        {
-            let mut tables = self.tables();
-            if tables.groups.is_full() {
-                return Err(Error::setup("too many files share storage already"));
-            }
-            if let Some(journal) = &self.cow.journal {
-                journal.record(&change).map_err(cannot_write_down)?;
-            }
-            tables.groups.apply(&change);
-            for shared in [source.0, copy.0].map(|ino| self.handles.shared(ino)) {
-                shared.into_iter().for_each(|shared| shared.set_own(false));
+        if self.tables().groups.is_full() {
+            return Err(Error::setup("too many files share storage already"));
+        }
+        if let Some(journal) = self.cow.journal.clone() {
+            let change = change.clone();
+            let record = move || journal.record(&change, true);
+            match tokio::task::spawn_blocking(record).await {
+                Ok(written) => written.map_err(cannot_write_down)?,
+                Err(_) => return Err(Error::setup("the journal was not written")),
             }
         }
-        let Some(journal) = self.cow.journal.clone() else {
-            return Ok(());
-        };
-        let synced = tokio::task::spawn_blocking(move || journal.sync()).await;
-        match synced {
-            Ok(synced) => synced.map_err(cannot_write_down),
-            // Only a panic in there.
-            Err(_) => Err(Error::setup("the journal was not written")),
+        let mut tables = self.tables();
+        match &self.cow.journal {
+            Some(journal) => journal.catch_up(&mut tables.groups),
+            None => tables.groups.apply(&change),
+        }
+        for shared in [source.0, copy.0].map(|ino| self.handles.shared(ino)) {
+            shared.into_iter().for_each(|shared| shared.set_own(false));
+        }
+        match tables.groups.share_storage(source.1, copy.1) {
+            true => Ok(()),
+            false => Err(Error::setup("another mount was at work on the same files")),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fs::{Change, Creation};
 
-async fn mkdir(fs: &Filesystem, name: &str) -> Ino {
+async fn mkdir(fs: &Arc<Filesystem>, name: &str) -> Ino {
     fs.mkdir(Ino::ROOT, name.as_bytes(), 0o755, USER)
         .await
         .unwrap()
