@@ -49,9 +49,15 @@ fn copy_batch(job: &Job, items: Vec<Item>) {
                 return left.for_each(|item| job.pool.push_files(Files::One(item)));
             }
         };
+        let mut again = Vec::new();
         for (result, item) in results.into_iter().zip(left.by_ref()) {
-            settle(job, item, result);
+            match result.outcome {
+                Err(libc::EAGAIN) => again.push(item),
+                _ => settle(job, item, result),
+            }
         }
+        again.extend(left);
+        left = again.into_iter().peekable();
     }
 }
 
