@@ -163,9 +163,19 @@ impl Wire {
         state.victim = victim;
     }
 
-    /// Whether it was cut.
-    pub fn is_cut(&self) -> bool {
-        self.shared.lock().is_cut
+    /// Waits until nothing goes through any more and cuts nothing from then on; whether it was cut.
+    pub fn disarm(&self) -> bool {
+        let mut last = None;
+        let quiet = || {
+            let state = self.shared.lock();
+            let now = (state.counts.packets_up, state.counts.packets_down);
+            (state.is_cut || last.replace(now) == Some(now)).then_some(())
+        };
+        process::wait_for(Instant::now() + Duration::from_secs(10), quiet);
+        let mut state = self.shared.lock();
+        state.cut = None;
+        state.victim = None;
+        state.is_cut
     }
 
     /// Waits until the servers of all connections that were cut have done what had reached them,

@@ -70,16 +70,19 @@ impl Client {
         mut go_on: impl FnMut(u64) -> bool + Send,
     ) -> Result<CopyData> {
         let refused = self.copies_refused.load(Ordering::Relaxed);
-        if !self.features.extensions.copy_data || refused || !span.is_possible() {
+        if !self.features.extensions.copy_data || refused {
             return Ok(CopyData::Unable(0));
         }
+        let span = span.possible();
         if let Some(pair) = self.known_on_the_lane(source, target).await {
             return self.copy_far(&pair, target, span, go_on).await;
         }
         let is_near = source.handle.shares_connection(&target.handle);
         if is_near {
             let pair = self.look(&source.handle, &target.handle).await?;
-            if !pair.are_apart || span.within(pair.source_size).len <= SMALL {
+            let is_small = span.within(pair.source_size).len <= SMALL;
+            // While a connection for copies is being made this one serves.
+            if !pair.are_apart || is_small || !self.lanes.copies_soon() {
                 return self.copy_near(&pair, span, go_on).await;
             }
         } else if span.len <= TINY {
@@ -212,6 +215,10 @@ impl Client {
         pace: &mut Pace,
         go_on: impl FnMut(u64) -> bool + Send,
     ) -> Result<CopyData> {
+        // Files of /proc say that they are empty, and are not.
+        if pair.source_size == 0 {
+            return Ok(CopyData::Unable(0));
+        }
         let span = span.within(pair.source_size);
         if span.len == 0 {
             return Ok(CopyData::Copied(0));

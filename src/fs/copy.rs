@@ -160,8 +160,13 @@ impl Filesystem {
             let tables = self.tables();
             (tables.inodes.path(source)?, tables.inodes.path(target)?)
         };
-        let facts = self.facts((source, &from), (target, &to), len).await?;
-        if !facts.is_whole_file() || !self.is_own(target) {
+        let is_apart = self.config.copy_is_hardlink != CopyIsHardlink::Shared;
+        let (facts, is_named_elsewhere) =
+            tokio::join!(self.facts((source, &from), (target, &to), len), async {
+                is_apart && self.has_unknown_names(source, &from).await
+            },);
+        let facts = facts?;
+        if !facts.is_whole_file() || is_named_elsewhere || !self.is_own(target) {
             return None;
         }
         let linked = match self.config.copy_is_hardlink {
@@ -295,7 +300,10 @@ impl Filesystem {
         let copied = self
             .copy_bytes(&source_end, &target_end, offsets, len, go_on)
             .await;
-        self.tables().attrs.changed(to);
+        let end = copied
+            .as_ref()
+            .map_or(0, |(copied, _)| offsets.1.saturating_add(*copied));
+        self.note_written(&target.shared, end);
         target.shared.content_changed();
         self.tell_aliases(to);
         match copied {

@@ -258,6 +258,12 @@ impl Inodes {
         }
     }
 
+    /// The link count that a listing showed, if one did.
+    pub(super) fn links_listed(&self, ino: Ino) -> Option<u32> {
+        let links = self.nodes.get(&ino)?.links_listed;
+        (links > 0).then_some(links)
+    }
+
     /// The absolute path on the server; `None` if no name leads there any more.
     pub(super) fn path(&self, ino: Ino) -> Option<Bytes> {
         let mut names = Vec::new();

@@ -38,7 +38,6 @@ mod write;
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -225,9 +224,9 @@ impl Filesystem {
         )))
     }
 
-    /// What the kernel is to be told; for one receiver, which must be quick.
-    pub(crate) fn notices(&self) -> Receiver<Notice> {
-        self.notices.receive()
+    /// How the kernel is told what it has not asked for; must not wait.
+    pub(crate) fn tell_kernel_by(&self, teller: Box<dyn Fn(Notice) + Send + Sync>) {
+        self.notices.tell_by(teller);
     }
 
     /// The user's choices.

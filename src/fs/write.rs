@@ -69,7 +69,7 @@ impl Filesystem {
 
     /// The file's size and times as they will be; believed by nobody but us until the server has
     /// answered.
-    fn note_written(&self, shared: &SharedFile, end: u64) {
+    pub(super) fn note_written(&self, shared: &SharedFile, end: u64) {
         let now = clock::wall();
         self.tables()
             .attrs

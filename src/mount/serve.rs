@@ -114,7 +114,7 @@ fn attach(
     // All: the kernel decides who may enter, by allow_other.
     match Session::from_fd(face, descriptor, SessionACL::All, config) {
         Ok(session) => {
-            if let Err(error) = fuse::start_notifier(session.notifier(), fs.notices()) {
+            if let Err(error) = fuse::start_notifier(session.notifier(), fs) {
                 log::warn!("the kernel will not be told of changes: {error}");
             }
             Ok((mount, session))

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::kernel::{self, End, Of};
@@ -74,15 +74,21 @@ pub(super) enum Report {
     /// All is ready for the program, which is this process.
     Started(Pid),
     /// The program has ended.
-    Ended(End),
+    Ended {
+        end: End,
+        /// No process of its is left, so that the supervisor ends too.
+        is_last: bool,
+    },
 }
 
 impl Report {
     pub(super) fn encode(self) -> [u8; 8] {
         let (kind, value) = match self {
             Self::Started(pid) => (0, pid.as_raw()),
-            Self::Ended(End::Exited(code)) => (1, code),
-            Self::Ended(End::Killed(signal)) => (2, signal),
+            Self::Ended { end, is_last } => match end {
+                End::Exited(code) => (1 | u64::from(is_last) << 2, code),
+                End::Killed(signal) => (2 | u64::from(is_last) << 2, signal),
+            },
         };
         (u64::from(value.cast_unsigned()) << 8 | kind).to_ne_bytes()
     }
@@ -90,12 +96,14 @@ impl Report {
     fn decode(bytes: [u8; 8]) -> Option<Self> {
         let number = u64::from_ne_bytes(bytes);
         let value = u32::try_from(number >> 8).ok()?.cast_signed();
-        match number & 0xFF {
-            0 => Some(Self::Started(Pid::from_raw(value))),
-            1 => Some(Self::Ended(End::Exited(value))),
-            2 => Some(Self::Ended(End::Killed(value))),
-            _ => None,
-        }
+        let end = match number & 0xFF {
+            0 => return Some(Self::Started(Pid::from_raw(value))),
+            1 | 5 => End::Exited(value),
+            2 | 6 => End::Killed(value),
+            _ => return None,
+        };
+        let is_last = number & 4 != 0;
+        Some(Self::Ended { end, is_last })
     }
 
     /// `None` if the supervisor is no more.
@@ -156,17 +164,35 @@ pub(super) fn wait(
         program.as_raw_fd(),
     ];
     detach::let_go(&keep);
-    match end_of(program.as_fd(), signals, &reports) {
-        Some(End::Exited(code)) => Ok(Ended::Exited(u8::try_from(code).unwrap_or(FAILED))),
-        Some(End::Killed(signal)) => Ok(Ended::Killed(signal)),
-        None => Err(
-            "the supervisor was killed; the program goes on, and FICLONE fails for it with ENOSYS"
-                .into(),
-        ),
+    let Some((end, is_last)) = end_of(program.as_fd(), signals, &reports) else {
+        let why = "the supervisor was killed; the program goes on, and FICLONE fails for it with \
+                   ENOSYS";
+        return Err(why.into());
+    };
+    if is_last {
+        see_off(supervisor);
+    }
+    match end {
+        End::Exited(code) => Ok(Ended::Exited(u8::try_from(code).unwrap_or(FAILED))),
+        End::Killed(signal) => Ok(Ended::Killed(signal)),
     }
 }
 
-fn end_of(program: BorrowedFd<'_>, signals: &Signals, reports: &File) -> Option<End> {
+/// Leaves no trace of a supervisor that is ending. One that still waits for a mount is left alone.
+fn see_off(supervisor: Pid) {
+    let Ok(pidfd) = kernel::pidfd_open(supervisor, Of::Process) else {
+        return;
+    };
+    let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    // Nothing depends on either: whoever is above us takes it over.
+    let _ = poll(&mut ended, PATIENCE_MS);
+    let _ = waitpid(supervisor, Some(WaitPidFlag::WNOHANG));
+}
+
+/// Far longer than the end of a process takes, far shorter than a server's silence.
+const PATIENCE_MS: u16 = 500;
+
+fn end_of(program: BorrowedFd<'_>, signals: &Signals, reports: &File) -> Option<(End, bool)> {
     loop {
         let mut fds = [
             PollFd::new(signals.arriving.as_fd(), PollFlags::POLLIN),
@@ -182,7 +208,7 @@ fn end_of(program: BorrowedFd<'_>, signals: &Signals, reports: &File) -> Option<
             continue;
         }
         return match Report::read(reports) {
-            Some(Report::Ended(end)) => Some(end),
+            Some(Report::Ended { end, is_last }) => Some((end, is_last)),
             _ => None,
         };
     }
@@ -196,8 +222,14 @@ mod tests {
     fn a_report_is_read_as_it_was_written() {
         for report in [
             Report::Started(Pid::from_raw(4_000_000)),
-            Report::Ended(End::Exited(255)),
-            Report::Ended(End::Killed(64)),
+            Report::Ended {
+                end: End::Exited(255),
+                is_last: true,
+            },
+            Report::Ended {
+                end: End::Killed(64),
+                is_last: false,
+            },
         ] {
             assert_eq!(Report::decode(report.encode()), Some(report));
         }

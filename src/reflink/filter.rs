@@ -50,7 +50,6 @@ pub(super) fn program(arch: u32) -> [sock_filter; 9] {
 
 #[expect(
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "numbers of system calls and ioctls are small and positive"
 )]
 mod numbers {

@@ -250,11 +250,32 @@ pub(super) enum End {
     Killed(c_int),
 }
 
-/// waitpid(2): waits for any child's end. ECHILD: there is none.
+/// waitpid(2): waits for any child's end. ECHILD: there is no child.
 pub(super) fn wait_any() -> Result<(Pid, End)> {
+    let (pid, end) = wait_for_any(0)?;
+    // 0 is for those who do not wait.
+    if pid == Pid::from_raw(0) {
+        return Err(Errno::EINTR);
+    }
+    Ok((pid, end))
+}
+
+/// Whether there is a child, not counting those that have ended.
+pub(super) fn has_children() -> bool {
+    loop {
+        match wait_for_any(libc::WNOHANG) {
+            Ok((pid, _)) if pid == Pid::from_raw(0) => return true,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+fn wait_for_any(flags: c_int) -> Result<(Pid, End)> {
     let mut status = 0;
+    let flags = flags | libc::__WALL;
     // SAFETY: the kernel writes one int.
-    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) })?;
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, flags) })?;
     let end = if libc::WIFSIGNALED(status) {
         End::Killed(libc::WTERMSIG(status))
     } else {

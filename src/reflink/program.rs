@@ -18,6 +18,8 @@ use super::{FAILED, complain, filter, kernel};
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 
+const USAGE: &str = "usage: sftpfs reflink [--] COMMAND [ARG...]";
+
 /// A command and its arguments.
 pub(super) struct Program {
     words: Vec<CString>,
@@ -25,8 +27,11 @@ pub(super) struct Program {
 
 impl Program {
     pub(super) fn new(command: Vec<OsString>) -> Result<Self, String> {
-        if command.is_empty() {
-            return Err("no command; usage: sftpfs reflink [--] COMMAND [ARG...]".into());
+        let Some(first) = command.first() else {
+            return Err(format!("no command; {USAGE}"));
+        };
+        if first.as_encoded_bytes().starts_with(b"-") {
+            return Err(format!("unknown option '{}'; {USAGE}", first.display()));
         }
         let words = command
             .into_iter()
@@ -113,8 +118,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_has_at_least_one_word() {
+    fn a_command_has_at_least_one_word_and_it_is_no_option() {
         assert!(Program::new(Vec::new()).is_err());
+        assert!(Program::new(vec!["-v".into(), "cp".into()]).is_err());
         assert_eq!(
             Program::new(vec!["cp".into()]).unwrap().words,
             [c"cp".to_owned()]

@@ -24,18 +24,17 @@ const AT_ONCE: usize = 8;
 
 /// Starts the program, answers for it and reports its end; says with which code to exit.
 pub(super) fn run(program: &Program, signals: &Signals, go: File, report: File) -> u8 {
-    let (child, listener) = match start(program, signals, go, &report) {
-        Ok(started) => started,
-        Err(Stop::Code(code)) => return code,
+    match start(program, signals, go, report) {
+        Ok((child, report)) => {
+            attend(child, report);
+            0
+        }
+        Err(Stop::Code(code)) => code,
         Err(Stop::Why(why)) => {
             complain(&why);
-            return FAILED;
+            FAILED
         }
-    };
-    // Needed by nobody here: the threads have it.
-    drop(listener);
-    attend(child, report);
-    0
+    }
 }
 
 /// Why it does not go on.
@@ -55,8 +54,8 @@ fn start(
     program: &Program,
     signals: &Signals,
     go: File,
-    report: &File,
-) -> Result<(Pid, Arc<OwnedFd>), Stop> {
+    report: File,
+) -> Result<(Pid, File), Stop> {
     if !kernel::notifications_fit() {
         return Err(unfit().into());
     }
@@ -65,7 +64,8 @@ fn start(
     let (number, told) = pipe()?;
     let child = match fork()? {
         ForkResult::Child => {
-            drop(number);
+            // Their ends are what the others wait for.
+            drop((number, report));
             let code = program.execute_filtered(signals.mask_before(), told, go);
             return Err(Stop::Code(code));
         }
@@ -73,19 +73,24 @@ fn start(
     };
     drop((told, go));
     let listener = Arc::new(fetch(child, number)?);
-    for _ in 0..AT_ONCE {
-        let listener = listener.clone();
-        let thread = thread::Builder::new().name("reflink".into());
-        thread
-            .spawn(move || serve(listener.as_fd()))
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
-    }
+    start_threads(&listener)?;
     // It can fail for the leader of a group only, which a child is not.
     let _ = nix::unistd::setsid();
     detach::let_go(&[listener.as_raw_fd(), report.as_raw_fd()]);
     detach::fall_silent();
     let _ = prctl::set_name(c"sftpfs-reflink");
-    Ok((child, listener))
+    Ok((child, report))
+}
+
+fn start_threads(listener: &Arc<OwnedFd>) -> Result<(), String> {
+    for _ in 0..AT_ONCE {
+        let listener = Arc::clone(listener);
+        let thread = thread::Builder::new().name("reflink".into());
+        thread
+            .spawn(move || serve(listener.as_fd()))
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+    }
+    Ok(())
 }
 
 /// The listener out of the program's process: what every clone needs, so that it fails now or never.
@@ -138,7 +143,10 @@ fn attend(child: Pid, report: File) {
     tell(report.as_mut(), Report::Started(child));
     loop {
         match kernel::wait_any() {
-            Ok((pid, end)) if pid == child => tell(report.take().as_mut(), Report::Ended(end)),
+            Ok((pid, end)) if pid == child => {
+                let is_last = !kernel::has_children();
+                tell(report.take().as_mut(), Report::Ended { end, is_last });
+            }
             Ok(_) | Err(Errno::EINTR) => {}
             // ECHILD: the last one has gone.
             Err(_) => return,

@@ -119,7 +119,8 @@ impl Drop for Volume {
 
 fn copies_are_copies(ctx: &Ctx, kind: &str, copying: Copying) {
     let volume = Volume::new(ctx, kind, &ctx.behind.join("volume"), 512);
-    let claims: [(&str, fn(&Ctx, Copying, &Manner, bool)); 2] = [
+    type Claim = fn(&Ctx, Copying, &Manner, bool);
+    let claims: [(&str, Claim); 2] = [
         ("programs", programs::copy_whole_files),
         ("changes", changes::do_not_show_in_the_other),
     ];

@@ -41,6 +41,7 @@ fn cases() -> Vec<Case> {
 /// Something done to `source` and `copy`, and what may be found then.
 struct Session {
     name: &'static str,
+    copying: Copying,
     /// Whether there is a copy already, by a link.
     copied: bool,
     /// What is done. It may fail: there is no connection any more.
@@ -52,30 +53,42 @@ struct Session {
 const SESSIONS: &[Session] = &[
     Session {
         name: "a_copy_is_there_in_whole_or_not",
+        copying: Copying::Cow,
         copied: false,
         act: |dir| cp(dir, "copy"),
         may: || [vec![old()], vec![vec![], old()]],
     },
     Session {
         name: "a_copy_over_a_file_is_there_in_whole_or_not",
+        copying: Copying::Cow,
         copied: false,
         act: |dir| cp(dir, "file"),
         may: || [vec![old()], vec![]],
     },
     Session {
+        name: "a_shared_copy_is_there_in_whole_or_not",
+        copying: Copying::Shared,
+        copied: false,
+        act: |dir| cp(dir, "copy"),
+        may: || [vec![old()], vec![vec![], old()]],
+    },
+    Session {
         name: "a_written_copy_is_old_or_new",
+        copying: Copying::Cow,
         copied: true,
         act: |dir| write(&dir.join("copy")),
         may: || [vec![old()], vec![old(), written()]],
     },
     Session {
         name: "a_written_source_is_old_or_new",
+        copying: Copying::Cow,
         copied: true,
         act: |dir| write(&dir.join("source")),
         may: || [vec![old(), written()], vec![old()]],
     },
     Session {
         name: "an_overwritten_copy_is_old_or_new",
+        copying: Copying::Cow,
         copied: true,
         // Empty in between: that is what O_TRUNC means.
         act: |dir| drop(fs::write(dir.join("copy"), "short")),
@@ -83,6 +96,7 @@ const SESSIONS: &[Session] = &[
     },
     Session {
         name: "a_truncated_source_is_old_or_new",
+        copying: Copying::Cow,
         copied: true,
         act: |dir| {
             let _ = nix::unistd::truncate(&dir.join("source"), 1000);
@@ -91,6 +105,7 @@ const SESSIONS: &[Session] = &[
     },
     Session {
         name: "a_copy_with_another_mode_keeps_its_content",
+        copying: Copying::Cow,
         copied: true,
         act: |dir| {
             drop(fs::set_permissions(
@@ -153,17 +168,17 @@ fn cut_at(ctx: &Ctx, session: &Session, way: Way, packet: u64) -> bool {
     fs::create_dir(&behind).unwrap();
     make_old(&behind.join("source"), &old());
     fs::write(behind.join("file"), "in the way").unwrap();
-    let mut site = Site::at(ctx, &behind, Copying::Cow, Manner::default());
+    let mut site = Site::at(ctx, &behind, session.copying, Manner::default());
     if session.copied {
         cp(&site.dir, "copy");
         let linked = inode(&behind.join("source")) == inode(&behind.join("copy"));
         assert!(linked, "{what}: cp made no link");
     }
     // Half of them end the daemon as well, in the same moment.
-    let victim = if packet % 2 == 0 { site.daemon() } else { None };
+    let victim = packet.is_multiple_of(2).then(|| site.daemon()).flatten();
     site.wire().cut_before(way, packet, victim);
     (session.act)(&site.dir);
-    let was_cut = site.wire().is_cut();
+    let was_cut = site.wire().disarm();
     if was_cut {
         site.kill();
     } else {
@@ -172,7 +187,9 @@ fn cut_at(ctx: &Ctx, session: &Session, way: Way, packet: u64) -> bool {
     site.wire().mend();
     found(&what, session, &behind, was_cut);
     site.mount();
-    still_independent(&what, &site);
+    if session.copying == Copying::Cow {
+        still_independent(&what, &site);
+    }
     site.unmount();
     nothing_temporary(&behind);
     fs::remove_dir_all(&behind).unwrap();

@@ -253,7 +253,7 @@ pub(super) fn same_content(what: &str, now: &[u8], expected: &[u8]) {
         .iter()
         .zip(expected)
         .position(|(one, other)| one != other)
-        .unwrap_or(now.len().min(expected.len()));
+        .unwrap_or_else(|| now.len().min(expected.len()));
     panic!(
         "{what}: {} bytes instead of {}, different from byte {place} on",
         now.len(),

@@ -224,7 +224,7 @@ const PERIOD: usize = 1_000_003;
 /// What a target is after a copy of `data` into it.
 pub(super) fn expected(source: &[u8], target: &[u8], span: Span) -> Vec<u8> {
     let [from, to, len] = [span.source_offset, span.target_offset, span.len]
-        .map(|number| usize::try_from(number).unwrap());
+        .map(|number| usize::try_from(number).unwrap_or(usize::MAX));
     let data = source.get(from..).unwrap_or_default();
     let data = &data[..data.len().min(len)];
     let mut target = target.to_vec();

@@ -17,6 +17,7 @@
 mod gates;
 mod groups;
 mod journal;
+mod links;
 mod separate;
 mod temporary;
 
@@ -53,7 +54,8 @@ pub(super) struct Announced(Vec<(Bytes, Bytes)>);
 impl Cow {
     /// What an earlier mount of this server left. Removes its temporary files.
     pub(super) async fn load(config: &Config, client: &Client) -> (Self, Groups) {
-        let wanted = config.copy_is_hardlink == CopyIsHardlink::Cow;
+        // With `shared` only temporary names are written down.
+        let wanted = config.copy_is_hardlink != CopyIsHardlink::Off;
         let Some(state) = &config.state else {
             return (
                 Self {

@@ -123,21 +123,6 @@ impl Filesystem {
         })
     }
 
-    /// st_nlink as a listing of the directory shows it; `None` if it does not.
-    async fn links_at(&self, path: &Bytes) -> Option<usize> {
-        let directory = parent(path);
-        let name = path.rsplit(|byte| *byte == b'/').next()?;
-        let handle = self.client.opendir(directory).await.ok()?;
-        for _ in 0..PAGES_MAX {
-            let page = self.client.readdir(&handle).await.ok()??;
-            if let Some(entry) = page.iter().find(|entry| entry.name == name) {
-                let links = crate::sftp::LongName::parse(&entry.longname)?.links;
-                return usize::try_from(links).ok();
-            }
-        }
-        None
-    }
-
     /// Whether any of the others may still be the same server file. Somebody may have replaced them
     /// there.
     ///
@@ -303,9 +288,18 @@ impl Filesystem {
             path: Some(new.clone()),
         };
         let go_on = |_| interested.strong_count() > 0;
-        let (copied, _) = self
-            .copy_bytes(&source, &target, (0, 0), len, go_on)
-            .await?;
+        let mut copied = 0;
+        // After an error of which the bytes before it are told, the next call meets it again.
+        while copied < len && go_on(copied) {
+            let (offsets, left) = ((copied, copied), len - copied);
+            let (more, _) = self
+                .copy_bytes(&source, &target, offsets, left, go_on)
+                .await?;
+            if more == 0 {
+                break;
+            }
+            copied += more;
+        }
         Ok(copied)
     }
 
@@ -386,6 +380,3 @@ impl Filesystem {
 
 /// Other names that are looked at, or replaced, in one round trip.
 const LOOKS_MAX: usize = 64;
-/// Pages of a listing that are read for a link count: with OpenSSH's 100 entries a page, the names of
-/// a large directory.
-const PAGES_MAX: usize = 100;

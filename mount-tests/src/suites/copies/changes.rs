@@ -213,14 +213,17 @@ fn one(site: &Site, change: Change, dir: &Path, behind: &Path, to_copy: bool) {
         let on_server = fs::read(behind.join(names[0])).unwrap();
         same_content(&format!("{what}, on the server"), &on_server, &model);
     } else if change == Change::Rename {
-        let mut renamed = before;
-        renamed.ino = Look::at(&dir.join("renamed")).ino;
+        let renamed = before;
         same(
             &format!("{what}: renamed"),
             &Look::at(&dir.join("renamed")),
             &renamed,
         );
-        Change::Append.apply(&dir.join("renamed"), &renamed.content);
+        let appended = Change::Append.apply(&dir.join("renamed"), &renamed.content);
+        if shared {
+            other_expected.content = appended.expect("a file");
+            other_expected.mtime = Look::at(&other).mtime;
+        }
         same(
             &format!("{what}, then written: the other"),
             &Look::at(&other),

@@ -28,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         case(the_last_name_is_written_in_place),
         case(a_copy_that_others_replaced_is_left_alone),
         case(a_change_of_mode_copies_the_content),
+        case(many_copies_at_once_are_files_of_their_own),
     ]
     .into_iter()
     .map(Case::on_mount_only)
@@ -173,6 +174,8 @@ fn without_its_notes_names_are_what_the_server_says(ctx: &Ctx) {
 /// Both names are one file, and nothing says otherwise.
 #[track_caller]
 fn is_a_link(site: &Site) {
+    // SFTP tells how many links there are only in a listing.
+    assert_eq!(fs::read_dir(&site.dir).unwrap().count(), 2);
     for name in ["source", "copy"] {
         assert_eq!(Look::at(&site.dir.join(name)).links, 2, "links of {name}");
     }
@@ -200,8 +203,10 @@ fn notes_that_are_no_notes_are_as_good_as_none(ctx: &Ctx) {
         // It goes on from there.
         cp(&site.dir.join("source"), &site.dir.join("second"));
         append(&site.dir.join("second"), "else");
-        let now = fs::read(site.dir.join("source")).unwrap();
+        let now = fs::read(site.behind.join("source")).unwrap();
         assert!(now.ends_with(b"more"), "the source");
+        let now = fs::read(site.behind.join("second")).unwrap();
+        assert!(now.ends_with(b"else"), "the copy");
         for name in ["source", "copy", "second"] {
             fs::remove_file(site.dir.join(name)).unwrap();
         }
@@ -364,5 +369,48 @@ fn a_change_of_mode_copies_the_content(ctx: &Ctx) {
     assert_eq!((copy.mode, copy.mtime), (0o400, before.mtime));
     let source = Look::at(&site.behind.join("source"));
     assert_eq!((source.mode, source.mtime), (before.mode, before.mtime));
+    site.end();
+}
+
+/// Copies of one file, and copies of these, made and written by several programs at a time.
+fn many_copies_at_once_are_files_of_their_own(ctx: &Ctx) {
+    let site = site(ctx);
+    let source = content("groups", LEN);
+    make_old(&site.dir.join("source"), &source);
+    let before = Look::at(&site.dir.join("source"));
+    let worker = &|number: usize| {
+        for round in 0..6 {
+            let at = |name: &str| site.dir.join(format!("{name} {number} {round}"));
+            cp(&site.dir.join("source"), &at("copy"));
+            cp(&at("copy"), &at("second"));
+            let mut expected = source.clone();
+            expected.extend(format!("{number} {round}").bytes());
+            append(&at("copy"), &format!("{number} {round}"));
+            let what = |name: &str| format!("{name} {number} {round}");
+            let now = fs::read(at("copy")).unwrap();
+            same_content(&what("copy"), &now, &expected);
+            let now = fs::read(at("second")).unwrap();
+            same_content(&what("second"), &now, &source);
+            if round % 2 == 0 {
+                fs::remove_file(at("copy")).unwrap();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|number| scope.spawn(move || worker(number)))
+            .collect();
+        for thread in threads {
+            if let Err(payload) = thread.join() {
+                std::panic::resume_unwind(payload);
+            }
+        }
+    });
+    same("the source", &Look::at(&site.dir.join("source")), &before);
+    append(&site.dir.join("source"), "at last");
+    for number in 0..4 {
+        let path = site.behind.join(format!("second {number} 5"));
+        same_content("a second copy", &fs::read(path).unwrap(), &source);
+    }
     site.end();
 }

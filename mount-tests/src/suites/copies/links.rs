@@ -15,8 +15,11 @@ use crate::suites::site::{
 };
 use crate::wire::Manner;
 
+/// Something that holds at a site.
+type Claim = fn(&Site);
+
 pub(super) fn cases() -> Vec<Case> {
-    let tries: &[(&str, fn(&Site))] = &[
+    let tries: &[(&str, Claim)] = &[
         ("cp_l_and_ln_make_one_file", cp_l_and_ln),
         ("ln_f_replaces_and_links", ln_f),
         (

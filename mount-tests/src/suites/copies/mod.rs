@@ -7,6 +7,7 @@ mod figures;
 mod groups;
 mod handles;
 mod links;
+mod long;
 pub(super) mod programs;
 mod ranges;
 
@@ -25,6 +26,7 @@ pub fn suite() -> Suite {
     cases.extend(ranges::cases());
     cases.extend(handles::cases());
     cases.extend(groups::cases());
+    cases.extend(long::cases());
     cases.extend(figures::cases());
     Suite {
         name: "copies",

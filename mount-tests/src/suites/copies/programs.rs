@@ -102,7 +102,9 @@ impl Program {
     #[track_caller]
     pub(super) fn run(&self, from: &Path, to: &Path) {
         let mut command = Command::new("sh");
+        // The system's own, not one that a version manager has put before it.
         command
+            .env("PATH", "/usr/bin:/bin:/usr/local/bin")
             .args(["-c", "umask 027; exec \"$@\"", "sh"])
             .args(self.words)
             .arg(from)

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, sy
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
@@ -403,12 +404,9 @@ fn copy(from: &Path, to: &Path, mode: Option<u32>, seconds: Option<i64>) -> Answ
     let mode = mode.unwrap_or_else(|| before.mode() & 0o7777);
     io(target.set_permissions(fs::Permissions::from_mode(mode)))?;
     drop(target);
-    // Only a time that was set is the same in both places.
-    match seconds {
-        Some(seconds) => set_mtime(to, seconds, true)?,
-        None if before.mtime() < 1_000_000 => set_mtime(to, before.mtime(), true)?,
-        None => set_mtime(to, 999_999, true)?,
-    };
+    let seconds = seconds.unwrap_or_else(|| before.mtime());
+    let (atime, mtime) = (TimeSpec::UTIME_OMIT, TimeSpec::new(seconds, 0));
+    utimensat(AT_FDCWD, to, &atime, &mtime, UtimensatFlags::FollowSymlink)?;
     Ok(answer)
 }
 
@@ -431,7 +429,7 @@ fn set_mtime(path: &Path, seconds: i64, follow: bool) -> Answer {
         UtimensatFlags::NoFollowSymlink
     };
     let time = TimeSpec::new(seconds, 0);
-    utimensat(nix::fcntl::AT_FDCWD, path, &time, &time, flags).map(|()| "set".into())
+    utimensat(AT_FDCWD, path, &time, &time, flags).map(|()| "set".into())
 }
 
 fn list(path: &Path) -> Answer {

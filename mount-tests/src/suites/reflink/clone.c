@@ -1,5 +1,6 @@
-/* reflink SOURCE TARGET [OFFSET LENGTH TO]: FICLONE or, with numbers, FICLONERANGE, from the main
-   thread or, with THREAD in the environment, from another. Prints "ok" or the error's number. */
+/* clone SOURCE TARGET [OFFSET LENGTH TO]: FICLONE or, with numbers, FICLONERANGE. In the
+   environment, TRUNC empties the target first, and THREAD asks from another thread than the first.
+   Prints "ok" or the error's number. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -23,7 +24,7 @@ int main(int argc, char **argv)
     pthread_t thread;
 
     source = open(argv[1], O_RDONLY);
-    target = open(argv[2], O_WRONLY | O_CREAT, 0644);
+    target = open(argv[2], O_WRONLY | O_CREAT | (getenv("TRUNC") ? O_TRUNC : 0), 0644);
     if (source < 0 || target < 0)
         return 2;
     if (argc > 5) {

@@ -1,18 +1,18 @@
 //! `sftpfs reflink`: what programs clone in a mount is cloned by the mount, and nothing else is any
 //! different from what it is without.
 
+mod processes;
+
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::Signal;
 
 use crate::case::{Case, Ctx, Suite, case};
 use crate::mount::{self, Mount};
@@ -24,12 +24,12 @@ pub fn suite() -> Suite {
         name: "reflink",
         about: "programs below `sftpfs reflink` clone in a mount, and notice nothing else",
         every_transport: false,
-        cases: cases().into_iter().map(Case::on_mount_only).collect(),
+        cases: cases(),
     }
 }
 
 fn cases() -> Vec<Case> {
-    vec![
+    let clones = vec![
         case(cp_reflink_always_shares_the_storage),
         case(a_clone_is_seen_by_those_who_have_the_file_open),
         case(a_static_program_clones_from_any_thread),
@@ -41,14 +41,9 @@ fn cases() -> Vec<Case> {
         case(without_copy_is_hardlink_cp_says_what_it_always_says),
         case(other_filesystems_answer_for_themselves),
         case(btrfs_beside_it_reflinks_by_itself),
-        case(it_ends_as_the_program_ends),
-        case(without_a_program_it_fails_as_env_does),
-        case(a_signal_sent_to_it_reaches_the_program),
-        case(ctrl_c_ends_the_program_and_the_script_around_it),
-        case(it_keeps_neither_a_pipe_nor_a_directory),
-        case(a_killed_supervisor_ends_clones_and_no_program),
-        case(the_mount_is_free_as_soon_as_the_program_has_ended),
-    ]
+    ];
+    let all = clones.into_iter().chain(processes::cases());
+    all.map(Case::on_mount_only).collect()
 }
 
 /// A mount whose copies are links, with a file `a` in it.
@@ -151,8 +146,8 @@ fn a_clone_is_seen_by_those_who_have_the_file_open(ctx: &Ctx) {
     };
     let open = fs::File::open(place.at("b")).unwrap();
     assert!(read_by(&open) == vec![b'x'; SIZE]);
-    assert_eq!(must(ctx, &place, &format!("{program} a b")), "ok\n");
-    // The size is the same, so that only the mount can say that the content is not.
+    assert_eq!(must(ctx, &place, &format!("TRUNC=1 {program} a b")), "ok\n");
+    // The size is the same again: neither it nor what was read before may be remembered.
     assert!(read_by(&open) == fs::read(place.behind.join("a")).unwrap());
     drop(open);
     place.assert_clone("b");
@@ -364,190 +359,21 @@ fn btrfs_beside_it_reflinks_by_itself(ctx: &Ctx) {
     fs::remove_file(image).unwrap();
 }
 
-fn it_ends_as_the_program_ends(ctx: &Ctx) {
-    ctx.needs_sftpfs();
-    let ends = |script: &str| {
-        let words = ["sh", "-c", script];
-        let finished = process::run(&mut reflink(ctx, &ctx.dir, &words), MINUTE);
-        let status = finished.status.unwrap();
-        (status.code(), status.signal())
-    };
-    assert_eq!(ends("exit 0"), (Some(0), None));
-    assert_eq!(ends("exit 7"), (Some(7), None));
-    assert_eq!(ends("exit 255"), (Some(255), None));
-    for signal in [
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGKILL,
-        Signal::SIGPIPE,
-    ] {
-        let number = signal as i32;
-        assert_eq!(ends(&format!("kill -{number} $$")), (None, Some(number)));
-    }
-}
-
-fn without_a_program_it_fails_as_env_does(ctx: &Ctx) {
-    ctx.needs_sftpfs();
-    let ends = |words: &[&str]| {
-        let finished = process::run(&mut reflink(ctx, &ctx.dir, words), MINUTE);
-        (finished.code().unwrap(), finished.err)
-    };
-    let (code, said) = ends(&[]);
-    assert!(code == 125 && said.contains("no command"), "{code}: {said}");
-    let (code, said) = ends(&["no-such-program"]);
-    assert_eq!(
-        (code, said.as_str()),
-        (
-            127,
-            "sftpfs: reflink: no-such-program: No such file or directory\n"
-        )
-    );
-    let (code, said) = ends(&["/etc/passwd"]);
-    assert_eq!(
-        (code, said.as_str()),
-        (126, "sftpfs: reflink: /etc/passwd: Permission denied\n")
-    );
-}
-
-fn a_signal_sent_to_it_reaches_the_program(ctx: &Ctx) {
-    ctx.needs_sftpfs();
-    let script = "trap 'echo heard; exit 3' TERM; echo ready; while :; do sleep 0.02; done";
-    let mut child = talking(&mut reflink(ctx, &ctx.dir, &["sh", "-c", script]));
-    let mut lines = lines_of(&mut child);
-    assert_eq!(lines.next().unwrap(), "ready");
-    process::signal(child.id().cast_signed(), Signal::SIGTERM);
-    assert_eq!(lines.next().unwrap(), "heard");
-    assert_eq!(child.wait().unwrap().code(), Some(3));
-}
-
-fn ctrl_c_ends_the_program_and_the_script_around_it(ctx: &Ctx) {
-    ctx.needs_sftpfs();
-    let program = ctx
-        .lab
-        .program
-        .command()
-        .get_program()
-        .display()
-        .to_string();
-    // bash goes on after a program that exits, whatever its code, and not after one that SIGINT
-    // has ended.
-    let script = format!("{program} reflink sh -c 'echo ready; exec sleep 60'; echo went on");
-    let mut terminal = Command::new("script");
-    terminal
-        .args(["--quiet", "--return", "--command"])
-        .arg(format!("exec bash -c {}", quoted(&script)));
-    let mut child = talking(terminal.arg("/dev/null").stdin(Stdio::piped()));
-    let mut keys = child.stdin.take().unwrap();
-    let mut lines = lines_of(&mut child);
-    assert_eq!(lines.next().unwrap().trim_end(), "ready");
-    keys.write_all(b"\x03").unwrap();
-    let rest: Vec<String> = lines.collect();
-    assert!(!rest.concat().contains("went on"), "{rest:?}");
-    assert_eq!(
-        child.wait().unwrap().code(),
-        Some(128 + Signal::SIGINT as i32)
-    );
-}
-
-fn it_keeps_neither_a_pipe_nor_a_directory(ctx: &Ctx) {
-    let place = Place::new(ctx);
-    // The program that is left has none of the three, so the output ends, and the mount is free.
-    let script = "cd /; exec 3>&-; sleep 60 <&- >&- 2>&- & echo $!";
-    let words = ["sh", "-c", script];
-    let mut child = talking(reflink(ctx, place.mount.at(), &words).stderr(Stdio::null()));
-    let lines: Vec<String> = lines_of(&mut child).collect();
-    assert!(child.wait().unwrap().success());
-    let left: i32 = lines.concat().parse().unwrap();
-    place.end();
-    process::signal(left, Signal::SIGKILL);
-    assert_nothing_is_left();
-}
-
-fn a_killed_supervisor_ends_clones_and_no_program(ctx: &Ctx) {
-    let place = Place::new(ctx);
-    let script =
-        "echo ready; read line; cp --reflink=always a b; cp --reflink=auto a c && echo copied";
-    let mut command = reflink(ctx, place.mount.at(), &["sh", "-c", script]);
-    let mut child = talking(command.stdin(Stdio::piped()).stderr(Stdio::piped()));
-    let mut keys = child.stdin.take().unwrap();
-    let mut lines = lines_of(&mut child);
-    assert_eq!(lines.next().unwrap(), "ready");
-    let supervisor = process::children_of(child.id());
-    let (pid, _) = supervisor
-        .iter()
-        .find(|(_, name)| name == SUPERVISOR)
-        .unwrap();
-    process::signal(*pid, Signal::SIGKILL);
-    assert_eq!(child.wait().unwrap().code(), Some(125));
-    keys.write_all(b"\n").unwrap();
-    assert_eq!(lines.next().as_deref(), Some("copied"));
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
-    assert!(
-        said.contains("supervisor was killed") && said.contains("not implemented"),
-        "{said}"
-    );
-    place.end();
-}
-
-fn the_mount_is_free_as_soon_as_the_program_has_ended(ctx: &Ctx) {
-    let place = Place::new(ctx);
-    for number in 0..20 {
-        must(ctx, &place, &format!("cp --reflink=always a b{number}"));
-    }
-    let at = place.mount.at().to_owned();
-    must(
-        ctx,
-        &place,
-        &format!(
-            "cp --reflink=always a b && cd / && exec umount {}",
-            quoted(&at.display().to_string())
-        ),
-    );
-    assert!(!mount::is_mounted(&at));
-    let Place { mut mount, .. } = place;
-    mount.expect_end().unwrap();
-    assert_nothing_is_left();
-}
-
-const SUPERVISOR: &str = "sftpfs-reflink";
-
-/// The supervisor ends when the last program has, and becomes our child before.
-fn assert_nothing_is_left() {
-    let end = Instant::now() + Duration::from_secs(10);
-    let gone = process::wait_for(end, || {
-        let mut left = process::children().into_iter();
-        (!left.any(|(_, name)| name == SUPERVISOR)).then_some(())
-    });
-    assert!(gone.is_some(), "a supervisor without programs is left");
-}
-
-/// Started with pipes, so that it can be talked to while it runs.
-fn talking(command: &mut Command) -> Child {
-    command.stdout(Stdio::piped());
-    command.spawn().unwrap()
-}
-
-fn lines_of(child: &mut Child) -> impl Iterator<Item = String> + use<> {
-    BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap)
-}
-
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', "'\\''"))
-}
-
-/// A static program that clones; skips the case where there is no compiler.
+/// A static program that clones.
 fn compiled(ctx: &Ctx) -> String {
+    compile(ctx, include_str!("clone.c"))
+}
+
+/// A static program; skips the case where there is no compiler.
+fn compile(ctx: &Ctx, code: &str) -> String {
     let dir = ctx.lab.fresh("compiled");
     fs::create_dir(&dir).unwrap();
-    let (code, program) = (dir.join("reflink.c"), dir.join("reflink"));
-    fs::write(&code, include_str!("reflink.c")).unwrap();
+    let (source, program) = (dir.join("program.c"), dir.join("program"));
+    fs::write(&source, code).unwrap();
     let mut compiler = Command::new("cc");
     compiler
         .args(["-static", "-pthread", "-o"])
-        .args([&program, &code]);
+        .args([&program, &source]);
     match compiler.output() {
         Ok(output) if output.status.success() => program.display().to_string(),
         Ok(output) => {
