@@ -34,7 +34,7 @@ fn run(variant: &Variant, ops: &[Op]) {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
+    let all = async {
         let server = Server::new(variant.options.clone());
         let place = tempfile::tempdir().unwrap();
         let mut config = variant.config.clone();
@@ -56,8 +56,13 @@ fn run(variant: &Variant, ops: &[Op]) {
         }
         kernel.look_at_everything().await;
         kernel.end().await;
-    });
+    };
+    let in_time = runtime.block_on(async { tokio::time::timeout(PATIENCE, all).await });
+    assert!(in_time.is_ok(), "somebody waits for ever");
 }
+
+/// A case takes a fraction of a second.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const LOOK_EVERY: usize = 6;
 
