@@ -1,6 +1,7 @@
 //! All suites, in the order they run: one file an idea.
 
 mod bad_input;
+mod copy_tool;
 mod differential;
 mod fsx;
 mod lifecycle;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Suite> {
         bad_input::suite(),
         tree::suite(),
         programs::suite(),
+        copy_tool::suite(),
         differential::suite(),
         fsx::suite(),
         pjdfstest::suite(),
