@@ -19,10 +19,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FopenFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -31,8 +31,8 @@ use self::convert::{
     BLOCK, GENERATION, NOTHING, UNKNOWN, access, caller, errno, fh, file_attr, file_type, ino,
     owned, reply_attr, reply_data, reply_empty, reply_entry, seconds,
 };
-use crate::error::Error;
 pub(crate) use self::notifier::start as start_notifier;
+use crate::error::Error;
 use crate::fs::{Access, Change, Creation, DirEntry, Filesystem, Opened, on_behalf_of};
 
 /// The kernel's side of a mount.
@@ -123,7 +123,13 @@ impl fuser::Filesystem for Face {
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let fs = self.fs();
-        self.answer(async move { reply_attr(fs.resolve(ino(number)), fs.getattr(fs.resolve(ino(number))).await, reply) });
+        self.answer(async move {
+            reply_attr(
+                fs.resolve(ino(number)),
+                fs.getattr(fs.resolve(ino(number))).await,
+                reply,
+            )
+        });
     }
 
     fn setattr(
@@ -170,7 +176,12 @@ impl fuser::Filesystem for Face {
     fn access(&self, request: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let (fs, caller) = (self.fs(), caller(request));
         let mask = u16::try_from(mask.bits() & 0o7).unwrap_or(0);
-        self.answer(async move { reply_empty(fs.access(fs.resolve(ino(number)), mask, caller).await, reply) });
+        self.answer(async move {
+            reply_empty(
+                fs.access(fs.resolve(ino(number)), mask, caller).await,
+                reply,
+            )
+        });
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
@@ -215,7 +226,9 @@ impl fuser::Filesystem for Face {
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.fs(), owned(name));
-        self.answer_to(request, async move { reply_empty(fs.unlink(ino(parent), &name).await, reply) });
+        self.answer_to(request, async move {
+            reply_empty(fs.unlink(ino(parent), &name).await, reply)
+        });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -269,7 +282,11 @@ impl fuser::Filesystem for Face {
     ) {
         let (fs, name) = (self.fs(), owned(newname));
         self.answer(async move {
-            reply_entry(fs.link(fs.resolve(ino(number)), ino(newparent), &name).await, reply);
+            reply_entry(
+                fs.link(fs.resolve(ino(number)), ino(newparent), &name)
+                    .await,
+                reply,
+            );
         });
     }
 
@@ -602,7 +619,10 @@ impl fuser::Filesystem for Face {
             return reply.error(Errno::EFBIG);
         };
         self.answer(async move {
-            reply_empty(fs.grow(fs.resolve(ino(number)), fh(handle), end).await, reply);
+            reply_empty(
+                fs.grow(fs.resolve(ino(number)), fh(handle), end).await,
+                reply,
+            );
         });
     }
 }

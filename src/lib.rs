@@ -2,6 +2,8 @@
 
 // Top to bottom: a layer names only layers below it. `tidy` reads the sources and holds that.
 pub mod cli;
+mod reflink;
+
 mod mount;
 
 mod tools;

@@ -9,6 +9,7 @@ use crate::cli;
 /// Layers from top to bottom; those in one row do not name each other.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["reflink"],
     &["mount"],
     &["fuse"],
     &["fs"],

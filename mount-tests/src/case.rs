@@ -98,6 +98,12 @@ pub struct Case {
 }
 
 impl Case {
+    /// With a name of its own: one function tries several claims.
+    pub fn called(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// With another deadline.
     pub fn within_s(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);

@@ -68,6 +68,8 @@ impl Lab {
         let at = self.dir.join("mnt").join(format!("{number}"));
         fs::create_dir(&at).expect("a mountpoint");
         Plan::new(&self.program, &self.server, transport, directory, &at)
+            // What a mount remembers must not meet what the user's own mounts remember.
+            .env("XDG_STATE_HOME", self.dir.join("state"))
     }
 }
 

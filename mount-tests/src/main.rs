@@ -12,6 +12,7 @@ mod runner;
 mod server;
 mod suites;
 mod sys;
+mod wire;
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -26,6 +27,10 @@ use mount::Program;
 use report::Report;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "wire") {
+        return wire::be_the_pipe(words);
+    }
     let cli = cli::parse();
     let suites = suites::all();
     if let Some(unknown) = unknown_suite(&cli.choice.wanted, &suites) {

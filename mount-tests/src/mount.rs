@@ -85,6 +85,7 @@ pub struct Plan {
     port: u16,
     options: Vec<String>,
     arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Plan {
@@ -107,6 +108,7 @@ impl Plan {
             port: server.port,
             options: Vec::new(),
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -119,6 +121,13 @@ impl Plan {
     /// One more argument, before the source.
     pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// One more variable of the environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment
+            .push((name.into(), value.as_ref().to_owned()));
         self
     }
 
@@ -204,6 +213,7 @@ impl Plan {
             command.args(["-o", &option]);
         }
         command
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(&self.arguments)
             .arg(self.source())
             .arg(&self.at);

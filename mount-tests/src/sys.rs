@@ -101,6 +101,28 @@ pub fn fallocate(file: &impl AsRawFd, mode: i32, offset: i64, len: i64) -> Resul
     Errno::result(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) }).map(drop)
 }
 
+/// copy_file_range(2), both places given.
+pub fn copy_file_range(
+    from: &impl AsRawFd,
+    mut place: i64,
+    to: &impl AsRawFd,
+    mut to_place: i64,
+    len: usize,
+) -> Result<usize, Errno> {
+    // SAFETY: both pointers are to numbers that outlive the call.
+    let copied = unsafe {
+        libc::copy_file_range(
+            from.as_raw_fd(),
+            &raw mut place,
+            to.as_raw_fd(),
+            &raw mut to_place,
+            len,
+            0,
+        )
+    };
+    Errno::result(copied).map(|copied| usize::try_from(copied).expect("not negative"))
+}
+
 /// lseek(2), for SEEK_DATA and SEEK_HOLE.
 pub fn seek(file: &impl AsRawFd, offset: i64, whence: i32) -> Result<i64, Errno> {
     // SAFETY: takes no pointers.

@@ -18,6 +18,7 @@ const SOME_SUCCEEDED: u8 = 64;
 pub(super) fn run(request: Request) -> ExitCode {
     match request {
         Request::Nothing => ExitCode::SUCCESS,
+        Request::Reflink(command) => crate::reflink::run(command),
         Request::Unmount { directories, how } => unmount(&directories, how),
         Request::Copy(copy) => exit(tools::cp::cp(copy.options, copy.operands)),
         Request::Info(files) => exit(tools::info(&files)),

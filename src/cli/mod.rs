@@ -35,6 +35,8 @@ enum Request {
         directories: Vec<PathBuf>,
         how: UnmountHow,
     },
+    /// A command to run, and its arguments.
+    Reflink(Vec<OsString>),
     Copy(copy_options::Copy),
     Info(Vec<OsString>),
     /// mount(8)'s `-f`: all but the doing.
@@ -101,6 +103,7 @@ fn parse_sftpfs(arguments: &[OsString]) -> Result<Request, Stop> {
         return match name.as_str() {
             "cp" => Ok(Request::Copy(copy_options::parse(&mut matches))),
             "info" => Ok(parse_info(&mut matches)),
+            "reflink" => Ok(parse_reflink(matches)),
             _ => parse_unmount(&matches),
         };
     }
@@ -168,6 +171,11 @@ fn parse_unmount(matches: &ArgMatches) -> Result<Request, Stop> {
     Ok(Request::Unmount { directories, how })
 }
 
+fn parse_reflink(mut matches: ArgMatches) -> Request {
+    let command = matches.remove_many("COMMAND").unwrap_or_default();
+    Request::Reflink(command.collect())
+}
+
 fn parse_info(matches: &mut ArgMatches) -> Request {
     Request::Info(matches.remove_many("FILE").unwrap_or_default().collect())
 }
@@ -229,6 +237,7 @@ fn sftpfs_command() -> Command {
             "sftpfs [USER@]HOST:[DIR] MOUNTPOINT [OPTIONS]\n       \
              sftpfs sftp://[USER@]HOST[:PORT][/DIR] MOUNTPOINT [OPTIONS]\n       \
              sftpfs umount DIR...\n       \
+             sftpfs reflink [--] COMMAND [ARG...]\n       \
              sftpfs cp [OPTION]... SOURCE... DEST\n       \
              sftpfs info FILE...",
         )
@@ -270,8 +279,25 @@ fn sftpfs_command() -> Command {
                 .about("Unmounts, and waits until everything is written")
                 .args(unmount_args()),
         )
+        .subcommand(reflink_command())
         .subcommand(copy_options::command())
         .subcommand(info_command())
+}
+
+/// `sftpfs reflink`. That there is no command is said with env(1)'s exit code, by [`reflink`].
+///
+/// [`reflink`]: crate::reflink
+fn reflink_command() -> Command {
+    let command = Arg::new("COMMAND")
+        .num_args(0..)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(true)
+        .value_parser(value_parser!(OsString))
+        .help("The program to run, and its arguments");
+    Command::new("reflink")
+        .about("Runs a program whose clones (cp --reflink) in a mount the mount makes")
+        .override_usage("sftpfs reflink [--] COMMAND [ARG...]")
+        .arg(command)
 }
 
 /// `sftpfs info`.

@@ -56,7 +56,7 @@ impl Client {
     /// waited for, and counts.
     ///
     /// Up to 1 MiB between handles of one connection takes two round trips. More is copied on a
-    /// connection of its own, if there is one: a login before the first such copy, three round trips
+    /// connection of its own, if there is one: a login before the first such copy, four round trips
     /// before the first of two files, one before it is continued.
     ///
     /// # Errors
@@ -70,32 +70,32 @@ impl Client {
         mut go_on: impl FnMut(u64) -> bool + Send,
     ) -> Result<CopyData> {
         let refused = self.copies_refused.load(Ordering::Relaxed);
-        if !self.features.extensions.copy_data || refused || !span.is_possible() {
+        if !self.features.extensions.copy_data || refused {
             return Ok(CopyData::Unable(0));
+        }
+        let span = span.possible();
+        if let Some(pair) = self.known_on_the_lane(source, target).await {
+            return self.copy_far(&pair, target, span, go_on).await;
         }
         let is_near = source.handle.shares_connection(&target.handle);
         if is_near {
             let pair = self.look(&source.handle, &target.handle).await?;
-            if !pair.are_apart || span.within(pair.source_size).len <= SMALL {
-                return self
-                    .copy(&pair, span, &mut Pace::among_others(), go_on)
-                    .await;
+            let is_small = span.within(pair.source_size).len <= SMALL;
+            // While a connection for copies is being made this one serves.
+            if !pair.are_apart || is_small || !self.lanes.copies_soon() {
+                return self.copy_near(&pair, span, go_on).await;
             }
         } else if span.len <= TINY {
             // To open both files once more takes longer than so little takes through here.
             return Ok(CopyData::Unable(0));
         }
         let (far, begun) = self.on_the_lane(source, target, span).await?;
-        let go_on = |copied| go_on(begun + copied);
+        let (rest, go_on) = (span.after(begun), |copied| go_on(begun + copied));
         let copied = if let Some(pair) = far {
-            let mut pace = Pace::of_a_lane(target.handle.piece_len());
-            let copied = self.copy(&pair, span.after(begun), &mut pace, go_on).await;
-            target.handle.keep_piece_len(pace.len());
-            copied
+            self.copy_far(&pair, target, rest, go_on).await
         } else if is_near {
             let pair = self.look(&source.handle, &target.handle).await?;
-            let mut pace = Pace::among_others();
-            self.copy(&pair, span.after(begun), &mut pace, go_on).await
+            self.copy_near(&pair, rest, go_on).await
         } else {
             Ok(CopyData::Unable(0))
         };
@@ -103,6 +103,39 @@ impl Client {
             Err(_) if begun > 0 => Ok(CopyData::Copied(begun)),
             other => Ok(other?.after(begun)),
         }
+    }
+
+    /// Copies on the connection for copies.
+    async fn copy_far(
+        &self,
+        pair: &Pair,
+        target: &CopyEnd,
+        span: Span,
+        go_on: impl FnMut(u64) -> bool + Send,
+    ) -> Result<CopyData> {
+        let mut pace = Pace::of_a_lane(target.handle.piece_len());
+        let copied = self.copy(pair, span, &mut pace, go_on).await;
+        target.handle.keep_piece_len(pace.len());
+        copied
+    }
+
+    /// Copies where the handles are, so that others hardly wait.
+    async fn copy_near(
+        &self,
+        pair: &Pair,
+        span: Span,
+        go_on: impl FnMut(u64) -> bool + Send,
+    ) -> Result<CopyData> {
+        self.copy(pair, span, &mut Pace::among_others(), go_on)
+            .await
+    }
+
+    /// Both files on the connection for copies, if an earlier copy opened them there.
+    async fn known_on_the_lane(&self, source: &CopyEnd, target: &CopyEnd) -> Option<Pair> {
+        let lane = self.lanes.copies_now()?;
+        let source = source.handle.twin_on(&lane, OpenFlags::READ)?;
+        let target = target.handle.twin_on(&lane, OpenFlags::WRITE)?;
+        self.look(&source, &target).await.ok()
     }
 
     /// Both files on the connection for copies, and how much of the copy was made on the way there.
@@ -122,10 +155,6 @@ impl Client {
         let Some(lane) = self.lanes.copies().await else {
             return Ok((None, 0));
         };
-        let known = (source.handle.twin_on(&lane), target.handle.twin_on(&lane));
-        if let (Some(source), Some(target)) = known {
-            return Ok((self.look(&source, &target).await.ok(), 0));
-        }
         let first = Span {
             len: span.len.min(FIRST_BYTES),
             ..span
@@ -150,8 +179,8 @@ impl Client {
         if !is_same(&here_from, &pair.source_attrs) || !is_same(&here_to, &pair.target_attrs) {
             return Ok((None, begun));
         }
-        source.handle.keep_twin(from);
-        target.handle.keep_twin(to);
+        source.handle.keep_twin(from, OpenFlags::READ);
+        target.handle.keep_twin(to, OpenFlags::WRITE);
         Ok((Some(pair), begun))
     }
 
@@ -186,6 +215,10 @@ impl Client {
         pace: &mut Pace,
         go_on: impl FnMut(u64) -> bool + Send,
     ) -> Result<CopyData> {
+        // Files of /proc say that they are empty, and are not.
+        if pair.source_size == 0 {
+            return Ok(CopyData::Unable(0));
+        }
         let span = span.within(pair.source_size);
         if span.len == 0 {
             return Ok(CopyData::Copied(0));

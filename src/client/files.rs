@@ -27,8 +27,9 @@ impl PartialEq for Handle {
 struct Open {
     connection: Arc<Connection>,
     bytes: Bytes,
-    /// The same file on the copy lane, once a copy needed it there; closed together with this.
-    twin: Mutex<Option<Handle>>,
+    /// The same file on the copy lane and for what it was opened there, once a copy needed it;
+    /// closed together with this.
+    twin: Mutex<Option<(Handle, OpenFlags)>>,
     /// How long the pieces of server-side copies into it were last, in bytes; 0 before the first.
     piece_len: AtomicU64,
 }
@@ -221,17 +222,18 @@ impl Handle {
         })
     }
 
-    /// The handle of the same file that was opened on `lane`.
-    pub(super) fn twin_on(&self, lane: &Arc<Connection>) -> Option<Self> {
+    /// The handle of the same file that was opened on `lane` for this.
+    pub(super) fn twin_on(&self, lane: &Arc<Connection>, flags: OpenFlags) -> Option<Self> {
         let twin = self.0.twin.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_there = |twin: &&Self| Arc::ptr_eq(&twin.0.connection, lane);
-        twin.as_ref().filter(is_there).cloned()
+        let (twin, opened_for) = twin.as_ref()?;
+        let is_it = *opened_for == flags && Arc::ptr_eq(&twin.0.connection, lane);
+        is_it.then(|| twin.clone())
     }
 
     /// Keeps a handle of the same file for as long as this one is open.
-    pub(super) fn keep_twin(&self, twin: Self) {
+    pub(super) fn keep_twin(&self, twin: Self, flags: OpenFlags) {
         let mut kept = self.0.twin.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = kept.replace(twin);
+        let old = kept.replace((twin, flags));
         drop(kept);
         // Sends CLOSE, and that under no lock.
         drop(old);

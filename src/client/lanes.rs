@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use crate::clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::transport::Dialer;
 
 /// The connections of one mount.
 pub(super) struct Lanes {
     metadata: Arc<Connection>,
     more: Option<More>,
-    copies: Copies,
+    copies: Arc<Copies>,
 }
 
 /// The connection for copies, dialled for the first large one and kept. One copy dials while the
@@ -100,9 +100,43 @@ impl Lanes {
             .unwrap_or_else(|| self.metadata())
     }
 
+    /// The connection for copies, if it is there. Never waits.
+    pub(super) fn copies_now(&self) -> Option<Arc<Connection>> {
+        match &*self.copies.lane.try_lock().ok()? {
+            CopyLane::Open(connection) if connection.lost().is_none() => {
+                Some(Arc::clone(connection))
+            }
+            _ => None,
+        }
+    }
+
+    /// Has the connection for copies dialled if it is not there. False: it is not there yet, or
+    /// none is to be had. Never waits.
+    pub(super) fn copies_soon(&self) -> bool {
+        if self.copies_now().is_some() {
+            return true;
+        }
+        let copies = Arc::clone(&self.copies);
+        if copies.dialer.is_some() {
+            tokio::spawn(async move { copies.connection().await });
+        }
+        false
+    }
+
     /// The connection for copies, dialled if it is not there; `None` if none is to be had.
     pub(super) async fn copies(&self) -> Option<Arc<Connection>> {
-        let mut lane = self.copies.lane.lock().await;
+        self.copies.connection().await
+    }
+}
+
+impl Copies {
+    fn new(dialer: Option<Arc<Dialer>>, lane: CopyLane) -> Arc<Self> {
+        let lane = tokio::sync::Mutex::new(lane);
+        Arc::new(Self { dialer, lane })
+    }
+
+    async fn connection(&self) -> Option<Arc<Connection>> {
+        let mut lane = self.lane.lock().await;
         match &*lane {
             CopyLane::Open(connection) if connection.lost().is_none() => {
                 return Some(Arc::clone(connection));
@@ -112,8 +146,10 @@ impl Lanes {
             }
             _ => {}
         }
-        let dialer = self.copies.dialer.as_ref()?;
-        match connect(dialer).await {
+        let dialer = self.dialer.as_ref()?;
+        let dialled = tokio::time::timeout(DIAL_WAIT, connect(dialer)).await;
+        let late = || Error::setup(format!("not within {} s", DIAL_WAIT.as_secs()));
+        match dialled.unwrap_or_else(|_| Err(late())) {
             Ok(connection) => {
                 log::info!("one more connection to the server, for its copies");
                 *lane = CopyLane::Open(Arc::clone(&connection));
@@ -125,13 +161,6 @@ impl Lanes {
                 None
             }
         }
-    }
-}
-
-impl Copies {
-    fn new(dialer: Option<Arc<Dialer>>, lane: CopyLane) -> Self {
-        let lane = tokio::sync::Mutex::new(lane);
-        Self { dialer, lane }
     }
 }
 
@@ -176,6 +205,8 @@ async fn connect(dialer: &Dialer) -> Result<Arc<Connection>> {
     Ok(Arc::new(connection))
 }
 
+/// A program waits meanwhile and cannot be interrupted; its copy can be made without.
+const DIAL_WAIT: Duration = Duration::from_secs(10);
 /// A server that has just refused one more connection is left alone for so long: to be refused may
 /// take seconds, and copies go on without.
 const DIAL_AGAIN: Duration = Duration::from_secs(60);

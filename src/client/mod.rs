@@ -42,7 +42,8 @@ use crate::transport::{Dialer, Link};
 /// How the server is talked to.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    /// Connections at most (`-o max_conns=N`), opened when used.
+    /// Connections at most (`-o max_conns=N`), opened when used; one for large copies on the server
+    /// comes on top.
     pub connections_max: usize,
 }
 

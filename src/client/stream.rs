@@ -97,6 +97,10 @@ impl Client {
         span: Span,
         mut go_on: impl FnMut(u64) -> bool + Send,
     ) -> Result<u64> {
+        let span = span.possible();
+        if span.len == 0 {
+            return Ok(0);
+        }
         let block_len = u64::from(self.features.read_max.min(self.features.write_max)).max(1);
         // Sent before all that changes it; looked at only if something goes wrong.
         let before = self.fstat(target);
@@ -229,8 +233,9 @@ mod tests {
             (0..100).for_each(|_| depth.note(round_trip));
             assert_eq!(depth.blocks, 32);
         }
-        // Each block takes 200 ms of the link.
+        // Each block takes 200 ms of the link; only the first one finds it free.
         let mut depth = Depth::new(32);
+        depth.note(ms(200));
         for _ in 0..100 {
             let queue = u64::try_from(depth.blocks).unwrap();
             depth.note(ms(200 * queue));

@@ -142,12 +142,14 @@ impl Change {
         *self == Self::default()
     }
 
-    /// Whether a file with these attributes is as the change would have it.
+    /// Whether a file with these attributes is as the change would have it. The time of the last
+    /// access counts only by itself: beside the other it is what `cp -p` saw before somebody read
+    /// the file, and not worth a copy.
     pub(super) fn is_of(&self, attr: &Attr) -> bool {
         let same = |change: Option<u32>, is: u32| change.is_none_or(|change| change == is);
         same(self.uid, attr.uid)
             && same(self.gid, attr.gid)
-            && same(self.atime, attr.atime)
+            && (self.mtime.is_some() || same(self.atime, attr.atime))
             && same(self.mtime, attr.mtime)
             && self.permissions.is_none_or(|mode| mode == attr.permissions)
             && self.size.is_none_or(|size| size == attr.size)

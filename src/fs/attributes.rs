@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::attr::Change;
 use super::handles::{Fh, OpenFile};
+use super::interrupt::further_groups;
 use super::second_question::Refused;
 use super::{Attr, Caller, Filesystem, Ino, Known};
 use crate::client::Handle;
@@ -86,12 +87,16 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Whether a caller may read a file that he names by its number, as far as its mode tells.
+    /// Whether a caller may read a file that he names by its number, as far as its mode tells and
+    /// modes are checked at all.
     ///
     /// # Errors
     /// EACCES; ESTALE for a number that leads nowhere.
     pub(crate) async fn may_read(&self, ino: Ino, caller: Caller) -> Result<()> {
         self.path(ino)?;
+        if !self.config.default_permissions {
+            return Ok(());
+        }
         let attr = self.getattr(ino).await?.attr;
         match may_by_mode(&attr, caller, R_OK) {
             false => Err(Errno::EACCES.into()),
@@ -105,7 +110,9 @@ impl Filesystem {
     /// # Errors
     /// As [`Self::may_read`].
     pub(super) async fn may(&self, ino: Ino, caller: Caller, what: u16) -> Result<()> {
-        if self.config.default_permissions && !may_by_mode(&self.getattr(ino).await?.attr, caller, what) {
+        if self.config.default_permissions
+            && !may_by_mode(&self.getattr(ino).await?.attr, caller, what)
+        {
             return Err(Errno::EACCES.into());
         }
         Ok(())
@@ -275,13 +282,12 @@ impl Filesystem {
     }
 }
 
-/// Whether a mode lets a caller do something: bits of access(2)'s mask. Of groups, only the caller's
-/// first is known.
+/// Whether a mode lets a caller do something: bits of access(2)'s mask.
 pub(super) fn may_by_mode(attr: &Attr, caller: Caller, what: u16) -> bool {
     let shift = match caller {
         Caller { uid: 0, .. } => return true,
         Caller { uid, .. } if uid == attr.uid => 6,
-        Caller { gid, .. } if gid == attr.gid => 3,
+        Caller { gid, .. } if gid == attr.gid || further_groups().contains(&attr.gid) => 3,
         _ => 0,
     };
     attr.permissions >> shift & what == what

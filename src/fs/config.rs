@@ -131,9 +131,9 @@ impl Default for Config {
             fmask: None,
             dmask: None,
             read_only: false,
-            default_permissions: false,
             symlinks: Symlinks::default(),
             disable_hardlink: false,
+            default_permissions: false,
             copy_is_hardlink: CopyIsHardlink::default(),
             state: None,
         }

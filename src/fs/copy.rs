@@ -14,8 +14,8 @@ use nix::errno::Errno;
 
 use super::cow::Sharing;
 use super::handles::{Fh, OpenFile};
-use super::notices::Notice;
 use super::names::may_be_one_file;
+use super::notices::Notice;
 use super::second_question::Refused;
 use super::{CopyIsHardlink, Filesystem, Ino};
 use crate::client::{CopyData, CopyEnd, Span};
@@ -44,7 +44,11 @@ impl Facts {
     /// Whether a program copies a whole file into an empty one that has no other name. The kernel
     /// asks for [`LEN_MAX`] bytes at most in one call.
     const fn is_whole_file(&self) -> bool {
-        let whole = if self.source_size < LEN_MAX { self.source_size } else { LEN_MAX };
+        let whole = if self.source_size < LEN_MAX {
+            self.source_size
+        } else {
+            LEN_MAX
+        };
         self.offsets.0 == 0
             && self.offsets.1 == 0
             && self.source_size > 0
@@ -83,7 +87,9 @@ impl Filesystem {
         }
         if from_offset == 0
             && to_offset == 0
-            && let Some(size) = self.link_whole(source.shared.ino, target.shared.ino, len).await
+            && let Some(size) = self
+                .link_whole(source.shared.ino, target.shared.ino, len)
+                .await
         {
             return Ok(size.min(len));
         }
@@ -154,8 +160,13 @@ impl Filesystem {
             let tables = self.tables();
             (tables.inodes.path(source)?, tables.inodes.path(target)?)
         };
-        let facts = self.facts(source, target, &from, len).await?;
-        if !facts.is_whole_file() || !self.is_own(target) {
+        let is_apart = self.config.copy_is_hardlink != CopyIsHardlink::Shared;
+        let (facts, is_named_elsewhere) =
+            tokio::join!(self.facts((source, &from), (target, &to), len), async {
+                is_apart && self.has_unknown_names(source, &from).await
+            },);
+        let facts = facts?;
+        if !facts.is_whole_file() || is_named_elsewhere || !self.is_own(target) {
             return None;
         }
         let linked = match self.config.copy_is_hardlink {
@@ -167,7 +178,11 @@ impl Filesystem {
             Ok(attrs) => {
                 let size = attrs.size.unwrap_or(facts.source_size);
                 self.copies.note(target, Way::Linked, size, true);
-                log::info!("\"{}\" is a link of \"{}\"", to.escape_ascii(), from.escape_ascii());
+                log::info!(
+                    "\"{}\" is a link of \"{}\"",
+                    to.escape_ascii(),
+                    from.escape_ascii()
+                );
                 Some(size)
             }
             Err(error) => {
@@ -177,32 +192,39 @@ impl Filesystem {
         }
     }
 
-    async fn facts(&self, source: Ino, target: Ino, from: &Bytes, len: u64) -> Option<Facts> {
-        let looked = self.client.lstat(from.clone());
-        let target_attr = self.ask_attributes(target).await.ok()?;
-        let attrs = looked.await.ok()?;
-        let is_regular = |kind| kind == Some(FileKind::Regular);
+    async fn facts(
+        &self,
+        (source, from): (Ino, &Bytes),
+        (target, to): (Ino, &Bytes),
+        len: u64,
+    ) -> Option<Facts> {
+        let looked = (
+            self.client.lstat(from.clone()),
+            self.client.lstat(to.clone()),
+        );
+        let known = self.ask_attributes(target).await.ok()?;
+        let (attrs, target_attrs) = (looked.0.await.ok()?, looked.1.await.ok()?);
+        // Not what a symbolic link leads to: it would be replaced itself.
+        let is_regular = |attrs: &Attrs| attrs.kind() == Some(FileKind::Regular);
+        let sizes = (target_attrs.size?, known.attr.size);
         // What is unwritten would not be in the link: a writer is at work on the source.
-        let is_settled = self.handles.shared(source).is_none_or(|shared| shared.is_written());
+        let is_settled = self
+            .handles
+            .shared(source)
+            .is_none_or(|shared| shared.is_written());
         Some(Facts {
             offsets: (0, 0),
             len,
             source_size: attrs.size?,
-            target_size: target_attr.attr.size,
-            target_links: target_attr.links,
-            are_regular: is_settled
-                && is_regular(attrs.kind())
-                && is_regular(Some(target_attr.attr.kind)),
+            target_size: sizes.0.max(sizes.1),
+            target_links: known.links,
+            are_regular: is_settled && is_regular(&attrs) && is_regular(&target_attrs),
             has_set_id: attrs.permissions.is_some_and(|mode| mode & 0o6000 != 0),
         })
     }
 
     /// One server file, two files in the mount.
-    async fn link_apart(
-        &self,
-        source: (Ino, &Bytes),
-        target: (Ino, &Bytes),
-    ) -> Result<Attrs> {
+    async fn link_apart(&self, source: (Ino, &Bytes), target: (Ino, &Bytes)) -> Result<Attrs> {
         self.join(source, target).await?;
         let names = self.tables().inodes.paths(source.0);
         for new in names.into_iter().filter(|name| name != source.1) {
@@ -247,7 +269,9 @@ impl Filesystem {
         replaced?;
         let (old, new) = (old?, new?);
         if !may_be_one_file(&old, &new) {
-            return Err(Error::setup("what the server linked is not what was to be copied"));
+            return Err(Error::setup(
+                "what the server linked is not what was to be copied",
+            ));
         }
         Ok(new)
     }
@@ -273,8 +297,13 @@ impl Filesystem {
         self.tables().attrs.changed(to);
         let until = clock::now() + SLICE;
         let go_on = |_| clock::now() < until;
-        let copied = self.copy_bytes(&source_end, &target_end, offsets, len, go_on).await;
-        self.tables().attrs.changed(to);
+        let copied = self
+            .copy_bytes(&source_end, &target_end, offsets, len, go_on)
+            .await;
+        let end = copied
+            .as_ref()
+            .map_or(0, |(copied, _)| offsets.1.saturating_add(*copied));
+        self.note_written(&target.shared, end);
         target.shared.content_changed();
         self.tell_aliases(to);
         match copied {
@@ -288,7 +317,10 @@ impl Filesystem {
                 let path = self.path(to).unwrap_or_else(|_| self.root());
                 log::warn!("copying to \"{}\": {error}", path.escape_ascii());
                 let len = len.min(ROOM_ASKED_FOR);
-                Err(self.explain(Operation::Write, error, Refused::Write { path, len }).await.into())
+                Err(self
+                    .explain(Operation::Write, error, Refused::Write { path, len })
+                    .await
+                    .into())
             }
         }
     }
@@ -307,13 +339,19 @@ impl Filesystem {
             target_offset: to + done,
             len: len - done,
         };
-        let done = match self.client.copy_data(source, target, span(0), &mut go_on).await? {
+        let done = match self
+            .client
+            .copy_data(source, target, span(0), &mut go_on)
+            .await?
+        {
             CopyData::Copied(copied) => return Ok((copied, Way::Copied)),
             CopyData::Unable(copied) => copied.min(len),
         };
         let streamed = self
             .client
-            .stream(&source.handle, &target.handle, span(done), |more| go_on(done + more))
+            .stream(&source.handle, &target.handle, span(done), |more| {
+                go_on(done + more)
+            })
             .await;
         match streamed {
             Ok(streamed) if streamed < done => Ok((done + streamed, Way::Copied)),
@@ -359,27 +397,64 @@ mod tests {
     #[test]
     fn a_whole_file_into_an_empty_one_may_be_a_link() {
         assert!(WHOLE.is_whole_file());
-        assert!(Facts { len: u64::MAX, ..WHOLE }.is_whole_file());
+        assert!(
+            Facts {
+                len: u64::MAX,
+                ..WHOLE
+            }
+            .is_whole_file()
+        );
     }
 
     #[test]
     fn a_file_of_more_than_the_kernel_asks_for_is_whole_with_all_that_it_asks_for() {
-        let large = Facts { source_size: 9 << 30, len: LEN_MAX, ..WHOLE };
+        let large = Facts {
+            source_size: 9 << 30,
+            len: LEN_MAX,
+            ..WHOLE
+        };
         assert!(large.is_whole_file());
-        assert!(!Facts { len: LEN_MAX - 1, ..large }.is_whole_file());
+        assert!(
+            !Facts {
+                len: LEN_MAX - 1,
+                ..large
+            }
+            .is_whole_file()
+        );
     }
 
     #[test]
     fn all_else_is_copied() {
         for facts in [
             Facts { len: 9, ..WHOLE },
-            Facts { offsets: (1, 0), ..WHOLE },
-            Facts { offsets: (0, 1), ..WHOLE },
-            Facts { source_size: 0, ..WHOLE },
-            Facts { target_size: 1, ..WHOLE },
-            Facts { target_links: 2, ..WHOLE },
-            Facts { are_regular: false, ..WHOLE },
-            Facts { has_set_id: true, ..WHOLE },
+            Facts {
+                offsets: (1, 0),
+                ..WHOLE
+            },
+            Facts {
+                offsets: (0, 1),
+                ..WHOLE
+            },
+            Facts {
+                source_size: 0,
+                ..WHOLE
+            },
+            Facts {
+                target_size: 1,
+                ..WHOLE
+            },
+            Facts {
+                target_links: 2,
+                ..WHOLE
+            },
+            Facts {
+                are_regular: false,
+                ..WHOLE
+            },
+            Facts {
+                has_set_id: true,
+                ..WHOLE
+            },
         ] {
             assert!(!facts.is_whole_file(), "{facts:?}");
         }

@@ -218,7 +218,10 @@ impl Inodes {
 
     /// Other numbers that mean this file.
     pub(super) fn aliases(&self, ino: Ino) -> Vec<Ino> {
-        let others = self.aliases.keys().filter(|other| self.resolve(**other) == ino);
+        let others = self
+            .aliases
+            .keys()
+            .filter(|other| self.resolve(**other) == ino);
         others.copied().collect()
     }
 
@@ -253,6 +256,12 @@ impl Inodes {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.links_listed = links;
         }
+    }
+
+    /// The link count that a listing showed, if one did.
+    pub(super) fn links_listed(&self, ino: Ino) -> Option<u32> {
+        let links = self.nodes.get(&ino)?.links_listed;
+        (links > 0).then_some(links)
     }
 
     /// The absolute path on the server; `None` if no name leads there any more.
@@ -294,7 +303,9 @@ impl Inodes {
         if !below.starts_with(b"/") && !self.root.ends_with(b"/") && !below.is_empty() {
             return None;
         }
-        let mut names = below.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        let mut names = below
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty());
         names.try_fold(Ino::ROOT, |parent, name| self.find(parent, name))
     }
 

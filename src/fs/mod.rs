@@ -4,10 +4,11 @@
 //! Every method is async and finishes without a wait where memory knows the answer.
 //!
 //! **Locks.** `tables`, and those inside [`Handles`], [`SharedFile`](shared_file::SharedFile) and
-//! a [`Reader`](read::Reader), are each taken for a few lines; no two of them are held together,
-//! but for a reader's, under which requests are queued. None is held over an await: such a future
-//! could not be spawned, so the compiler sees to it. The one exception is an open directory's
-//! position ([`dir::OpenDir`]).
+//! a [`Reader`](read::Reader), are each taken for a few lines. Under a reader's requests are
+//! queued; under that of the tables those of what is open and of a file's state may be taken, and
+//! nothing else is. None is held over an await: such a future could not be spawned, so the compiler
+//! sees to it. The exceptions are an open directory's position ([`dir::OpenDir`]) and the gates of
+//! files that may share storage ([`cow`]).
 
 mod attr;
 mod attributes;
@@ -40,7 +41,6 @@ mod write;
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -140,8 +140,15 @@ impl Tables {
         let Some(path) = self.inodes.path_below(parent, name) else {
             return links;
         };
-        let others = self.groups.other_members(&path).into_iter().flatten().count();
-        links.saturating_sub(u32::try_from(others).unwrap_or(0)).max(1)
+        let others = self
+            .groups
+            .other_members(&path)
+            .into_iter()
+            .flatten()
+            .count();
+        links
+            .saturating_sub(u32::try_from(others).unwrap_or(0))
+            .max(1)
     }
 }
 
@@ -224,9 +231,9 @@ impl Filesystem {
         )))
     }
 
-    /// What the kernel is to be told; for one receiver, which must be quick.
-    pub(crate) fn notices(&self) -> Receiver<Notice> {
-        self.notices.receive()
+    /// How the kernel is told what it has not asked for; must not wait.
+    pub(crate) fn tell_kernel_by(&self, teller: Box<dyn Fn(Notice) + Send + Sync>) {
+        self.notices.tell_by(teller);
     }
 
     /// The user's choices.

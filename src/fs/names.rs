@@ -69,9 +69,9 @@ impl Filesystem {
 
     async fn refused_lookup(&self, parent: Ino, name: &[u8], error: Error) -> Error {
         if error.is_refused_with(StatusCode::NO_SUCH_FILE) {
-            self.tables().inodes.remove(parent, name);
+            let ino = self.tables().inodes.remove(parent, name);
             if let Ok(path) = self.path_below(parent, name) {
-                self.sharing_changed(&Sharing::Removed(path));
+                self.lost(ino, path);
             }
         }
         self.explain(Operation::Stat, error, Refused::Other)
@@ -244,7 +244,9 @@ impl Filesystem {
             return Err(Errno::EPERM.into());
         }
         let _passes = self.pass(&[ino]).await;
+        let announced = self.announce(&from, &to).await?;
         if let Err(error) = self.client.hardlink(from.clone(), to.clone()).await {
+            self.withdraw(announced, &error);
             if error == Error::Errno(Errno::EPERM) {
                 log::warn!("the server has no hardlink@openssh.com: hard links are refused");
             }
@@ -255,7 +257,9 @@ impl Filesystem {
         // Some servers answer OK and make nothing: what is there counts.
         let Ok(attrs) = self.client.lstat(to.clone()).await else {
             log::warn!("the server said that it made a hard link, and did not");
-            return Err(Errno::EPERM.into());
+            let error = Errno::EPERM.into();
+            self.withdraw(announced, &error);
+            return Err(error);
         };
         {
             let mut tables = self.tables();
@@ -328,6 +332,8 @@ impl Filesystem {
         }
         let files: Vec<Ino> = moved.into_iter().chain(replaced).collect();
         let _passes = self.pass(&files).await;
+        let shares = self.tables().groups.share_storage(&from, &to);
+        let announced = self.announce(&from, &to).await?;
         let renamed = if keep {
             self.rename_unless_there(parent, name, from.clone(), to.clone())
                 .await
@@ -335,14 +341,16 @@ impl Filesystem {
             self.client.rename(from.clone(), to.clone()).await
         };
         let renamed = match renamed {
-            Ok(()) => self.renamed_one_inode(&from, &to, is_one_file).await,
+            Ok(()) if shares && !is_one_file => self.renamed_one_inode(&from, &to).await,
+            Ok(()) => Ok(()),
             refused => refused,
         };
         if let Err(error) = renamed {
+            self.withdraw(announced, &error);
             let refused = Refused::Rename { from, to };
             return Err(self.explain(Operation::Rename, error, refused).await.into());
         }
-        self.sharing_changed(&Sharing::Renamed { from, to });
+        self.renamed(from, to, announced);
         let replaced = {
             let mut tables = self.tables();
             let moved = tables.inodes.find(parent, name);
@@ -364,11 +372,7 @@ impl Filesystem {
 
     /// rename(2) does nothing where both names are of one inode, which two copies that share their
     /// storage are on the server, but not here: the old name goes.
-    async fn renamed_one_inode(&self, from: &Bytes, to: &Bytes, is_one: bool) -> Result<()> {
-        let shares = self.tables().groups.share_storage(from, to);
-        if is_one || !shares {
-            return Ok(());
-        }
+    async fn renamed_one_inode(&self, from: &Bytes, to: &Bytes) -> Result<()> {
         self.sharing_changed(&Sharing::Removed(to.clone()));
         match self.client.remove(from.clone()).await {
             // They were two files there too.

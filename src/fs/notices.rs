@@ -1,8 +1,6 @@
-//! What the kernel is told without having asked. Who tells never waits: a thread of `fuse` passes
-//! it on, which no request waits for in turn.
+//! What the kernel is told without having asked. Who tells never waits.
 
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::Ino;
 use super::inodes::Name;
@@ -18,27 +16,22 @@ pub(crate) enum Notice {
     Name(Ino, Name),
 }
 
+/// Passes a notice on, without waiting for anything.
+type Teller = Box<dyn Fn(Notice) + Send + Sync>;
+
 /// The way to the kernel, when there is one.
 #[derive(Default)]
-pub(super) struct Notices(OnceLock<SyncSender<Notice>>);
+pub(super) struct Notices(OnceLock<Teller>);
 
 impl Notices {
-    /// Whoever receives passes them on. Only the first call has an effect.
-    pub(super) fn receive(&self) -> Receiver<Notice> {
-        let (sender, receiver) = sync_channel(QUEUED_MAX);
-        let _ = self.0.set(sender);
-        receiver
+    /// How to tell. Only the first call has an effect.
+    pub(super) fn tell_by(&self, teller: Teller) {
+        let _ = self.0.set(teller);
     }
 
     pub(super) fn tell(&self, notice: Notice) {
-        if let Some(sender) = self.0.get()
-            && let Err(error) = sender.try_send(notice)
-        {
-            // What the kernel believes ends by itself, a little later.
-            log::debug!("the kernel is not told: {error}");
+        if let Some(teller) = self.0.get() {
+            teller(notice);
         }
     }
 }
-
-/// More than one call can cause: `sftpfs cp` copies 256 files in one.
-const QUEUED_MAX: usize = 4096;

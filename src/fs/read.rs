@@ -236,7 +236,9 @@ fn ask_ahead(reading: &Reading<'_>, range: &Range<u64>) -> Option<Block> {
     let budget = Arc::clone(reading.budget)
         .try_acquire_many_owned(len)
         .ok()?;
-    let fetch = reading.client.read_ahead(reading.handle, range.start, len)?;
+    let fetch = reading
+        .client
+        .read_ahead(reading.handle, range.start, len)?;
     Some(Block {
         start: range.start,
         len: range.end - range.start,
@@ -286,15 +288,14 @@ async fn gather(
 }
 
 /// Reads what a short answer left out. False at the end of the file.
-async fn fill(
-    reading: &Reading<'_>,
-    mut range: Range<u64>,
-    whole: &mut BytesMut,
-) -> Result<bool> {
+async fn fill(reading: &Reading<'_>, mut range: Range<u64>, whole: &mut BytesMut) -> Result<bool> {
     while range.start < range.end {
         let end = range.end.min(range.start + reading.bounds.request);
         let len = request_len(&(range.start..end));
-        let data = reading.client.read(reading.handle, range.start, len).await?;
+        let data = reading
+            .client
+            .read(reading.handle, range.start, len)
+            .await?;
         if data.is_empty() {
             return Ok(false);
         }

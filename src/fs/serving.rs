@@ -38,7 +38,11 @@ impl Filesystem {
 
     async fn open_again(&self, file: &OpenFile, flags: OpenFlags) -> Result<Handle> {
         let path = self.path(file.shared.ino)?;
-        match self.client.open(path.clone(), flags, Attrs::default()).await {
+        match self
+            .client
+            .open(path.clone(), flags, Attrs::default())
+            .await
+        {
             Ok(handle) => Ok(handle),
             Err(error) => {
                 let write = flags.contains(OpenFlags::WRITE);

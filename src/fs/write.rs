@@ -42,6 +42,7 @@ impl Filesystem {
         let shared = &file.shared;
         let request_max = self.client.features().write_max as usize;
         let must_start = loop {
+            self.hear_of_others();
             if !shared.is_own() {
                 self.own(shared.ino).await?;
             }
@@ -68,7 +69,7 @@ impl Filesystem {
 
     /// The file's size and times as they will be; believed by nobody but us until the server has
     /// answered.
-    fn note_written(&self, shared: &SharedFile, end: u64) {
+    pub(super) fn note_written(&self, shared: &SharedFile, end: u64) {
         let now = clock::wall();
         self.tables()
             .attrs

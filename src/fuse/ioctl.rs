@@ -93,7 +93,10 @@ mod tests {
 
     #[test]
     fn four_numbers_are_four_words_and_nothing_else_is() {
-        let words: Vec<u8> = [1_u64, 2, 3, 4].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let words: Vec<u8> = [1_u64, 2, 3, 4]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
         assert_eq!(numbers(&words), Some([1, 2, 3, 4]));
         assert_eq!(numbers(&words[1..]), None);
         assert_eq!(numbers(&[words.clone(), vec![0]].concat()), None);

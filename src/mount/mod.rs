@@ -19,6 +19,7 @@ mod state;
 mod terminal;
 mod unmount;
 
+pub(crate) use mountinfo::is_ours;
 pub(crate) use unmount::{UnmountHow, unmount};
 
 use std::path::PathBuf;

@@ -42,6 +42,17 @@ pub(super) fn at(mountpoint: &Path) -> std::io::Result<Option<Mounted>> {
         .last())
 }
 
+/// Whether this device, a major and a minor number as statx(2) has them, is a mount of ours.
+pub(crate) fn is_ours(major: u32, minor: u32) -> std::io::Result<bool> {
+    let text = std::fs::read("/proc/self/mountinfo")?;
+    Ok(is_ours_in(&text, major, minor))
+}
+
+fn is_ours_in(text: &[u8], major: u32, minor: u32) -> bool {
+    let device = format!("{major}:{minor}");
+    parse(text).any(|mounted| mounted.device == device && mounted.is_ours())
+}
+
 fn parse(text: &[u8]) -> impl Iterator<Item = Mounted> {
     text.split(|&b| b == b'\n').filter_map(parse_line)
 }
@@ -115,6 +126,14 @@ garbage\n";
             .unwrap();
         assert_eq!(top.kind, "tmpfs");
         assert!(!top.is_ours());
+    }
+
+    #[test]
+    fn our_mounts_are_known_by_their_device() {
+        assert!(is_ours_in(TEXT, 0, 53));
+        for (major, minor) in [(0, 54), (0, 5), (53, 0), (8, 1)] {
+            assert!(!is_ours_in(TEXT, major, minor));
+        }
     }
 
     #[test]

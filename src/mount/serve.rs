@@ -91,7 +91,7 @@ async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
     let dialer = Dialer::new(options.target.clone()).await?;
     let mut config = options.fs.clone();
     config.read_only = options.read_only;
-    config.default_permissions = options.default_permissions;
+    config.default_permissions = options.default_permissions || options.allow_other;
     config.state = state_directory(options.run_as.is_some()).map(|directory| State {
         directory,
         identity: dialer.identity(),
@@ -116,7 +116,7 @@ fn attach(
     // All: the kernel decides who may enter, by allow_other.
     match Session::from_fd(face, descriptor, SessionACL::All, config) {
         Ok(session) => {
-            if let Err(error) = fuse::start_notifier(session.notifier(), fs.notices()) {
+            if let Err(error) = fuse::start_notifier(session.notifier(), fs) {
                 log::warn!("the kernel will not be told of changes: {error}");
             }
             Ok((mount, session))

@@ -7,7 +7,11 @@ use nix::unistd::{User, geteuid};
 /// `$XDG_STATE_HOME/sftpfs`, where `~/.local/state` stands in for the variable (XDG Base Directory
 /// Specification). For one who became another user that one's home counts, and not the environment.
 pub(super) fn state_directory(is_other_user: bool) -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|_| !is_other_user).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|_| !is_other_user)
+            .map(PathBuf::from)
+    };
     let home = || Some(User::from_uid(geteuid()).ok()??.dir);
     directory_of(variable("XDG_STATE_HOME"), variable("HOME"), home)
 }
@@ -48,6 +52,9 @@ mod tests {
     #[test]
     fn one_who_became_another_user_has_that_ones_home() {
         let home = User::from_uid(geteuid()).unwrap().unwrap().dir;
-        assert_eq!(state_directory(true), Some(home.join(".local/state/sftpfs")));
+        assert_eq!(
+            state_directory(true),
+            Some(home.join(".local/state/sftpfs"))
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! All suites, in the order they run: one file an idea.
 
 mod bad_input;
+mod copies;
+mod copies_on;
 mod copy_tool;
+mod cuts;
 mod differential;
 mod fsx;
 mod lifecycle;
@@ -9,6 +12,9 @@ mod pjdfstest;
 mod posix;
 mod programs;
 pub mod random;
+mod random_copies;
+mod reflink;
+mod site;
 mod tools;
 mod tree;
 
@@ -26,5 +32,10 @@ pub fn all() -> Vec<Suite> {
         differential::suite(),
         fsx::suite(),
         pjdfstest::suite(),
+        copies::suite(),
+        copies_on::suite(),
+        cuts::suite(),
+        random_copies::suite(),
+        reflink::suite(),
     ]
 }

@@ -25,7 +25,11 @@ pub(super) struct Bench {
 
 pub(super) enum Files {
     Memory(Server),
-    Disk(tempfile::TempDir, Vec<Program>),
+    /// The servers run as long as this is there.
+    Disk {
+        directory: tempfile::TempDir,
+        _programs: Vec<Program>,
+    },
 }
 
 impl Bench {
@@ -69,7 +73,10 @@ impl Bench {
         };
         let name = if has_lane { "OpenSSH, two" } else { "OpenSSH" };
         let client = client.unwrap();
-        let files = Files::Disk(directory, programs);
+        let files = Files::Disk {
+            directory,
+            _programs: programs,
+        };
         Self {
             client,
             files,
@@ -89,28 +96,28 @@ impl Bench {
     pub(super) fn server(&self) -> &Server {
         match &self.files {
             Files::Memory(server) => server,
-            Files::Disk(..) => panic!("that one is in memory"),
+            Files::Disk { .. } => panic!("that one is in memory"),
         }
     }
 
     pub(super) fn on_disk(&self, path: &str) -> PathBuf {
         match &self.files {
             Files::Memory(_) => panic!("that one is on a disk"),
-            Files::Disk(directory, _) => directory.path().join(path),
+            Files::Disk { directory, .. } => directory.path().join(path),
         }
     }
 
     pub(super) fn put(&self, path: &str, data: &[u8]) {
         match &self.files {
             Files::Memory(server) => server.tree(|tree| tree.put(path.as_bytes(), data)),
-            Files::Disk(..) => fs::write(self.on_disk(path), data).unwrap(),
+            Files::Disk { .. } => fs::write(self.on_disk(path), data).unwrap(),
         }
     }
 
     pub(super) fn content(&self, path: &str) -> Bytes {
         match &self.files {
             Files::Memory(server) => server.tree(|tree| tree.content(path.as_bytes()).unwrap()),
-            Files::Disk(..) => fs::read(self.on_disk(path)).unwrap().into(),
+            Files::Disk { .. } => fs::read(self.on_disk(path)).unwrap().into(),
         }
     }
 
@@ -192,24 +199,32 @@ pub(super) fn whole(len: u64) -> Span {
     span(0, 0, len)
 }
 
-/// Bytes that tell where they are from.
+/// Bytes that tell where they are from: no two places a multiple of 64 KiB apart look the same.
 pub(super) fn pattern(len: u64, seed: u64) -> Vec<u8> {
+    let len = usize::try_from(len).unwrap();
     let mut state = seed | 1;
-    let mut data = Vec::with_capacity(usize::try_from(len).unwrap() + 8);
-    while (data.len() as u64) < len {
+    let mut data = Vec::with_capacity(len);
+    while data.len() < len.min(PERIOD) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         data.extend_from_slice(&state.to_le_bytes());
     }
-    data.truncate(usize::try_from(len).unwrap());
+    data.truncate(PERIOD);
+    while data.len() < len {
+        data.extend_from_within(..PERIOD.min(len - data.len()));
+    }
+    data.truncate(len);
     data
 }
+
+/// A prime, so that it has no multiple in common with a chunk below 64 GiB.
+const PERIOD: usize = 1_000_003;
 
 /// What a target is after a copy of `data` into it.
 pub(super) fn expected(source: &[u8], target: &[u8], span: Span) -> Vec<u8> {
     let [from, to, len] = [span.source_offset, span.target_offset, span.len]
-        .map(|number| usize::try_from(number).unwrap());
+        .map(|number| usize::try_from(number).unwrap_or(usize::MAX));
     let data = source.get(from..).unwrap_or_default();
     let data = &data[..data.len().min(len)];
     let mut target = target.to_vec();
@@ -222,9 +237,16 @@ pub(super) fn expected(source: &[u8], target: &[u8], span: Span) -> Vec<u8> {
 
 #[track_caller]
 pub(super) fn assert_content(found: &[u8], expected: &[u8], what: &str) {
+    if found == expected {
+        return;
+    }
     let differs = found
         .iter()
         .zip(expected)
         .position(|(one, other)| one != other);
-    assert_eq!((found.len(), differs), (expected.len(), None), "{what}");
+    panic!(
+        "{what}: {} bytes where {} were due, the first other one at {differs:?}",
+        found.len(),
+        expected.len()
+    );
 }

@@ -177,7 +177,10 @@ async fn the_lane_is_dialled_for_the_first_large_copy_and_kept_or_done_without()
         let starts = directory.path().join("starts");
         let starts = || fs::read_to_string(&starts).unwrap().lines().count();
         let client = dialled(directory.path(), allowed).await;
-        let files = Files::Disk(directory, Vec::new());
+        let files = Files::Disk {
+            directory,
+            _programs: Vec::new(),
+        };
         let bench = Arc::new(Bench {
             client,
             files,

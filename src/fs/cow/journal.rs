@@ -125,6 +125,13 @@ impl Journal {
         if durable { self.sync(end) } else { Ok(()) }
     }
 
+    /// Whether something was recorded that [`catch_up`](Self::catch_up) has not told yet. One
+    /// fstat(2).
+    pub(super) fn has_news(&self) -> bool {
+        let len = self.file.metadata().map_or(0, |about| about.len());
+        len > *lock(&self.applied)
+    }
+
     /// Tells the table everything that was recorded since the last time, by this mount and others.
     /// One fstat(2) if that is nothing.
     pub(super) fn catch_up(&self, groups: &mut Groups) {

@@ -17,6 +17,7 @@
 mod gates;
 mod groups;
 mod journal;
+mod links;
 mod separate;
 mod temporary;
 
@@ -24,8 +25,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub(super) use self::gates::{Closed, Passes};
 use self::gates::Gates;
+pub(super) use self::gates::{Closed, Passes};
 pub(super) use self::groups::{Change as Sharing, Groups};
 use self::journal::Journal;
 pub(super) use self::temporary::temporary_beside;
@@ -45,12 +46,24 @@ pub(super) struct Cow {
     gates: Gates,
 }
 
+/// Old and new names that are known to share storage before the server has made the new ones.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Announced(Vec<(Bytes, Bytes)>);
+
 impl Cow {
     /// What an earlier mount of this server left. Removes its temporary files.
     pub(super) async fn load(config: &Config, client: &Client) -> (Self, Groups) {
-        let wanted = config.copy_is_hardlink == CopyIsHardlink::Cow;
+        // With `shared` only temporary names are written down.
+        let wanted = config.copy_is_hardlink != CopyIsHardlink::Off;
         let Some(state) = &config.state else {
-            return (Self { is_active: wanted, ..Self::default() }, Groups::default());
+            return (
+                Self {
+                    is_active: wanted,
+                    ..Self::default()
+                },
+                Groups::default(),
+            );
         };
         let directory = state.directory.join("copies");
         if !wanted && !Journal::exists(&directory, &state.identity) {
@@ -62,7 +75,14 @@ impl Cow {
                     remove_left_over(client, &journal, path).await;
                 }
                 let journal = Some(Arc::new(journal));
-                (Self { is_active: true, journal, gates: Gates::default() }, groups)
+                (
+                    Self {
+                        is_active: true,
+                        journal,
+                        gates: Gates::default(),
+                    },
+                    groups,
+                )
             }
             Err(why) => {
                 log::warn!(
@@ -100,6 +120,20 @@ fn write_down(journal: &Journal, change: &Sharing) -> bool {
 }
 
 impl Filesystem {
+    /// Another mount of the same server may have made a copy of a file that is written here.
+    pub(super) fn hear_of_others(&self) {
+        let Some(journal) = &self.cow.journal else {
+            return;
+        };
+        if journal.has_news() {
+            let mut tables = self.tables();
+            journal.catch_up(&mut tables.groups);
+            for shared in self.handles.all_shared() {
+                shared.set_own(false);
+            }
+        }
+    }
+
     /// Whether a file has its storage for itself, so that writing to it changes no other.
     pub(super) fn is_own(&self, ino: Ino) -> bool {
         let mut tables = self.tables();
@@ -169,11 +203,27 @@ impl Filesystem {
     /// # Errors
     /// As [`Self::own`].
     pub(super) async fn part_before_loss(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        let is_written = |ino| self.handles.any_file(ino, |file| file.access.write).is_some();
+        let is_written = |ino| {
+            self.handles
+                .any_file(ino, |file| file.access.write)
+                .is_some()
+        };
         if self.cow.is_active && is_written(ino) && !self.tables().inodes.has_other_name(ino) {
             return self.own(ino).await;
         }
         Ok(())
+    }
+
+    /// A name that shared storage is gone, by somebody else's doing. What is open by it must not
+    /// write to the other names.
+    pub(super) fn lost(&self, ino: Option<Ino>, path: Bytes) {
+        if !self.cow.is_active || !self.tables().groups.shares(&path) {
+            return;
+        }
+        for file in ino.into_iter().flat_map(|ino| self.handles.files(ino)) {
+            file.lose();
+        }
+        self.sharing_changed(&Sharing::Removed(path));
     }
 
     /// Takes in a change of what shares storage with what, here and in the journal.
@@ -186,6 +236,69 @@ impl Filesystem {
         match &self.cow.journal {
             Some(journal) if write_down(journal, change) => journal.catch_up(&mut tables.groups),
             _ => tables.groups.apply(change),
+        }
+    }
+
+    /// A file that shares its storage is about to get another or a further name, which must be
+    /// known to share before it does, whatever ends this process. Durable when this returns.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub(super) async fn announce(&self, from: &Bytes, to: &Bytes) -> Result<Announced> {
+        let names = self.names_to_announce(from, to);
+        if names.is_empty() {
+            return Ok(Announced::default());
+        }
+        let change = |(existing, new): &(Bytes, Bytes)| Sharing::Linked {
+            existing: existing.clone(),
+            new: new.clone(),
+        };
+        let changes: Vec<Sharing> = names.iter().map(change).collect();
+        if let Some(journal) = self.cow.journal.clone() {
+            let last = changes.len() - 1;
+            let record = move || {
+                let mut each = changes.iter().enumerate();
+                each.try_for_each(|(n, change)| journal.record(change, n == last))
+            };
+            match tokio::task::spawn_blocking(record).await {
+                Ok(written) => written.map_err(cannot_write_down)?,
+                Err(_) => return Err(not_written_down()),
+            }
+            self.hear_of_others();
+        } else {
+            let mut tables = self.tables();
+            changes
+                .iter()
+                .for_each(|change| tables.groups.apply(change));
+        }
+        Ok(Announced(names))
+    }
+
+    fn names_to_announce(&self, from: &Bytes, to: &Bytes) -> Vec<(Bytes, Bytes)> {
+        let groups = &self.tables().groups;
+        let names = groups.names_at_and_below(from).into_iter().map(|existing| {
+            let below = existing.get(from.len()..).unwrap_or_default();
+            let new = Bytes::from([to, below].concat());
+            (existing, new)
+        });
+        // A name that leads to another such file still does if nothing comes of it.
+        names.filter(|(_, new)| !groups.shares(new)).collect()
+    }
+
+    /// Nothing came of what was announced, unless it cannot be known.
+    pub(super) fn withdraw(&self, announced: Announced, error: &Error) {
+        if !matches!(error, Error::Lost(_)) {
+            for (_, new) in announced.0 {
+                self.sharing_changed(&Sharing::Removed(new));
+            }
+        }
+    }
+
+    /// A name became another, as announced.
+    pub(super) fn renamed(&self, from: Bytes, to: Bytes, announced: Announced) {
+        self.sharing_changed(&Sharing::Renamed { from, to });
+        for (old, _) in announced.0 {
+            self.sharing_changed(&Sharing::Removed(old));
         }
     }
 
@@ -242,21 +355,37 @@ impl Filesystem {
             };
             match tokio::task::spawn_blocking(record).await {
                 Ok(written) => written.map_err(cannot_write_down)?,
-                Err(_) => return Err(Error::setup("the journal was not written")),
+                Err(_) => return Err(not_written_down()),
             }
         }
         let mut tables = self.tables();
         match &self.cow.journal {
             Some(journal) => journal.catch_up(&mut tables.groups),
-            None => changes.iter().for_each(|change| tables.groups.apply(change)),
+            None => changes
+                .iter()
+                .for_each(|change| tables.groups.apply(change)),
         }
         let share = |joining: &Joining| {
-            let files = joining.files.iter().filter_map(|ino| self.handles.shared(*ino));
+            let files = joining
+                .files
+                .iter()
+                .filter_map(|ino| self.handles.shared(*ino));
             files.for_each(|shared| shared.set_own(false));
             tables.groups.share_storage(&joining.source, &joining.copy)
         };
         Ok(joining.iter().map(share).collect())
     }
+}
+
+/// Only a panic in there.
+fn not_written_down() -> Error {
+    Error::setup("which files share storage was not written down")
+}
+
+fn cannot_write_down(error: std::io::Error) -> Error {
+    Error::setup(format!(
+        "which files share storage cannot be written down: {error}"
+    ))
 }
 
 /// A file that is about to become a copy that shares its source's storage.
@@ -265,8 +394,4 @@ pub(in crate::fs) struct Joining {
     pub(super) files: Vec<Ino>,
     pub(super) source: Bytes,
     pub(super) copy: Bytes,
-}
-
-fn cannot_write_down(error: std::io::Error) -> Error {
-    Error::setup(format!("which files share storage cannot be written down: {error}"))
 }

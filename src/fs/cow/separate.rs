@@ -17,7 +17,7 @@ use crate::fs::files::open_flags;
 use crate::fs::handles::{OpenFile, Serving};
 use crate::fs::interrupt::interrupted;
 use crate::fs::names::may_be_one_file;
-use crate::fs::second_question::Refused;
+use crate::fs::second_question::{Refused, parent};
 use crate::fs::{Filesystem, Ino};
 use crate::sftp::{Attrs, OpenFlags, StatusCode};
 
@@ -89,37 +89,38 @@ impl Filesystem {
             let mut paths = tables.inodes.paths(ino).into_iter();
             let path = paths.find(|path| tables.groups.shares(path))?;
             let names = tables.groups.names_of_member(&path);
-            let others: Vec<Bytes> =
-                tables.groups.other_members(&path).into_iter().flatten().collect();
+            let others: Vec<Bytes> = tables
+                .groups
+                .other_members(&path)
+                .into_iter()
+                .flatten()
+                .collect();
             let is_original = tables.groups.is_original(&path);
             (path, names, others, is_original)
         };
         let known = names.len() + others.len();
         let has_further = names.len() > 1
-            || is_original && self.links_at(&path).await.is_some_and(|links| links > known);
+            || is_original
+                && self
+                    .links_at(&path)
+                    .await
+                    .is_some_and(|links| links > known);
         let movers = if has_further { others.clone() } else { names };
         let tables = self.tables();
-        let mut files: Vec<Ino> =
-            movers.iter().filter_map(|path| tables.inodes.at_path(path)).collect();
+        let mut files: Vec<Ino> = movers
+            .iter()
+            .filter_map(|path| tables.inodes.at_path(path))
+            .collect();
         files.push(ino);
         files.sort_unstable();
         files.dedup();
-        Some(Parting { path, movers, others_move: has_further, others, files })
-    }
-
-    /// st_nlink as a listing of the directory shows it; `None` if it does not.
-    async fn links_at(&self, path: &Bytes) -> Option<usize> {
-        let directory = crate::fs::second_question::parent(path);
-        let name = path.rsplit(|byte| *byte == b'/').next()?;
-        let handle = self.client.opendir(directory).await.ok()?;
-        for _ in 0..PAGES_MAX {
-            let page = self.client.readdir(&handle).await.ok()??;
-            if let Some(entry) = page.iter().find(|entry| entry.name == name) {
-                let links = crate::sftp::LongName::parse(&entry.longname)?.links;
-                return usize::try_from(links).ok();
-            }
-        }
-        None
+        Some(Parting {
+            path,
+            movers,
+            others_move: has_further,
+            others,
+            files,
+        })
     }
 
     /// Whether any of the others may still be the same server file. Somebody may have replaced them
@@ -153,20 +154,27 @@ impl Filesystem {
         let keep = if parting.others_move { u64::MAX } else { keep };
         let opens: Vec<Arc<OpenFile>> = {
             let tables = self.tables();
-            let files = parting.movers.iter().filter_map(|path| tables.inodes.at_path(path));
+            let files = parting
+                .movers
+                .iter()
+                .filter_map(|path| tables.inodes.at_path(path));
             let files: Vec<Ino> = files.collect();
             drop(tables);
-            files.into_iter().flat_map(|ino| self.handles.files(ino)).collect()
+            files
+                .into_iter()
+                .flat_map(|ino| self.handles.files(ino))
+                .collect()
         };
         let temporary = temporary_beside(first);
         self.temporary(&temporary, false);
         let made = self
             .make(&parting.path, &temporary, keep, &opens, interested)
             .await;
+        let (mut temporary, mut first) = (temporary, first.clone());
         let renamed = match made {
-            Ok(servings) => match self.client.rename(temporary.clone(), first.clone()).await {
+            Ok(servings) => match self.rename_made(&mut temporary, &mut first).await {
                 Ok(()) => Ok(servings),
-                Err(error) => Err(self.refused_parting(first, 0, error).await),
+                Err(error) => Err(self.refused_parting(&first, 0, error).await),
             },
             Err(error) => Err(error),
         };
@@ -180,15 +188,41 @@ impl Filesystem {
             }
         };
         self.temporary(&temporary, true);
-        let linked = self.link_over(first, further).await;
+        let linked = self.link_over(&first, further).await;
         for (file, serving) in opens.iter().zip(servings) {
             file.serve(serving);
             file.shared.content_changed();
         }
         let mut tables = self.tables();
-        parting.files.iter().for_each(|ino| tables.attrs.changed(*ino));
+        parting
+            .files
+            .iter()
+            .for_each(|ino| tables.attrs.changed(*ino));
         drop(tables);
         linked
+    }
+
+    /// Renames the new server file over the old one, also if a directory above was renamed while it
+    /// was made, and both with it.
+    async fn rename_made(&self, temporary: &mut Bytes, name: &mut Bytes) -> Result<()> {
+        let ino = self.tables().inodes.at_path(name);
+        loop {
+            let error = match self.client.rename(temporary.clone(), name.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let now = ino.and_then(|ino| self.tables().inodes.path(ino));
+            let Some(now) = now.filter(|now| parent(now) != parent(name)) else {
+                return Err(error);
+            };
+            let last = temporary
+                .iter()
+                .rposition(|byte| *byte == b'/')
+                .unwrap_or(0);
+            *temporary = [parent(&now), temporary.slice(last..)].concat().into();
+            self.temporary(temporary, false);
+            *name = now;
+        }
     }
 
     /// Makes the new server file under its temporary name, in all that SFTP knows as the old one
@@ -242,7 +276,9 @@ impl Filesystem {
         len: u64,
         interested: &Weak<()>,
     ) -> Result<u64> {
-        let source = self.client.open(old.clone(), OpenFlags::READ, Attrs::default());
+        let source = self
+            .client
+            .open(old.clone(), OpenFlags::READ, Attrs::default());
         let source = CopyEnd {
             handle: source.await?,
             path: Some(old.clone()),
@@ -252,7 +288,18 @@ impl Filesystem {
             path: Some(new.clone()),
         };
         let go_on = |_| interested.strong_count() > 0;
-        let (copied, _) = self.copy_bytes(&source, &target, (0, 0), len, go_on).await?;
+        let mut copied = 0;
+        // After an error of which the bytes before it are told, the next call meets it again.
+        while copied < len && go_on(copied) {
+            let (offsets, left) = ((copied, copied), len - copied);
+            let (more, _) = self
+                .copy_bytes(&source, &target, offsets, left, go_on)
+                .await?;
+            if more == 0 {
+                break;
+            }
+            copied += more;
+        }
         Ok(copied)
     }
 
@@ -281,7 +328,10 @@ impl Filesystem {
             Some(_) => Some(open_with(OpenFlags::WRITE).await?),
             None => None,
         };
-        Ok(Serving::full(open_with(open_flags(open.access)).await?, pages))
+        Ok(Serving::full(
+            open_with(open_flags(open.access)).await?,
+            pages,
+        ))
     }
 
     /// Makes further names lead to where `first` does.
@@ -317,8 +367,11 @@ impl Filesystem {
     }
 
     async fn refused_parting(&self, path: &Bytes, len: u64, error: Error) -> Error {
-        log::warn!("no server file of its own for \"{}\": {error}", path.escape_ascii());
-        let (path, len) = (crate::fs::second_question::parent(path), len.max(1));
+        log::warn!(
+            "no server file of its own for \"{}\": {error}",
+            path.escape_ascii()
+        );
+        let (path, len) = (parent(path), len.max(1));
         self.explain(Operation::Write, error, Refused::Write { path, len })
             .await
             .into()
@@ -327,6 +380,3 @@ impl Filesystem {
 
 /// Other names that are looked at, or replaced, in one round trip.
 const LOOKS_MAX: usize = 64;
-/// Pages of a listing that are read for a link count: with OpenSSH's 100 entries a page, the names of
-/// a large directory.
-const PAGES_MAX: usize = 100;

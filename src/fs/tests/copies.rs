@@ -19,12 +19,13 @@ async fn copy(fs: &Arc<Filesystem>, from: &str, to: &str) -> Result<Fh> {
         exclusive: false,
         truncate: true,
     };
-    let (_, target) = fs
-        .create(Ino::ROOT, name, 0o600, WRITE, how, USER)
-        .await?;
+    let (_, target) = fs.create(Ino::ROOT, name, 0o600, WRITE, how, USER).await?;
     let mut at = 0;
     loop {
-        match fs.copy_range((source, at), (target.fh, at), 0xffff_f000).await? {
+        match fs
+            .copy_range((source, at), (target.fh, at), 0xffff_f000)
+            .await?
+        {
             0 => break,
             more => at += more,
         }
@@ -66,13 +67,19 @@ fn temporaries(server: &Server) -> Vec<Bytes> {
     server.tree(|tree| {
         let home = tree.find(b"/home/ann", false).unwrap();
         let names = tree.list(home).unwrap();
-        names.into_iter().filter(|name| name.starts_with(b".sftpfs")).collect()
+        names
+            .into_iter()
+            .filter(|name| name.starts_with(b".sftpfs"))
+            .collect()
     })
 }
 
 fn data_requests(requests: &[Request]) -> usize {
     let carries = |request: &&Request| {
-        matches!(request, Request::Read { .. } | Request::Write { .. } | Request::CopyData { .. })
+        matches!(
+            request,
+            Request::Read { .. } | Request::Write { .. } | Request::CopyData { .. }
+        )
     };
     requests.iter().filter(carries).count()
 }
@@ -110,7 +117,11 @@ async fn a_write_to_either_name_changes_only_that_one() {
         let is_write = |request: &&Request| matches!(request, Request::Write { .. });
         assert_eq!(requests.iter().filter(is_write).count(), 1);
         let opens = |request: &&Request| matches!(request, Request::Open { .. });
-        assert_eq!(requests.iter().filter(opens).count(), 0, "parted once and for all");
+        assert_eq!(
+            requests.iter().filter(opens).count(),
+            0,
+            "parted once and for all"
+        );
     }
 }
 
@@ -137,7 +148,10 @@ async fn readers_follow_the_file_that_was_parted() {
     let other = open(&fs, "a", WRITE).await;
     write(&fs, other, 300_000, b"elsewhere").await.unwrap();
     fs.flush(other).await.unwrap();
-    assert_eq!(fs.read(reader, 300_000, 9).await.unwrap(), long[300_000..300_009]);
+    assert_eq!(
+        fs.read(reader, 300_000, 9).await.unwrap(),
+        long[300_000..300_009]
+    );
 }
 
 #[tokio::test]
@@ -161,7 +175,9 @@ async fn a_shorter_copy_keeps_what_it_keeps() {
         size: Some(2),
         ..Change::default()
     };
-    fs.setattr(look_up(&fs, "a").await, change, None).await.unwrap();
+    fs.setattr(look_up(&fs, "a").await, change, None)
+        .await
+        .unwrap();
     assert_eq!(content(&fs, "a").await, b"he");
     assert_eq!(content(&fs, "b").await, b"hello");
 }
@@ -186,11 +202,17 @@ async fn attributes_that_a_copy_has_already_part_nothing_and_others_do() {
         permissions: Some(0o600),
         ..Change::default()
     };
-    assert_eq!(fs.setattr(b, mode, None).await.unwrap().attr.permissions, 0o600);
+    assert_eq!(
+        fs.setattr(b, mode, None).await.unwrap().attr.permissions,
+        0o600
+    );
     let known = fs.getattr(b).await.unwrap().attr;
     assert_eq!((known.mtime, known.size), (before.mtime, 5));
     let a = look_up(&fs, "a").await;
-    assert_eq!(fs.ask_attributes(a).await.unwrap().attr.permissions, before.permissions);
+    assert_eq!(
+        fs.ask_attributes(a).await.unwrap().attr.permissions,
+        before.permissions
+    );
 }
 
 #[tokio::test]
@@ -198,25 +220,40 @@ async fn names_that_link_has_made_stay_one_file_when_a_copy_is_parted_from_them(
     for written in ["a", "b", "c"] {
         let (server, fs) = mount_with(Options::default(), cow(), &[("a", b"hello")]).await;
         let a = look_up(&fs, "a").await;
-        if written == "b" {
-            // Also by a program beside the mount, which we never see.
-            server.tree(|tree| tree.link(b"/home/ann/a", b"/home/ann/b")).unwrap();
-        } else {
-            fs.link(a, Ino::ROOT, b"b").await.unwrap();
-        }
+        fs.link(a, Ino::ROOT, b"b").await.unwrap();
         copied(&fs, "a", "c").await;
         assert!(are_one(&server, &["a", "b", "c"]));
-        let name = if written == "b" { "a" } else { written };
-        let fh = open(&fs, name, WRITE).await;
+        let fh = open(&fs, written, WRITE).await;
         write(&fs, fh, 0, b"J").await.unwrap();
         fs.flush(fh).await.unwrap();
         assert!(are_one(&server, &["a", "b"]), "{written}");
         assert!(!are_one(&server, &["a", "c"]), "{written}");
-        let changed = |name: &str| server.tree(|tree| {
-            tree.content(format!("/home/ann/{name}").as_bytes()).unwrap() == "Jello"
-        });
-        assert_eq!(changed("a"), name == "a", "{written}");
-        assert_eq!(changed("c"), name == "c", "{written}");
+        let content = |name: &str| {
+            let path = format!("/home/ann/{name}");
+            server.tree(|tree| tree.content(path.as_bytes())).unwrap()
+        };
+        assert_eq!(content("a") == "Jello", written != "c", "{written}");
+        assert_eq!(content("c") == "Jello", written == "c", "{written}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_with_names_that_others_made_is_copied() {
+    for is_listed in [false, true] {
+        let (server, fs) = mount_with(Options::default(), cow(), &[("a", b"hello")]).await;
+        server
+            .tree(|tree| tree.link(b"/home/ann/a", b"/home/ann/elsewhere"))
+            .unwrap();
+        if is_listed {
+            let dir = fs.opendir(Ino::ROOT).await.unwrap();
+            fs.readdir(dir, 0, true, |_| false).await.unwrap();
+        }
+        copied(&fs, "a", "b").await;
+        assert!(!are_one(&server, &["a", "b"]), "listed: {is_listed}");
+        let fh = open(&fs, "elsewhere", WRITE).await;
+        write(&fs, fh, 0, b"J").await.unwrap();
+        fs.flush(fh).await.unwrap();
+        assert_eq!(content(&fs, "b").await, b"hello");
     }
 }
 
@@ -232,7 +269,12 @@ async fn a_chain_of_copies_is_parted_link_by_link() {
         write(&fs, fh, 0, &[n]).await.unwrap();
         fs.release(fh);
     }
-    for (name, expected) in [("a", "1ello"), ("b", "0ello"), ("c", "hello"), ("d", "2ello")] {
+    for (name, expected) in [
+        ("a", "1ello"),
+        ("b", "0ello"),
+        ("c", "hello"),
+        ("d", "2ello"),
+    ] {
         assert_eq!(content(&fs, name).await, expected.as_bytes(), "{name}");
     }
 }
@@ -251,7 +293,10 @@ async fn a_copy_renamed_over_its_source_leaves_one_file() {
     fs.flush(fh).await.unwrap();
     let requests = server.take_requests();
     let is_rename = |request: &Request| matches!(request, Request::PosixRename { .. });
-    assert!(!requests.iter().any(is_rename), "nothing is left to part: {requests:?}");
+    assert!(
+        !requests.iter().any(is_rename),
+        "nothing is left to part: {requests:?}"
+    );
 }
 
 #[tokio::test]
@@ -283,7 +328,12 @@ async fn where_no_link_can_be_the_file_is_copied_all_the_same() {
         &["hardlink@openssh.com"][..],
         &["posix-rename@openssh.com"],
         &["hardlink@openssh.com", "copy-data"],
-        &["hardlink@openssh.com", "copy-data", "statvfs@openssh.com", "limits@openssh.com"],
+        &[
+            "hardlink@openssh.com",
+            "copy-data",
+            "statvfs@openssh.com",
+            "limits@openssh.com",
+        ],
     ] {
         let options = Options::default().without(missing);
         let long = pattern(300_000);
@@ -301,7 +351,10 @@ async fn without_the_option_a_copy_is_a_copy() {
     assert!(!are_one(&server, &["a", "b"]));
     let requests = server.take_requests();
     let is_write = |request: &Request| matches!(request, Request::Write { .. });
-    assert!(!requests.iter().any(is_write), "the server copies: {requests:?}");
+    assert!(
+        !requests.iter().any(is_write),
+        "the server copies: {requests:?}"
+    );
 }
 
 #[tokio::test]
@@ -326,15 +379,27 @@ async fn a_shared_copy_is_the_source_under_another_name() {
 async fn a_clone_shares_or_is_refused() {
     let (server, fs) = mount_with(Options::default(), cow(), &[("a", b"hello"), ("b", b"")]).await;
     let (a, fh) = (look_up(&fs, "a").await, open(&fs, "b", WRITE).await);
-    assert_eq!(fs.clone_range(a, fh, (0, 0), 3).await, refused(Errno::EOPNOTSUPP));
-    assert_eq!(fs.clone_range(a, fh, (0, 4096), 0).await, refused(Errno::EOPNOTSUPP));
+    assert_eq!(
+        fs.clone_range(a, fh, (0, 0), 3).await,
+        refused(Errno::EOPNOTSUPP)
+    );
+    assert_eq!(
+        fs.clone_range(a, fh, (0, 4096), 0).await,
+        refused(Errno::EOPNOTSUPP)
+    );
     fs.clone_range(a, fh, (0, 0), 0).await.unwrap();
     assert!(are_one(&server, &["a", "b"]));
     let reader = open(&fs, "a", READ).await;
-    assert_eq!(fs.clone_range(a, reader, (0, 0), 0).await, refused(Errno::EBADF));
+    assert_eq!(
+        fs.clone_range(a, reader, (0, 0), 0).await,
+        refused(Errno::EBADF)
+    );
     let (_server, fs) = mount(&[("a", b"hello"), ("b", b"")]).await;
     let (a, fh) = (look_up(&fs, "a").await, open(&fs, "b", WRITE).await);
-    assert_eq!(fs.clone_range(a, fh, (0, 0), 0).await, refused(Errno::EOPNOTSUPP));
+    assert_eq!(
+        fs.clone_range(a, fh, (0, 0), 0).await,
+        refused(Errno::EOPNOTSUPP)
+    );
 }
 
 #[tokio::test]
@@ -342,8 +407,11 @@ async fn what_the_server_refuses_leaves_both_names_as_they_were() {
     let (server, fs) = mount_with(Options::default(), cow(), &[("a", b"hello")]).await;
     copied(&fs, "a", "b").await;
     server.intercept(|request| {
-        matches!(request, Request::PosixRename { .. } | Request::Rename { .. })
-            .then(|| status(StatusCode::PERMISSION_DENIED))
+        matches!(
+            request,
+            Request::PosixRename { .. } | Request::Rename { .. }
+        )
+        .then(|| status(StatusCode::PERMISSION_DENIED))
     });
     let fh = open(&fs, "b", WRITE).await;
     assert_eq!(write(&fs, fh, 0, b"J").await, refused(Errno::EACCES));

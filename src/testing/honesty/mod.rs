@@ -31,6 +31,14 @@ enum Step {
 
 /// Asks a new server of each kind the same, and compares the answers one by one.
 fn compare(steps: &[Step]) -> Result<(), TestCaseError> {
+    compare_within(None, steps)
+}
+
+/// As `compare`, where no file may be longer than so many KiB.
+fn compare_within(file_kib_max: Option<u64>, steps: &[Step]) -> Result<(), TestCaseError> {
+    let limit = file_kib_max.map_or_else(String::new, |kib| format!("ulimit -f {};", kib * 2));
+    // write(2) then fails with EFBIG, and without the signal.
+    let command = format!("trap '' XFSZ; {limit} exec {OPENSSH} -u 022");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -40,8 +48,11 @@ fn compare(steps: &[Step]) -> Result<(), TestCaseError> {
         let directory = sandboxed(sandbox.path());
         let began = clock::wall();
         let server = in_memory(&directory, began);
+        if let Some(kib) = file_kib_max {
+            server.tree(|tree| tree.file_size_max = kib * 1024);
+        }
         let (mut memory, ours) = Talk::begin(server.connect()).await;
-        let (_program, stream) = Program::run(&[OPENSSH, "-u", "022"], &directory)
+        let (_program, stream) = Program::run(&["sh", "-c", &command], &directory)
             .expect("this test needs the package openssh-sftp-server");
         let (mut real, theirs) = Talk::begin(stream).await;
         assert_eq!(ours, theirs, "the answers to INIT");
@@ -286,6 +297,52 @@ fn a_copy_is_answered_as_openssh_does_whatever_its_ends() {
         steps.push(ask(Request::Fstat { handle: handle(1) }));
     }
     compare(&steps).unwrap();
+}
+
+#[test]
+fn a_copy_that_finds_no_room_is_answered_as_openssh_does() {
+    let handle = |n: u8| Bytes::from(vec![0, 0, 0, n]);
+    let mut steps = vec![opened("a", OpenFlags(0x0b))];
+    let data = Bytes::from(vec![5; 200_000]);
+    let write = |handle, data| {
+        ask(Request::Write {
+            handle,
+            offset: 0,
+            data,
+        })
+    };
+    steps.push(write(handle(0), data.clone()));
+    steps.push(opened("b", OpenFlags(0x0b)));
+    // There is room for 256 KiB: in the last chunk of a copy it ends unsaid.
+    for (len, to_offset) in [
+        (0, 0),
+        (200_000, 100_000),
+        (65_536, 262_143),
+        (65_536, 262_144),
+        (65_537, 196_608),
+        (0, 196_608),
+        (0, 262_144),
+    ] {
+        let (from, to) = (handle(0), handle(1));
+        let fewer = Attrs {
+            size: Some(0),
+            ..Attrs::default()
+        };
+        steps.push(ask(Request::Fsetstat {
+            handle: handle(1),
+            attrs: fewer,
+        }));
+        steps.push(ask(Request::CopyData {
+            from,
+            from_offset: 0,
+            len,
+            to,
+            to_offset,
+        }));
+        steps.push(ask(Request::Fstat { handle: handle(1) }));
+    }
+    steps.push(write(handle(1), data));
+    compare_within(Some(256), &steps).unwrap();
 }
 
 #[test]

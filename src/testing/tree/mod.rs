@@ -32,6 +32,8 @@ pub(crate) struct Tree {
     pub(crate) umask: u32,
     /// Bytes that all files together may have.
     pub(crate) quota: Option<u64>,
+    /// Bytes that one file may have.
+    pub(crate) file_size_max: u64,
     /// Every change fails with EROFS.
     pub(crate) read_only: bool,
 }
@@ -81,6 +83,7 @@ impl Tree {
             user: (0, 0),
             umask: 0o022,
             quota: None,
+            file_size_max: FILE_SIZE_MAX,
             read_only: false,
         };
         let body = Body::Directory {
@@ -234,7 +237,8 @@ impl Tree {
         self.attrs(ino).size.unwrap_or_default()
     }
 
-    /// How many bytes were written: fewer than given when the quota ends among them.
+    /// How many bytes were written: fewer than given when the quota or the largest size that a file
+    /// may have is reached among them.
     pub(crate) fn write(&mut self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize> {
         if data.is_empty() {
             return Ok(0);
@@ -244,6 +248,10 @@ impl Tree {
             .quota
             .map_or(u64::MAX, |quota| quota.saturating_sub(self.used));
         let wanted = offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
+        if offset >= self.file_size_max {
+            return Err(Errno::EFBIG);
+        }
+        let wanted = wanted.min(self.file_size_max);
         let end = wanted
             .min(old_end.saturating_add(room))
             .max(old_end.min(wanted));
@@ -270,11 +278,12 @@ impl Tree {
     pub(crate) fn resize(&mut self, ino: Ino, size: u64) -> Result<()> {
         self.changeable()?;
         let (now, quota, used) = (self.now, self.quota, self.used);
+        let file_size_max = self.file_size_max;
         let inode = self.inode(ino);
         let Body::File(data) = &mut inode.body else {
             return Err(Errno::EISDIR);
         };
-        if size > FILE_SIZE_MAX {
+        if size > file_size_max {
             return Err(Errno::EFBIG);
         }
         let used = used - data.len() as u64 + size;
@@ -329,6 +338,11 @@ impl Tree {
     /// How many files and directories there are, those without a name among them.
     pub(crate) fn count(&self) -> usize {
         self.inodes.len()
+    }
+
+    /// How many handles hold files and directories.
+    pub(crate) fn opens(&self) -> u32 {
+        self.inodes.values().map(|inode| inode.opens).sum()
     }
 
     /// A file's content, if there is one.

@@ -112,7 +112,7 @@ impl Node {
         });
         if is_much {
             // Not the first of all, whose path may lead elsewhere by now.
-            let is_far = |above: &&Arc<Self>| above.depth % STEP != 0;
+            let is_far = |above: &&Arc<Self>| !above.depth.is_multiple_of(STEP);
             let far = node.above().skip(NEAR).filter(is_far);
             far.for_each(|above| above.close());
         }

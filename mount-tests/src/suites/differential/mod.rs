@@ -1,8 +1,8 @@
 //! Random operations on the mount and on a plain directory side by side: every result and, every
 //! few steps, the whole tree must be the same.
 
-mod operation;
-mod tree;
+pub(super) mod operation;
+pub(super) mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};

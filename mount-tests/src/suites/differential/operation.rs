@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, sy
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
@@ -14,7 +15,7 @@ use crate::sys;
 
 /// Something a program can do to files. Paths are relative, handles are slots.
 #[derive(Debug, Clone)]
-pub(super) enum Operation {
+pub(in crate::suites) enum Operation {
     Write {
         path: String,
         len: usize,
@@ -113,11 +114,25 @@ pub(super) enum Operation {
         slot: usize,
         mode: u32,
     },
+    /// The whole file, with mode and time as `cp -p` has them or with others.
+    Copy {
+        from: String,
+        to: String,
+        mode: Option<u32>,
+        seconds: Option<i64>,
+    },
+    CopyRange {
+        from: String,
+        place: u64,
+        to: String,
+        to_place: u64,
+        len: usize,
+    },
 }
 
 /// The flags of an open.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum How {
+pub(in crate::suites) enum How {
     Read,
     ReadWrite,
     Create,
@@ -128,7 +143,7 @@ pub(super) enum How {
 
 impl Operation {
     /// Any operation, on few enough names that they meet each other.
-    pub(super) fn random(random: &mut Random) -> Self {
+    pub(in crate::suites) fn random(random: &mut Random) -> Self {
         let slot = small(random, SLOTS);
         let mode = *random.pick(&[0o600, 0o644, 0o755, 0o777, 0o640, 0o444]);
         let fill = *random.pick(b"abcdefgh");
@@ -232,8 +247,8 @@ impl Operation {
 }
 
 /// A root directory and the files open below it.
-pub(super) struct World {
-    pub(super) root: PathBuf,
+pub(in crate::suites) struct World {
+    pub(in crate::suites) root: PathBuf,
     slots: Vec<Option<File>>,
 }
 
@@ -241,7 +256,7 @@ pub(super) struct World {
 type Answer = Result<String, Errno>;
 
 impl World {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(in crate::suites) fn new(root: PathBuf) -> Self {
         Self {
             root,
             slots: (0..SLOTS).map(|_| None).collect(),
@@ -249,12 +264,12 @@ impl World {
     }
 
     /// Closes every file.
-    pub(super) fn close_all(&mut self) {
+    pub(in crate::suites) fn close_all(&mut self) {
         self.slots.iter_mut().for_each(|slot| drop(slot.take()));
     }
 
     /// Does it.
-    pub(super) fn apply(&mut self, operation: &Operation) -> Answer {
+    pub(in crate::suites) fn apply(&mut self, operation: &Operation) -> Answer {
         match operation {
             Operation::Open { slot, path, how } => {
                 self.slots[*slot] = None;
@@ -355,7 +370,55 @@ fn on_path(operation: &Operation, root: &Path) -> Answer {
             io(fs::read_link(at(path))).map(|target| format!("{target:?}"))
         }
         Operation::List { path } => list(&at(path)),
+        Operation::Copy {
+            from,
+            to,
+            mode,
+            seconds,
+        } => copy(&at(from), &at(to), *mode, *seconds),
+        Operation::CopyRange {
+            from,
+            place,
+            to,
+            to_place,
+            len,
+        } => {
+            let (from, to) = (io(File::open(at(from)))?, open(&at(to), How::WriteOnly)?);
+            copy_range(&from, *place, &to, *to_place, *len)
+        }
         other => unreachable!("{other:?} needs an open file"),
+    }
+}
+
+/// As cp(1) does it: one file for the other, by copy_file_range(2) until there is no more.
+fn copy(from: &Path, to: &Path, mode: Option<u32>, seconds: Option<i64>) -> Answer {
+    let source = io(File::open(from))?;
+    let before = io(source.metadata())?;
+    if fs::metadata(to).is_ok_and(|meta| meta.ino() == before.ino()) {
+        return Ok("are the same file".into());
+    }
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    let target = io(options.mode(before.mode() & 0o700).open(to))?;
+    let answer = copy_range(&source, 0, &target, 0, 1 << 40)?;
+    let mode = mode.unwrap_or_else(|| before.mode() & 0o7777);
+    io(target.set_permissions(fs::Permissions::from_mode(mode)))?;
+    drop(target);
+    let seconds = seconds.unwrap_or_else(|| before.mtime());
+    let (atime, mtime) = (TimeSpec::UTIME_OMIT, TimeSpec::new(seconds, 0));
+    utimensat(AT_FDCWD, to, &atime, &mtime, UtimensatFlags::FollowSymlink)?;
+    Ok(answer)
+}
+
+fn copy_range(from: &File, place: u64, to: &File, to_place: u64, len: usize) -> Answer {
+    let mut done = 0;
+    loop {
+        let at = |place: u64| i64::try_from(place).expect("a small number") + done;
+        let left = len - usize::try_from(done).expect("not negative");
+        match sys::copy_file_range(from, at(place), to, at(to_place), left)? {
+            0 => return Ok(format!("{done} bytes copied")),
+            copied => done += i64::try_from(copied).expect("a small number"),
+        }
     }
 }
 
@@ -366,7 +429,7 @@ fn set_mtime(path: &Path, seconds: i64, follow: bool) -> Answer {
         UtimensatFlags::NoFollowSymlink
     };
     let time = TimeSpec::new(seconds, 0);
-    utimensat(nix::fcntl::AT_FDCWD, path, &time, &time, flags).map(|()| "set".into())
+    utimensat(AT_FDCWD, path, &time, &time, flags).map(|()| "set".into())
 }
 
 fn list(path: &Path) -> Answer {

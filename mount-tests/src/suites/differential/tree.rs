@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A line for each entry: path, kind, mode, links, size, content, in the order of paths.
-pub(super) fn describe(root: &Path) -> Vec<String> {
+pub(in crate::suites) fn describe(root: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     walk(root, Path::new(""), &mut lines);
     lines.sort();
@@ -55,7 +55,7 @@ fn entry_line(path: &Path) -> String {
 }
 
 /// A time that an operation has set; the clock's own times differ between two directories.
-pub(super) fn told_mtime(seconds: i64) -> String {
+pub(in crate::suites) fn told_mtime(seconds: i64) -> String {
     if seconds < 1_000_000 {
         format!("mtime {seconds}")
     } else {
@@ -64,7 +64,7 @@ pub(super) fn told_mtime(seconds: i64) -> String {
 }
 
 /// FNV-1a, 64 bits: tells contents apart without printing them.
-pub(super) fn sum(bytes: &[u8]) -> u64 {
+pub(in crate::suites) fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

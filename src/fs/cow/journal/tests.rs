@@ -280,6 +280,36 @@ fn half_a_record_of_a_dead_process_is_written_over() {
 }
 
 #[test]
+fn nobody_takes_a_record_that_is_being_written_for_half_a_record() {
+    let place = Place::new();
+    let (journal, ..) = place.open();
+    let record = encode(&copy("/c", "/d")).unwrap();
+    let mut other = fs::OpenOptions::new()
+        .append(true)
+        .open(place.path())
+        .unwrap();
+    other.lock().unwrap();
+    other.write_all(&record[..20]).unwrap();
+    let waits = format!(":{} 0 EOF", other.metadata().unwrap().ino());
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| journal.record(&copy("/a", "/b"), false).unwrap());
+        let is_waiting = || {
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            let mut lines = locks.lines();
+            lines.any(|line| line.contains("->") && line.ends_with(&waits))
+        };
+        while !is_waiting() {
+            assert!(!thread.is_finished(), "it is not its turn");
+            std::thread::yield_now();
+        }
+        other.write_all(&record[20..]).unwrap();
+        other.unlock().unwrap();
+    });
+    let both = journal_of(&[copy("/c", "/d"), copy("/a", "/b")]);
+    assert_eq!(fs::read(place.path()).unwrap(), both);
+}
+
+#[test]
 fn many_who_append_at_once_lose_nothing() {
     let place = Place::new();
     let number = |thread: usize, number: usize| Bytes::from(format!("/{thread}/{number}"));
