@@ -100,7 +100,7 @@ fn last_of<'a>(matches: &ArgMatches, names: &[&'a str]) -> Option<&'a str> {
     typed.max_by_key(place).copied()
 }
 
-pub(super) fn parse(matches: &mut ArgMatches) -> Result<Copy, String> {
+pub(super) fn parse(matches: &mut ArgMatches) -> Copy {
     let archive = matches.get_flag("archive");
     let dereference = match last_of(
         matches,
@@ -119,11 +119,7 @@ pub(super) fn parse(matches: &mut ArgMatches) -> Result<Copy, String> {
     };
     let directory = matches.remove_one("target-directory");
     let target = match (directory, matches.get_flag("no-target-directory")) {
-        (Some(_), true) => {
-            return Err(
-                "cannot combine --target-directory (-t) and --no-target-directory (-T)".into(),
-            );
-        }
+        (Some(_), true) => Target::IntoAndName,
         (Some(directory), false) => Target::Into(directory),
         (None, true) => Target::Name,
         (None, false) => Target::Last,
@@ -154,7 +150,7 @@ pub(super) fn parse(matches: &mut ArgMatches) -> Result<Copy, String> {
         .remove_many("OPERANDS")
         .unwrap_or_default()
         .collect();
-    Ok(Copy { options, operands })
+    Copy { options, operands }
 }
 
 #[cfg(test)]
@@ -163,7 +159,7 @@ mod tests {
 
     fn parsed(words: &[&str]) -> Copy {
         let words = ["cp"].iter().chain(words);
-        parse(&mut command().try_get_matches_from(words).unwrap()).unwrap()
+        parse(&mut command().try_get_matches_from(words).unwrap())
     }
 
     #[test]
@@ -201,12 +197,5 @@ mod tests {
         assert_eq!(of(&["a", "b"]), Progress::Auto);
         assert_eq!(of(&["--progress", "a", "b"]), Progress::Always);
         assert_eq!(of(&["--progress=never", "a", "b"]), Progress::Never);
-    }
-
-    #[test]
-    fn a_directory_and_a_name_at_once_are_refused() {
-        let words = ["cp", "-T", "-t", "dir", "a"];
-        let refused = parse(&mut command().try_get_matches_from(words).unwrap());
-        assert!(refused.unwrap_err().starts_with("cannot combine"));
     }
 }

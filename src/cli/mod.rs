@@ -101,7 +101,7 @@ fn parse_sftpfs(arguments: &[OsString]) -> Result<Request, Stop> {
     let mut matches = sftpfs_command().try_get_matches_from(arguments)?;
     if let Some((name, mut matches)) = matches.remove_subcommand() {
         return match name.as_str() {
-            "cp" => parse_copy(&mut matches),
+            "cp" => Ok(Request::Copy(copy_options::parse(&mut matches))),
             "info" => Ok(parse_info(&mut matches)),
             "reflink" => Ok(parse_reflink(matches)),
             _ => parse_unmount(&matches),
@@ -174,11 +174,6 @@ fn parse_unmount(matches: &ArgMatches) -> Result<Request, Stop> {
 fn parse_reflink(mut matches: ArgMatches) -> Request {
     let command = matches.remove_many("COMMAND").unwrap_or_default();
     Request::Reflink(command.collect())
-}
-
-fn parse_copy(matches: &mut ArgMatches) -> Result<Request, Stop> {
-    let copy = copy_options::parse(matches).map_err(|why| format!("cp: {why}"))?;
-    Ok(Request::Copy(copy))
 }
 
 fn parse_info(matches: &mut ArgMatches) -> Request {

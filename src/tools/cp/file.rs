@@ -122,7 +122,8 @@ fn copy_content(
     from: &OwnedFd,
     to: &OwnedFd,
 ) -> Result<(u64, bool), Trouble> {
-    if item.look.id.dev == item.node.to_id.dev {
+    let is_within = item.look.id.dev == item.node.to_id.dev;
+    if is_within {
         let copied = copy_by_kernel(job, item, from, to)?;
         // Files like those of /proc say that they are empty; and it may be that it cannot be done.
         if copied > 0 {
@@ -130,7 +131,7 @@ fn copy_content(
         }
     }
     let streamed = stream(job, item, from, to)?;
-    Ok((streamed, streamed > 0))
+    Ok((streamed, streamed > 0 || !is_within))
 }
 
 /// How many bytes the kernel, or the mount, copied: 0 if it does not copy these files.

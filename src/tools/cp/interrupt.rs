@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::job::Job;
-use crate::tools::numbers::{counted, grouped};
+use crate::tools::numbers::grouped;
 use crate::tools::quote::quoted;
 
 /// What a thread waits for at most takes about half of this; one that waits for a dead server
@@ -42,14 +42,10 @@ pub(super) fn watch(job: &Arc<Job>) -> std::io::Result<()> {
 fn end(job: &Job, signal: Signal, incomplete: &[Vec<u8>]) {
     let tally = job.tally();
     job.complain(&format!(
-        "interrupted: {} of {}{} copied, the rest not",
+        "interrupted: copied {} of {}{} files",
         grouped(tally.files_done),
-        counted(tally.files_known, "file", "files"),
-        if tally.is_complete {
-            ""
-        } else {
-            " known so far"
-        }
+        grouped(tally.files_known),
+        if tally.is_complete { "" } else { "+" }
     ));
     for path in incomplete.iter().take(TOLD_MAX) {
         job.complain(&format!("{} is incomplete", quoted(path)));

@@ -145,6 +145,9 @@ impl Job {
         let begin = crate::clock::now();
         let mut speed = Speed::default();
         loop {
+            let tally = self.tally();
+            speed.note(crate::clock::now() - begin, &tally);
+            self.screen.show(|columns| speed.line(&tally, columns));
             let is_running = |is_over: &mut bool| !*is_over;
             let waited =
                 self.is_over
@@ -153,9 +156,6 @@ impl Job {
             if *waited.unwrap_or_else(PoisonError::into_inner).0 {
                 return self.screen.end();
             }
-            let tally = self.tally();
-            speed.note(crate::clock::now() - begin, &tally);
-            self.screen.show(|columns| speed.line(&tally, columns));
         }
     }
 
@@ -259,8 +259,9 @@ impl Job {
         }
         match result {
             Ok(_) => tally.files_done += 1,
+            Err(Trouble::Stopped) => return,
             // It will not come any more, so it is not waited for.
-            Err(_) => tally.files_known = tally.files_known.saturating_sub(1),
+            Err(Trouble::Message(_)) => tally.files_known = tally.files_known.saturating_sub(1),
         }
         // What is left as it is, linked or refused is not copied.
         if !matches!(result, Ok(Done::File(..))) {

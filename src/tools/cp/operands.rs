@@ -18,6 +18,8 @@ pub(crate) enum Target {
     Into(OsString),
     /// `-T`: the last operand is the new name whatever it is.
     Name,
+    /// Both, which makes no sense.
+    IntoAndName,
 }
 
 /// Where the sources go.
@@ -36,6 +38,10 @@ pub(super) fn understand(
     target: &Target,
     is_dir: impl Fn(&[u8]) -> Result<bool, Errno>,
 ) -> Result<(Vec<OsString>, Destination), String> {
+    if *target == Target::IntoAndName {
+        let both = "cannot combine --target-directory (-t) and --no-target-directory (-T)";
+        return Err(both.into());
+    }
     const HELP: &str = "\nTry 'sftpfs cp --help' for more information.";
     if let (Target::Into(dir), false) = (target, operands.is_empty()) {
         let dir = dir.as_bytes();
@@ -191,6 +197,11 @@ mod tests {
                 "target directory 'file': Not a directory",
             ),
             (&["a", "b", "dir"], Target::Name, "extra operand 'dir'"),
+            (
+                &["a"],
+                Target::IntoAndName,
+                "cannot combine --target-directory (-t) and --no-target-directory (-T)",
+            ),
         ] {
             assert_eq!(said(operands, &target), text);
         }

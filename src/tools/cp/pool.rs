@@ -13,6 +13,8 @@ use super::item::{Directory, Files};
 /// Pieces of work with files that may wait before no more directories are read. One piece is up to
 /// 256 small files.
 const FULL: usize = 64;
+/// Directories entered at once while files wait.
+const DIRECTORIES_AT_ONCE: usize = 8;
 /// Large files copied at once. More would share one disk, and be incomplete together.
 const LARGE_AT_ONCE: usize = 4;
 
@@ -85,8 +87,13 @@ impl State {
         Some(Work::Large(files))
     }
 
-    /// Directories first: what they hold must be known to share round trips.
+    /// Directories first: what they hold must be known to share round trips. But not with all
+    /// threads, as long as there are files to copy meanwhile.
     fn take(&mut self) -> Option<Work> {
+        let are_many = self.directories_running >= DIRECTORIES_AT_ONCE;
+        if are_many && let Some(work) = self.take_files() {
+            return Some(work);
+        }
         if !self.is_full()
             && let Some(directory) = self.directories.pop()
         {
@@ -233,6 +240,20 @@ mod tests {
         assert_eq!(name(state.take()), "small");
         assert_eq!(name(state.take()), "directory");
         assert_eq!(name(state.take()), "small");
+    }
+
+    #[test]
+    fn some_threads_copy_while_others_enter_directories() {
+        let mut state = State::default();
+        state
+            .directories
+            .extend((0..=DIRECTORIES_AT_ONCE).map(|_| directory()));
+        state.files.push_back(small());
+        for _ in 0..DIRECTORIES_AT_ONCE {
+            assert_eq!(name(state.take()), "directory");
+        }
+        assert_eq!(name(state.take()), "small");
+        assert_eq!(name(state.take()), "directory");
     }
 
     #[test]

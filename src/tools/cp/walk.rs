@@ -70,13 +70,7 @@ fn open(job: &Job, item: &Item) -> Result<Arc<Node>, String> {
         Err(Errno::EEXIST) => false,
         Err(why) => return Err(failed("cannot create directory", &item.new_path(), why)),
     };
-    let to = open_to(above.to(), to_name).map_err(|why| match why {
-        Errno::ENOTDIR | Errno::ELOOP => {
-            let (to, from) = (quoted(&item.new_path()), quoted(&item.source_path()));
-            format!("cannot overwrite non-directory {to} with directory {from}")
-        }
-        why => failed("cannot open", &item.new_path(), why),
-    })?;
+    let to = open_to(above.to(), to_name).map_err(|why| in_the_way(item, &above, why))?;
     let finish = match is_new {
         true => finish_of_new(job, item, &to),
         false if job.options.preserve => Ok(Finish::Preserve(item.look)),
@@ -102,6 +96,19 @@ fn open(job: &Job, item: &Item) -> Result<Arc<Node>, String> {
         job.tell(&item.source_path(), &item.new_path());
     }
     Ok(node)
+}
+
+/// Why what is there is not filled.
+fn in_the_way(item: &Item, above: &Fds, why: Errno) -> String {
+    let (to, from) = (quoted(&item.new_path()), quoted(&item.source_path()));
+    if !matches!(why, Errno::ENOTDIR | Errno::ELOOP) {
+        return failed("cannot open", &item.new_path(), why);
+    }
+    let behind = look_at(above.to(), item.to_name(), true);
+    if behind.is_ok_and(|behind| behind.id == item.look.id) {
+        return format!("{from} and {to} are the same file");
+    }
+    format!("cannot overwrite non-directory {to} with directory {from}")
 }
 
 /// What would never end is not begun.
