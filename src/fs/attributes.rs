@@ -10,7 +10,7 @@ use super::attr::Change;
 use super::handles::{Fh, OpenFile};
 use super::interrupt::further_groups;
 use super::second_question::Refused;
-use super::{Caller, Filesystem, Ino, Known};
+use super::{Attr, Caller, Filesystem, Ino, Known};
 use crate::client::Handle;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
@@ -94,21 +94,28 @@ impl Filesystem {
     /// EACCES; ESTALE for a number that leads nowhere.
     pub(crate) async fn may_read(&self, ino: Ino, caller: Caller) -> Result<()> {
         self.path(ino)?;
-        if !self.config.default_permissions || caller.uid == 0 {
+        if !self.config.default_permissions {
             return Ok(());
         }
         let attr = self.getattr(ino).await?.attr;
-        let shift = if caller.uid == attr.uid {
-            6
-        } else if caller.gid == attr.gid || further_groups().contains(&attr.gid) {
-            3
-        } else {
-            0
-        };
-        match attr.permissions >> shift & R_OK {
-            0 => Err(Errno::EACCES.into()),
-            _ => Ok(()),
+        match may_by_mode(&attr, caller, R_OK) {
+            false => Err(Errno::EACCES.into()),
+            true => Ok(()),
         }
+    }
+
+    /// Whether a caller may do something with a file that he names by its number, where modes are
+    /// to be judged by here (`default_permissions`); elsewhere the server alone decides.
+    ///
+    /// # Errors
+    /// As [`Self::may_read`].
+    pub(super) async fn may(&self, ino: Ino, caller: Caller, what: u16) -> Result<()> {
+        if self.config.default_permissions
+            && !may_by_mode(&self.getattr(ino).await?.attr, caller, what)
+        {
+            return Err(Errno::EACCES.into());
+        }
+        Ok(())
     }
 
     /// Changes attributes; through `fh` if the program named a file that it has open.
@@ -273,6 +280,17 @@ impl Filesystem {
         }
         change
     }
+}
+
+/// Whether a mode lets a caller do something: bits of access(2)'s mask.
+pub(super) fn may_by_mode(attr: &Attr, caller: Caller, what: u16) -> bool {
+    let shift = match caller {
+        Caller { uid: 0, .. } => return true,
+        Caller { uid, .. } if uid == attr.uid => 6,
+        Caller { gid, .. } if gid == attr.gid || further_groups().contains(&attr.gid) => 3,
+        _ => 0,
+    };
+    attr.permissions >> shift & what == what
 }
 
 /// Waits for all; the first refusal counts, whatever comes after it.

@@ -37,12 +37,14 @@ pub(crate) struct Config {
     pub fmask: Option<u32>,
     /// Permission bits taken from every directory (`-o dmask=`).
     pub dmask: Option<u32>,
+    /// Nothing is to be changed (`-o ro`); the kernel sees to it, but for our own ioctl(2)s.
+    pub read_only: bool,
+    /// Who may do what is judged by modes, as the kernel does it (`-o default_permissions`).
+    pub default_permissions: bool,
     /// What to do with symbolic links.
     pub symlinks: Symlinks,
     /// link(2) is refused (`-o disable_hardlink`).
     pub disable_hardlink: bool,
-    /// Modes are checked by the kernel, and where it cannot, by us (`-o default_permissions`).
-    pub default_permissions: bool,
     /// What a whole-file copy inside the mount becomes.
     pub copy_is_hardlink: CopyIsHardlink,
     /// Where it is remembered which files share storage; without, for as long as the mount lives.
@@ -128,6 +130,7 @@ impl Default for Config {
             umask: None,
             fmask: None,
             dmask: None,
+            read_only: false,
             symlinks: Symlinks::default(),
             disable_hardlink: false,
             default_permissions: false,

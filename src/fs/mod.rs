@@ -15,6 +15,7 @@ mod attributes;
 mod config;
 mod copies;
 mod copy;
+mod copy_entries;
 mod cow;
 mod dir;
 mod directories;
@@ -23,6 +24,7 @@ mod handles;
 mod info;
 mod inodes;
 mod interrupt;
+mod link_entries;
 #[cfg(test)]
 mod model;
 mod names;
@@ -50,6 +52,8 @@ pub(crate) use self::attr::Change;
 use self::attr::Translator;
 pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, State, Symlinks};
 use self::copies::Copies;
+use self::copy_entries::CopyBudget;
+pub(crate) use self::copy_entries::CopyEntries;
 use self::cow::{Cow, Groups};
 pub(crate) use self::directories::DirEntry;
 pub(crate) use self::files::{Creation, Opened};
@@ -81,6 +85,7 @@ pub(crate) struct Filesystem {
     ahead_budget: Arc<Semaphore>,
     cow: Cow,
     copies: Copies,
+    copy_budget: CopyBudget,
     notices: Notices,
     /// Some number of the kernel may mean another file: see [`one_inode`].
     has_aliases: AtomicBool,
@@ -198,6 +203,7 @@ impl Filesystem {
             ahead_budget: Arc::new(Semaphore::new(AHEAD_MAX)),
             cow,
             copies: Copies::default(),
+            copy_budget: CopyBudget::default(),
             notices: Notices::default(),
             has_aliases: AtomicBool::new(false),
         };

@@ -10,7 +10,11 @@ use crate::fs::{Access, Caller, Change, Creation, Fh};
 use crate::sftp::FileKind;
 
 impl Kernel {
-    fn pick_open(&self, index: usize, fits: impl Fn(&Access) -> bool) -> Option<(Fh, Id, Access)> {
+    pub(super) fn pick_open(
+        &self,
+        index: usize,
+        fits: impl Fn(&Access) -> bool,
+    ) -> Option<(Fh, Id, Access)> {
         let open = self.opens.get(index % self.opens.len().max(1))?;
         fits(&open.access).then_some((open.fh, open.id, open.access))
     }

@@ -99,9 +99,16 @@ impl Kernel {
         // Closing is not waited for; an answer to what is asked after it comes after it.
         let fh = self.fs.opendir(Ino::ROOT).await.unwrap();
         self.fs.readdir(fh, 0, false, |_| false).await.unwrap();
-        let left = self.server.tree(|tree| tree.count());
-        let named: BTreeSet<_> = self.model.names.values().collect();
+        let paths = self.model.names.keys().map(|path| at_home(path));
+        let (left, opens, named) = self.server.tree(|tree| {
+            // Copies may share what is there.
+            let named: BTreeSet<_> = paths
+                .map(|path| tree.find(&path, false).unwrap())
+                .collect();
+            (tree.count(), tree.opens(), named)
+        });
         // The server has `/` and `/home` besides.
         assert_eq!(left, named.len() + 2, "files that nobody has a name for");
+        assert_eq!(opens, 1, "open on the server; one is the listing's");
     }
 }

@@ -48,12 +48,13 @@ impl Kernel {
                 let (Some((from, id)), to) = (self.pick(path), self.spot(dir, name)) else {
                     return;
                 };
-                if self.is_only_there(id) && self.model.at(&to).is_none() {
+                let shares = self.sharers(&from).len() > 1;
+                if self.is_only_there(id) && self.model.at(&to).is_none() && !shares {
                     let renamed = self
                         .server
                         .tree(|tree| tree.rename(&at_home(&from), &at_home(&to)));
                     renamed.unwrap();
-                    // Nobody can tell that it is the same file.
+                    // Nobody can tell that it is the same file, not even its copies.
                     let file = self.model.files[id].clone();
                     self.model.names.remove(&from);
                     self.model.add(to, file);
@@ -64,12 +65,15 @@ impl Kernel {
                     return;
                 };
                 if self.model.files[id].kind != FileKind::Symlink {
+                    let sharers = self.sharers(&path);
                     let path = at_home(&path);
                     self.server.tree(|tree| {
                         let ino = tree.find(&path, false).unwrap();
                         tree.chmod(ino, mode.into()).unwrap();
                     });
-                    self.model.files[id].mode = mode;
+                    for id in sharers {
+                        self.model.files[id].mode = mode;
+                    }
                 }
             }
             _ => unreachable!("all others are ours"),
@@ -81,10 +85,25 @@ impl Kernel {
             return;
         };
         if self.model.files[id].kind == FileKind::Regular {
+            let sharers = self.sharers(&path);
             self.server.tree(|tree| tree.put(&at_home(&path), data));
-            let file = &mut self.model.files[id];
-            (file.data, file.mtime) = (data.to_vec(), None);
+            for id in sharers {
+                let file = &mut self.model.files[id];
+                (file.data, file.mtime) = (data.to_vec(), None);
+            }
         }
+    }
+
+    /// The files that are one on the server: whoever works there changes all of them.
+    fn sharers(&self, path: &[u8]) -> Vec<Id> {
+        let names = self.model.names.iter();
+        self.server.tree(|tree| {
+            let ino = tree.find(&at_home(path), false);
+            names
+                .filter(|(path, _)| tree.find(&at_home(path), false) == ino)
+                .map(|(_, id)| *id)
+                .collect()
+        })
     }
 
     /// No directory, one name, and not open: what is there instead later is another file.

@@ -15,7 +15,6 @@ use crate::error::Error;
 use crate::fs::{Access, Caller, Config, Entry, Fh, Filesystem, Ino, Known};
 use crate::sftp::{Extensions, FileKind};
 use crate::testing::Server;
-use crate::transport::{Diagnosis, Link};
 
 pub(super) struct Kernel {
     pub(super) fs: Arc<Filesystem>,
@@ -23,6 +22,8 @@ pub(super) struct Kernel {
     pub(super) model: Reference,
     pub(super) opens: Vec<Open>,
     pub(super) has: Extensions,
+    /// Some files are two to this mount; then it must believe nothing for long.
+    pub(super) has_twins: bool,
     /// What each file's number was when it was first seen.
     pub(super) numbers: HashMap<Id, Ino>,
     /// What the filesystem told us of, how often, and we have not forgotten.
@@ -42,31 +43,45 @@ const ANN: Caller = Caller {
 };
 
 impl Kernel {
-    pub(super) async fn mount(server: Server, config: &Config) -> Self {
-        let stream = Box::new(server.connect());
-        let diagnosis = Diagnosis::default();
-        let client = Client::over(Link {
-            stream,
-            peer: "the model".into(),
-            diagnosis,
-        })
-        .await;
-        let client = client.unwrap();
+    pub(super) async fn mount(server: Server, config: &Config, model: Reference) -> Self {
+        let client = Client::over(server.link()).await.unwrap();
         let has = client.features().extensions.clone();
         let fs = Filesystem::new(client, b"", config.clone()).await.unwrap();
         Self {
             fs,
             server,
-            model: Reference::new(),
+            model,
             opens: Vec::new(),
             has,
+            has_twins: false,
             numbers: HashMap::from([(ROOT, Ino::ROOT)]),
             lookups: BTreeMap::new(),
         }
     }
 
+    /// Everything is closed, and the next mount knows no more than what was kept for it.
+    pub(super) async fn remount(mut self, config: &Config) -> Self {
+        while !self.opens.is_empty() {
+            self.release(0).await;
+        }
+        // Tasks that write, or look after a file that is being parted, hold it a little longer.
+        while Arc::strong_count(&self.fs) > 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(self.fs);
+        let has_twins = self.model.forget_links();
+        let mut mounted = Self::mount(self.server, config, self.model).await;
+        mounted.has_twins = has_twins;
+        mounted
+    }
+
     /// Does one thing to the filesystem and to the model, if it can be done.
     pub(super) async fn act(&mut self, op: &Op) {
+        if self.has_twins {
+            // What is done by one of them is as if others did it to the other: see act_foreign().
+            self.flush_all().await;
+            self.server.tree(|tree| tree.now += 1);
+        }
         match *op {
             Op::Lookup { dir, name } => self.lookup(&self.spot(dir, name)).await,
             Op::Getattr { path } => self.getattr(path).await,
@@ -149,6 +164,26 @@ impl Kernel {
                 self.readdir(&dirs[dir % dirs.len()], plus, at_a_time).await;
             }
             Op::Forget { known, half } => self.forget(known, half),
+            Op::Copy {
+                path,
+                dir,
+                name,
+                keep_open,
+                clone,
+            } => {
+                let to = self.spot(dir, name);
+                self.copy(path, to, keep_open, clone).await;
+            }
+            Op::CopyRange {
+                from_open,
+                to_open,
+                from,
+                to,
+                len,
+            } => {
+                self.copy_range((from_open, from), (to_open, to), len).await;
+            }
+            Op::Remount => unreachable!("see run()"),
             _ => self.act_foreign(op).await,
         }
     }

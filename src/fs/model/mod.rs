@@ -2,6 +2,7 @@
 //! look the same to a kernel, and on the server, after each few of them.
 
 mod content;
+mod copies;
 mod everything;
 mod foreign;
 mod kernel;
@@ -14,8 +15,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use self::kernel::Kernel;
-use self::ops::{Op, foreign_ops, ops};
-use super::Config;
+use self::ops::{Op, copying_ops, foreign_copying_ops, foreign_ops, ops, remounting_ops};
+use self::reference::Reference;
+use super::{Access, Config, CopyIsHardlink, State};
 use crate::testing::{Options, Server};
 
 /// What is different from OpenSSH's newest server and the default choices.
@@ -23,6 +25,8 @@ use crate::testing::{Options, Server};
 struct Variant {
     options: Options,
     config: Config,
+    /// Mounts remember which files share storage.
+    keeps_state: bool,
 }
 
 fn run(variant: &Variant, ops: &[Op]) {
@@ -30,19 +34,35 @@ fn run(variant: &Variant, ops: &[Op]) {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
+    let all = async {
         let server = Server::new(variant.options.clone());
-        let mut kernel = Kernel::mount(server, &variant.config).await;
+        let place = tempfile::tempdir().unwrap();
+        let mut config = variant.config.clone();
+        if variant.keeps_state {
+            config.state = Some(State {
+                directory: place.path().to_owned(),
+                identity: "ann@the-model".into(),
+            });
+        }
+        let mut kernel = Kernel::mount(server, &config, Reference::new()).await;
         for (count, op) in (1..).zip(ops) {
-            kernel.act(op).await;
+            match op {
+                Op::Remount => kernel = kernel.remount(&config).await,
+                op => kernel.act(op).await,
+            }
             if count % LOOK_EVERY == 0 {
                 kernel.look_at_everything().await;
             }
         }
         kernel.look_at_everything().await;
         kernel.end().await;
-    });
+    };
+    let in_time = runtime.block_on(async { tokio::time::timeout(PATIENCE, all).await });
+    assert!(in_time.is_ok(), "somebody waits for ever");
 }
+
+/// A case takes a fraction of a second.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const LOOK_EVERY: usize = 6;
 
@@ -185,7 +205,14 @@ fn it_is_also_where_little_may_be_unwritten() {
         write_behind_max: 1000,
         ..Config::default()
     };
-    check(&Variant { options, config }, ops());
+    check(
+        &Variant {
+            options,
+            config,
+            ..Variant::default()
+        },
+        ops(),
+    );
 }
 
 #[test]
@@ -225,4 +252,266 @@ fn it_is_also_where_nothing_is_believed_for_long() {
 #[test]
 fn what_others_do_on_the_server_is_seen_when_what_was_known_has_expired() {
     check(&nothing_believed(), foreign_ops());
+}
+
+fn copying(copy_is_hardlink: CopyIsHardlink) -> Variant {
+    Variant {
+        config: Config {
+            copy_is_hardlink,
+            ..Config::default()
+        },
+        ..Variant::default()
+    }
+}
+
+/// Copies are links that a write breaks, on a server that is as the options say.
+fn cow_over(options: Options) -> Variant {
+    Variant {
+        options,
+        ..copying(CopyIsHardlink::Cow)
+    }
+}
+
+/// As [`cow_over`], where nothing is believed.
+fn cow_doubting() -> Variant {
+    let config = Config {
+        copy_is_hardlink: CopyIsHardlink::Cow,
+        ..nothing_believed().config
+    };
+    Variant {
+        config,
+        ..Variant::default()
+    }
+}
+
+#[test]
+fn copies_are_as_in_the_model() {
+    check(&copying(CopyIsHardlink::Off), copying_ops());
+}
+
+#[test]
+fn copies_that_are_links_are_files_of_their_own() {
+    check(&copying(CopyIsHardlink::Cow), copying_ops());
+}
+
+#[test]
+fn they_are_also_without_statvfs() {
+    let options = Options::default().without(&["statvfs@openssh.com"]);
+    check(&cow_over(options), copying_ops());
+}
+
+#[test]
+fn they_are_also_without_copy_data() {
+    let options = Options::default().without(&["copy-data"]);
+    check(&cow_over(options), copying_ops());
+}
+
+#[test]
+fn they_are_also_without_hardlink() {
+    let options = Options::default().without(&["hardlink@openssh.com"]);
+    check(&cow_over(options), copying_ops());
+}
+
+#[test]
+fn they_are_also_where_answers_are_short() {
+    let options = Options {
+        read_max: 1000,
+        ..Options::default()
+    };
+    check(&cow_over(options), copying_ops());
+}
+
+#[test]
+fn they_are_also_where_answers_come_in_any_order() {
+    let options = Options {
+        shuffle: Some(4711),
+        read_max: 4096,
+        ..Options::default()
+    };
+    check(&cow_over(options), copying_ops());
+}
+
+#[test]
+fn they_are_also_where_little_may_be_unwritten() {
+    let mut variant = copying(CopyIsHardlink::Cow);
+    variant.config.write_behind_max = 1000;
+    check(&variant, copying_ops());
+}
+
+#[test]
+fn they_are_also_where_nothing_is_believed_for_long() {
+    check(&cow_doubting(), copying_ops());
+}
+
+#[test]
+fn they_are_also_where_others_change_files() {
+    check(&cow_doubting(), foreign_copying_ops());
+}
+
+#[test]
+fn they_are_also_in_the_next_mount() {
+    let variant = Variant {
+        keeps_state: true,
+        ..copying(CopyIsHardlink::Cow)
+    };
+    // Of hard links a new mount learns nothing, and would believe what it is told of each alone.
+    let without_links = remounting_ops().prop_map(|ops| {
+        let is_link = |op: &Op| matches!(op, Op::Link { .. });
+        ops.into_iter().filter(|op| !is_link(op)).collect()
+    });
+    check(&variant, without_links);
+}
+
+#[test]
+fn they_are_also_in_the_next_mount_with_hard_links_among_them() {
+    let variant = Variant {
+        keeps_state: true,
+        ..cow_doubting()
+    };
+    check(&variant, remounting_ops());
+}
+
+#[test]
+fn shared_copies_are_one_file() {
+    check(&copying(CopyIsHardlink::Shared), copying_ops());
+}
+
+// Found by these tests, or by thinking about them.
+
+const READ: Access = Access {
+    read: true,
+    write: false,
+    append: false,
+    sync: false,
+};
+const WRITE: Access = Access {
+    read: true,
+    write: true,
+    append: false,
+    sync: false,
+};
+
+const fn create(name: usize) -> Op {
+    Op::Create {
+        dir: 0,
+        name,
+        mode: 0o644,
+        access: WRITE,
+        exclusive: true,
+        by_ann: false,
+    }
+}
+
+const fn write(open: usize, fill: u8) -> Op {
+    Op::Write {
+        open,
+        offset: 0,
+        len: 10,
+        fill,
+        page: false,
+    }
+}
+
+const fn open(path: usize, access: Access) -> Op {
+    Op::Open {
+        path,
+        access,
+        truncate: false,
+    }
+}
+
+const fn copy(path: usize, name: usize) -> Op {
+    Op::Copy {
+        path,
+        dir: 0,
+        name,
+        keep_open: false,
+        clone: false,
+    }
+}
+
+const fn read(open: usize) -> Op {
+    Op::Read {
+        open,
+        offset: 0,
+        len: 100,
+    }
+}
+
+const RELEASE: Op = Op::Release { open: 0 };
+
+#[test]
+fn who_reads_a_copy_that_was_removed_reads_on() {
+    // Names are in order, and so are opens: path 0 is a.
+    for removed in [0, 1] {
+        let ops = [
+            create(0),
+            write(0, 1),
+            copy(0, 1),
+            RELEASE,
+            open(removed, READ),
+            open(1 - removed, WRITE),
+            Op::Unlink { path: removed },
+            write(1, 2),
+            Op::Flush { open: 1 },
+            read(0),
+        ];
+        run(&copying(CopyIsHardlink::Cow), &ops);
+    }
+}
+
+#[test]
+fn who_reads_what_was_replaced_by_a_copy_reads_on_when_that_is_removed() {
+    let ops = [
+        create(0),
+        write(0, 1),
+        create(1),
+        open(1, READ),
+        Op::Release { open: 1 },
+        copy(0, 1),
+        Op::Unlink { path: 1 },
+        write(0, 2),
+        read(1),
+    ];
+    run(&copying(CopyIsHardlink::Cow), &ops);
+}
+
+#[test]
+fn who_reads_a_shared_copy_reads_on_when_all_its_names_are_gone() {
+    let ops = [
+        create(0),
+        write(0, 1),
+        create(1),
+        open(1, READ),
+        Op::Release { open: 1 },
+        copy(0, 1),
+        Op::Unlink { path: 1 },
+        Op::Unlink { path: 0 },
+        read(1),
+    ];
+    run(&copying(CopyIsHardlink::Shared), &ops);
+}
+
+#[test]
+fn a_copy_into_a_file_with_names_that_are_not_known_changes_all_of_them() {
+    let link = Op::Link {
+        path: 0,
+        dir: 0,
+        name: 1,
+    };
+    let variant = Variant {
+        keeps_state: true,
+        ..cow_doubting()
+    };
+    run(
+        &variant,
+        &[
+            create(0),
+            link,
+            create(2),
+            write(1, 1),
+            Op::Remount,
+            copy(2, 0),
+        ],
+    );
 }

@@ -130,7 +130,9 @@ impl Kernel {
         };
         let there = self.model.at(&to);
         let is_other_kind = there.is_some_and(|it| self.model.is_dir(it) != self.model.is_dir(id));
-        if there == Some(id) || is_other_kind {
+        // The server does nothing where both are one file, which SFTP does not tell.
+        let is_same = there.is_some_and(|it| self.model.files.are_one(it, id));
+        if is_same || is_other_kind {
             return;
         }
         let (parent, name) = self.place(&from).await;

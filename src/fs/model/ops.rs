@@ -100,6 +100,23 @@ pub(super) enum Op {
         known: usize,
         half: bool,
     },
+    /// What cp(1) does: open, make or empty the target, and copy_file_range(2) or FICLONE.
+    Copy {
+        path: usize,
+        dir: usize,
+        name: usize,
+        keep_open: bool,
+        clone: bool,
+    },
+    CopyRange {
+        from_open: usize,
+        to_open: usize,
+        from: u64,
+        to: u64,
+        len: u64,
+    },
+    /// Unmount, and mount again.
+    Remount,
     /// Somebody else changes a file's content.
     ForeignWrite {
         path: usize,
@@ -226,6 +243,22 @@ fn on_content() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn copies() -> impl Strategy<Value = Op> {
+    let (path, dir, open) = (any_index, any_index, any_index);
+    let begin = || prop_oneof![3 => Just(0_u64), 2 => 0..9000_u64];
+    let len = prop_oneof![Just(0xffff_f000_u64), 1..9000_u64];
+    prop_oneof![
+        4 => (path(), dir(), name(), any::<bool>(), prop::bool::weighted(0.3))
+            .prop_map(|(path, dir, name, keep_open, clone)| {
+                Op::Copy { path, dir, name, keep_open, clone }
+            }),
+        1 => (open(), open(), begin(), begin(), len)
+            .prop_map(|(from_open, to_open, from, to, len)| {
+                Op::CopyRange { from_open, to_open, from, to, len }
+            }),
+    ]
+}
+
 fn by_others() -> impl Strategy<Value = Op> {
     let (path, dir) = (any_index, any_index);
     prop_oneof![
@@ -252,4 +285,25 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 pub(super) fn foreign_ops() -> impl Strategy<Value = Vec<Op>> {
     vec(prop_oneof![on_names(), on_content(), by_others()], 1..50)
+}
+
+pub(super) fn copying_ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![2 => on_names(), 3 => on_content(), 2 => copies()];
+    vec(op, 1..50)
+}
+
+pub(super) fn foreign_copying_ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![2 => on_names(), 3 => on_content(), 3 => copies(), 1 => by_others()];
+    vec(op, 1..50)
+}
+
+/// With a new mount now and then.
+pub(super) fn remounting_ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        8 => on_names(),
+        12 => on_content(),
+        8 => copies(),
+        1 => Just(Op::Remount),
+    ];
+    vec(op, 1..50)
 }

@@ -1,11 +1,13 @@
 //! What a filesystem is, as simply as it can be said: paths that lead to files.
 
 use std::collections::BTreeMap;
+use std::ops::{Index, IndexMut};
 
 use crate::fs::Change;
 use crate::sftp::FileKind;
 
-/// Which file it is, whatever its names.
+/// Which file it is for the mount, whatever its names. Hard links that a mount knows nothing of are
+/// files of their own to it: then several of these mean one file on the server.
 pub(super) type Id = usize;
 
 /// Empty for the root, else `/a/b`.
@@ -25,7 +27,46 @@ pub(super) struct File {
 
 pub(super) struct Reference {
     pub(super) names: BTreeMap<Path, Id>,
-    pub(super) files: Vec<File>,
+    pub(super) files: Files,
+}
+
+/// What files are, by their [`Id`].
+pub(super) struct Files {
+    /// Where in `all` each one is.
+    places: Vec<usize>,
+    all: Vec<File>,
+}
+
+impl Files {
+    fn push(&mut self, file: File) -> Id {
+        self.all.push(file);
+        self.places.push(self.all.len() - 1);
+        self.places.len() - 1
+    }
+
+    /// Whether two are one file on the server, as link(2) makes it.
+    pub(super) fn are_one(&self, one: Id, other: Id) -> bool {
+        self.places[one] == self.places[other]
+    }
+
+    fn another_of(&mut self, id: Id) -> Id {
+        self.places.push(self.places[id]);
+        self.places.len() - 1
+    }
+}
+
+impl Index<Id> for Files {
+    type Output = File;
+
+    fn index(&self, id: Id) -> &File {
+        &self.all[self.places[id]]
+    }
+}
+
+impl IndexMut<Id> for Files {
+    fn index_mut(&mut self, id: Id) -> &mut File {
+        &mut self.all[self.places[id]]
+    }
 }
 
 pub(super) const ROOT: Id = 0;
@@ -74,7 +115,10 @@ impl Reference {
         let root = File::new(FileKind::Directory, 0o755, (0, 0));
         Self {
             names: BTreeMap::from([(Path::new(), ROOT)]),
-            files: vec![root],
+            files: Files {
+                places: vec![0],
+                all: vec![root],
+            },
         }
     }
 
@@ -112,13 +156,34 @@ impl Reference {
     }
 
     pub(super) fn links(&self, id: Id) -> u32 {
-        u32::try_from(self.names.values().filter(|other| **other == id).count()).unwrap()
+        let names = self.names.values();
+        u32::try_from(names.filter(|other| self.files.are_one(**other, id)).count()).unwrap()
+    }
+
+    /// Whether the mount knows only some names of a file.
+    pub(super) fn has_twins(&self, id: Id) -> bool {
+        let mut names = self.names.values();
+        names.any(|other| *other != id && self.files.are_one(*other, id))
+    }
+
+    /// A new mount knows nothing of hard links: each name is a file of its own to it. True if there
+    /// are any.
+    pub(super) fn forget_links(&mut self) -> bool {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut any = false;
+        for id in self.names.values_mut() {
+            if !seen.insert(*id) {
+                *id = self.files.another_of(*id);
+                any = true;
+            }
+        }
+        any
     }
 
     pub(super) fn add(&mut self, path: Path, file: File) -> Id {
-        self.files.push(file);
-        self.names.insert(path, self.files.len() - 1);
-        self.files.len() - 1
+        let id = self.files.push(file);
+        self.names.insert(path, id);
+        id
     }
 
     /// Moves a path and all below it.

@@ -340,6 +340,11 @@ impl Tree {
         self.inodes.len()
     }
 
+    /// How many handles hold files and directories.
+    pub(crate) fn opens(&self) -> u32 {
+        self.inodes.values().map(|inode| inode.opens).sum()
+    }
+
     /// A file's content, if there is one.
     pub(crate) fn content(&self, path: &[u8]) -> Option<Bytes> {
         self.read(self.find(path, true).ok()?, 0, usize::MAX).ok()
