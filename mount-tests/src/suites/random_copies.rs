@@ -10,7 +10,7 @@ use std::path::Path;
 use super::differential::operation::{How, Operation, World};
 use super::differential::tree;
 use super::random::Random;
-use super::site::{COPY_DATA, Copying, Site};
+use super::site::{COPY_DATA, Copying, Site, content};
 use crate::case::{Case, Ctx, Suite, case};
 use crate::wire::Manner;
 
@@ -80,6 +80,12 @@ fn side_by_side(ctx: &Ctx, copying: Copying, manner: &Manner, seed: u64) {
         fs::create_dir_all(behind.join(dir)).unwrap();
         fs::create_dir_all(plain.join(dir)).unwrap();
     }
+    for (number, name) in ["a", "b", "one/a", "two/b"].iter().enumerate() {
+        let content = content("random", 70_000 * number + 1);
+        for dir in [&behind, &plain] {
+            fs::write(dir.join(name), &content).unwrap();
+        }
+    }
     let mut site = Site::at(ctx, &behind, copying, manner.clone());
     let (mut ours, mut model) = (World::new(site.dir.clone()), World::new(plain.clone()));
     let mut random = Random::new(seed);
@@ -119,6 +125,7 @@ fn side_by_side(ctx: &Ctx, copying: Copying, manner: &Manner, seed: u64) {
     compare_without_links(&behind, &plain, &log);
     fs::remove_dir_all(&plain).unwrap();
     if copying == Copying::Cow {
+        ctx.note(format!("seed {seed}: at most {most} names shared storage"));
         assert!(most > 2, "hardly anything was ever shared on the server");
     }
 }
@@ -176,8 +183,9 @@ fn random_operation(random: &mut Random) -> Operation {
                 flags: 0,
             }
         }
-        63..66 => Operation::Unlink { path: path(random) },
-        66..70 => Operation::Link {
+        63..65 => Operation::Unlink { path: path(random) },
+        65..67 => Operation::Stat { path: path(random) },
+        67..70 => Operation::Link {
             from: path(random),
             to: path(random),
         },
