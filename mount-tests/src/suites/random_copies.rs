@@ -36,7 +36,7 @@ fn cases() -> Vec<Case> {
 }
 
 fn copies_kept_as_links_behave_as_copies(ctx: &Ctx) {
-    let rounds = if ctx.full { 20 } else { 3 };
+    let rounds = if ctx.full { 8 } else { 3 };
     let most = (0..rounds)
         .map(|round| side_by_side(ctx, Copying::Cow, &Manner::default(), ctx.seed + round))
         .max();
