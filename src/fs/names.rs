@@ -71,7 +71,7 @@ impl Filesystem {
         if error.is_refused_with(StatusCode::NO_SUCH_FILE) {
             let ino = self.tables().inodes.remove(parent, name);
             if let Ok(path) = self.path_below(parent, name) {
-                self.lost(ino, path);
+                self.lost(ino, &path);
             }
         }
         self.explain(Operation::Stat, error, Refused::Other)
@@ -286,10 +286,7 @@ impl Filesystem {
     pub(crate) async fn unlink(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<()> {
         let path = self.path_below(parent, name)?;
         let found = self.tables().inodes.find(parent, name);
-        if let Some(ino) = found {
-            self.part_before_loss(ino).await?;
-        }
-        let _passes = self.pass(found.as_slice()).await;
+        let _held = self.hold_for_loss(found, None).await?;
         if let Err(error) = self.client.remove(path.clone()).await {
             return Err(self
                 .explain(Operation::Unlink, error, Refused::Unlink(path))
@@ -329,11 +326,7 @@ impl Filesystem {
         };
         let is_one_file = moved.is_some() && moved == replaced;
         let replaced = replaced.filter(|_| !is_one_file);
-        if let Some(ino) = replaced {
-            self.part_before_loss(ino).await?;
-        }
-        let files: Vec<Ino> = moved.into_iter().chain(replaced).collect();
-        let _passes = self.pass(&files).await;
+        let _held = self.hold_for_loss(replaced, moved).await?;
         let shares = self.tables().groups.share_storage(&from, &to);
         let announced = self.announce(&from, &to).await?;
         let renamed = if keep {
@@ -375,12 +368,14 @@ impl Filesystem {
     /// rename(2) does nothing where both names are of one inode, which two copies that share their
     /// storage are on the server, but not here: the old name goes.
     async fn renamed_one_inode(&self, from: &Bytes, to: &Bytes) -> Result<()> {
-        self.sharing_changed(&Sharing::Removed(to.clone()));
         match self.client.remove(from.clone()).await {
+            Ok(()) => {}
             // They were two files there too.
-            Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => Ok(()),
-            other => other,
+            Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {}
+            Err(error) => return Err(error),
         }
+        self.sharing_changed(&Sharing::Removed(to.clone()));
+        Ok(())
     }
 
     /// Plain RENAME never replaces a regular file on OpenSSH; but it may replace other things

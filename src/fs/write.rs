@@ -42,7 +42,7 @@ impl Filesystem {
         let shared = &file.shared;
         let request_max = self.client.features().write_max as usize;
         let must_start = loop {
-            self.hear_of_others();
+            self.hear();
             if !shared.is_own() {
                 self.own(shared.ino).await?;
             }

@@ -641,7 +641,10 @@ fn a_deep_tree_is_copied_with_few_descriptors(ctx: &Ctx) {
     let copy = ctx.behind.join(format!("copy/{names}/file"));
     assert_eq!(fs::read_to_string(copy).unwrap(), "deep\n");
     for dir in ["src", "copy"] {
-        must_run(Command::new("rm").arg("-rf").arg(ctx.behind.join(dir)), MINUTE);
+        must_run(
+            Command::new("rm").arg("-rf").arg(ctx.behind.join(dir)),
+            MINUTE,
+        );
     }
 }
 
