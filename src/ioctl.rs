@@ -24,7 +24,10 @@ pub(crate) const INFO_SIZE: u32 = 8192;
 /// names, by the server. Names that are there already are left (EEXIST).
 ///
 /// In: [`CopyHeader`], then the names, each ended by a NUL. Out: one [`CopyResult`] for each name,
-/// in order. The return value is their number.
+/// in order. The return value is their number. A name may be refused that can be copied by
+/// copy_file_range(2): a file that would take long (EFBIG), one with set-ID bits (EOPNOTSUPP), one of
+/// a directory that only the kernel can judge (EACCES). After half a second no further file is
+/// begun: the others are EAGAIN, and to be asked for again.
 pub(crate) const COPY: u32 = number(WRITE | READ, 3, COPY_SIZE);
 pub(crate) const COPY_SIZE: u32 = 16000;
 /// Names in one call at most.

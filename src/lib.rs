@@ -6,6 +6,8 @@ mod reflink;
 
 mod mount;
 
+mod tools;
+
 mod fuse;
 
 mod cache;

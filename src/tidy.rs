@@ -18,7 +18,13 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Beside the layers, and what these may name.
-const BESIDE: &[(&str, &[&str])] = &[("error", &["sftp"]), ("clock", &[]), ("ioctl", &[])];
+const BESIDE: &[(&str, &[&str])] = &[
+    ("error", &["sftp"]),
+    ("clock", &[]),
+    ("ioctl", &[]),
+    // Programs of the user's side: they know a mount from outside, and only cli runs them.
+    ("tools", &["clock", "ioctl"]),
+];
 
 /// A word that only some files may write: (word, files or folders below src).
 const RESERVED: &[(&str, &[&str])] = &[
@@ -162,6 +168,9 @@ fn may_name(from: &str, to: &str, is_test: bool) -> bool {
     if to == "testing" {
         return is_test || from == "testing";
     }
+    if to == "tools" && from != to {
+        return from == "cli";
+    }
     // The other end of the wire in tests; and this file.
     if from == to || ["testing", "tidy"].contains(&from) {
         return true;
@@ -266,6 +275,8 @@ fn the_layer_test_sees_what_it_is_to_see() {
     assert!(may_name("fs", "client", false) && !may_name("client", "fs", false));
     assert!(!may_name("cache", "client", false) && !may_name("error", "client", false));
     assert!(may_name("client", "testing", true) && !may_name("client", "testing", false));
+    assert!(may_name("cli", "tools", false) && !may_name("mount", "tools", false));
+    assert!(may_name("tools", "ioctl", false) && !may_name("tools", "client", false));
 }
 
 #[test]

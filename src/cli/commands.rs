@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::Request;
 use super::mount_options::Typed;
 use crate::mount::{self, UnmountHow};
+use crate::tools;
 use crate::transport::Secret;
 
 /// mount(8) and umount(8), "EXIT STATUS": mount failure.
@@ -19,6 +20,8 @@ pub(super) fn run(request: Request) -> ExitCode {
         Request::Nothing => ExitCode::SUCCESS,
         Request::Reflink(command) => crate::reflink::run(command),
         Request::Unmount { directories, how } => unmount(&directories, how),
+        Request::Copy(copy) => exit(tools::cp::cp(copy.options, copy.operands)),
+        Request::Info(files) => exit(tools::info(&files)),
         Request::Mount { typed, is_helper } => match mount(*typed) {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => {
@@ -27,6 +30,11 @@ pub(super) fn run(request: Request) -> ExitCode {
             }
         },
     }
+}
+
+/// Of programs that have said what is wrong.
+fn exit(is_well: bool) -> ExitCode {
+    ExitCode::from(u8::from(!is_well))
 }
 
 fn mount(mut typed: Typed) -> Result<(), String> {

@@ -2,6 +2,7 @@
 //! `mount.sftpfs` and of umount(8)'s helper `umount.sftpfs`.
 
 mod commands;
+mod copy_options;
 mod id_files;
 mod mount_options;
 mod near_miss;
@@ -36,6 +37,8 @@ enum Request {
     },
     /// A command to run, and its arguments.
     Reflink(Vec<OsString>),
+    Copy(copy_options::Copy),
+    Info(Vec<OsString>),
     /// mount(8)'s `-f`: all but the doing.
     Nothing,
 }
@@ -96,10 +99,13 @@ fn parse(arguments: &[OsString]) -> Result<Request, Stop> {
 
 fn parse_sftpfs(arguments: &[OsString]) -> Result<Request, Stop> {
     let mut matches = sftpfs_command().try_get_matches_from(arguments)?;
-    match matches.remove_subcommand() {
-        Some((name, matches)) if name == "reflink" => return Ok(parse_reflink(matches)),
-        Some((_, matches)) => return parse_unmount(&matches),
-        None => {}
+    if let Some((name, mut matches)) = matches.remove_subcommand() {
+        return match name.as_str() {
+            "cp" => Ok(Request::Copy(copy_options::parse(&mut matches))),
+            "info" => Ok(parse_info(&mut matches)),
+            "reflink" => Ok(parse_reflink(matches)),
+            _ => parse_unmount(&matches),
+        };
     }
     let mut typed = Typed::default();
     place(&mut typed, &mut matches)?;
@@ -170,6 +176,10 @@ fn parse_reflink(mut matches: ArgMatches) -> Request {
     Request::Reflink(command.collect())
 }
 
+fn parse_info(matches: &mut ArgMatches) -> Request {
+    Request::Info(matches.remove_many("FILE").unwrap_or_default().collect())
+}
+
 /// SOURCE and MOUNTPOINT.
 fn place(typed: &mut Typed, matches: &mut ArgMatches) -> Result<(), Stop> {
     let shown: OsString = matches.remove_one("SOURCE").unwrap_or_default();
@@ -227,7 +237,9 @@ fn sftpfs_command() -> Command {
             "sftpfs [USER@]HOST:[DIR] MOUNTPOINT [OPTIONS]\n       \
              sftpfs sftp://[USER@]HOST[:PORT][/DIR] MOUNTPOINT [OPTIONS]\n       \
              sftpfs umount DIR...\n       \
-             sftpfs reflink [--] COMMAND [ARG...]",
+             sftpfs reflink [--] COMMAND [ARG...]\n       \
+             sftpfs cp [OPTION]... SOURCE... DEST\n       \
+             sftpfs info FILE...",
         )
         .after_help(options_help())
         .disable_help_subcommand(true)
@@ -268,6 +280,8 @@ fn sftpfs_command() -> Command {
                 .args(unmount_args()),
         )
         .subcommand(reflink_command())
+        .subcommand(copy_options::command())
+        .subcommand(info_command())
 }
 
 /// `sftpfs reflink`. That there is no command is said with env(1)'s exit code, by [`reflink`].
@@ -284,6 +298,19 @@ fn reflink_command() -> Command {
         .about("Runs a program whose clones (cp --reflink) in a mount the mount makes")
         .override_usage("sftpfs reflink [--] COMMAND [ARG...]")
         .arg(command)
+}
+
+/// `sftpfs info`.
+fn info_command() -> Command {
+    Command::new("info")
+        .about("Tells where files are on the server, and how their content came to be there")
+        .arg(
+            Arg::new("FILE")
+                .required(true)
+                .num_args(1..)
+                .value_parser(value_parser!(OsString))
+                .help("Files and directories in a mount; the mount's root tells what it counted"),
+        )
 }
 
 /// `mount.sftpfs SOURCE MOUNTPOINT [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]`, as mount(8) says.

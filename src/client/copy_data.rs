@@ -261,13 +261,18 @@ impl Client {
         if matches!(error.errno(Operation::Write), Errno::ENOSPC | Errno::EDQUOT) {
             return Err(error);
         }
+        self.refused_copy(&error);
+        Ok(CopyData::Unable(0))
+    }
+
+    /// Remembers if the server says that it never copies.
+    pub(super) fn refused_copy(&self, error: &Error) {
         let never = [StatusCode::OP_UNSUPPORTED, StatusCode::PERMISSION_DENIED];
         if never.iter().any(|code| error.is_refused_with(*code))
             && !self.copies_refused.swap(true, Ordering::Relaxed)
         {
             log::info!("the server does not copy, though it says it can: {error}");
         }
-        Ok(CopyData::Unable(0))
     }
 }
 

@@ -57,10 +57,7 @@ impl Client {
         handle: &Handle,
         attrs: Attrs,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(handle.submit(&Request::Fsetstat {
-            handle: handle.0.bytes.clone(),
-            attrs,
-        }))
+        done(handle.submit_fsetstat(attrs))
     }
 
     /// Opens a file on the connection that data takes.
@@ -207,6 +204,13 @@ impl Handle {
         })
     }
 
+    pub(super) fn submit_fsetstat(&self, attrs: Attrs) -> Ticket {
+        self.submit(&Request::Fsetstat {
+            handle: self.0.bytes.clone(),
+            attrs,
+        })
+    }
+
     /// copy-data, from this handle to another of the same connection.
     pub(super) fn submit_copy(&self, to: &Self, span: Span) -> Ticket {
         self.submit(&Request::CopyData {
@@ -265,7 +269,7 @@ pub(super) fn open_on(
     opened(Arc::clone(connection), ticket)
 }
 
-async fn opened(connection: Arc<Connection>, ticket: Ticket) -> Result<Handle> {
+pub(super) async fn opened(connection: Arc<Connection>, ticket: Ticket) -> Result<Handle> {
     match ticket.await? {
         Response::Handle(bytes) => Ok(Handle(Arc::new(Open {
             connection,

@@ -6,6 +6,7 @@
 
 mod connection;
 mod copy_data;
+mod copy_new;
 mod features;
 mod files;
 mod lanes;
@@ -27,6 +28,7 @@ use nix::errno::Errno;
 
 use self::connection::{Connection, Ticket};
 pub(crate) use self::copy_data::{CopyData, CopyEnd};
+pub(crate) use self::copy_new::{CopyLane, NewCopy, NewCopyError};
 pub(crate) use self::features::Features;
 use self::features::features;
 pub(crate) use self::files::Handle;

@@ -125,6 +125,11 @@ impl Translator {
         }
     }
 
+    /// Whether these are the server's numbers of whoever is logged in there.
+    pub(super) fn is_login(&self, owner: (u32, u32)) -> bool {
+        owner == self.login
+    }
+
     /// Whether what we make there belongs to whoever makes it here: true where we are root there
     /// and numbers mean the same on both sides, so that giving files away makes sense.
     pub(super) fn gives_away(&self) -> bool {

@@ -8,8 +8,9 @@ use nix::errno::Errno;
 
 use super::attr::Change;
 use super::handles::{Fh, OpenFile};
+use super::interrupt::further_groups;
 use super::second_question::Refused;
-use super::{Caller, Filesystem, Ino, Known};
+use super::{Attr, Caller, Filesystem, Ino, Known};
 use crate::client::Handle;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
@@ -86,23 +87,35 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Whether a caller may read a file that he names by its number, as far as its mode tells.
+    /// Whether a caller may read a file that he names by its number, as far as its mode tells and
+    /// modes are checked at all.
     ///
     /// # Errors
     /// EACCES; ESTALE for a number that leads nowhere.
     pub(crate) async fn may_read(&self, ino: Ino, caller: Caller) -> Result<()> {
         self.path(ino)?;
-        let attr = self.getattr(ino).await?.attr;
-        let shift = match caller {
-            Caller { uid: 0, .. } => return Ok(()),
-            Caller { uid, .. } if uid == attr.uid => 6,
-            Caller { gid, .. } if gid == attr.gid => 3,
-            _ => 0,
-        };
-        match attr.permissions >> shift & R_OK {
-            0 => Err(Errno::EACCES.into()),
-            _ => Ok(()),
+        if !self.config.default_permissions {
+            return Ok(());
         }
+        let attr = self.getattr(ino).await?.attr;
+        match may_by_mode(&attr, caller, R_OK) {
+            false => Err(Errno::EACCES.into()),
+            true => Ok(()),
+        }
+    }
+
+    /// Whether a caller may do something with a file that he names by its number, where modes are
+    /// to be judged by here (`default_permissions`); elsewhere the server alone decides.
+    ///
+    /// # Errors
+    /// As [`Self::may_read`].
+    pub(super) async fn may(&self, ino: Ino, caller: Caller, what: u16) -> Result<()> {
+        if self.config.default_permissions
+            && !may_by_mode(&self.getattr(ino).await?.attr, caller, what)
+        {
+            return Err(Errno::EACCES.into());
+        }
+        Ok(())
     }
 
     /// Changes attributes; through `fh` if the program named a file that it has open.
@@ -267,6 +280,17 @@ impl Filesystem {
         }
         change
     }
+}
+
+/// Whether a mode lets a caller do something: bits of access(2)'s mask.
+pub(super) fn may_by_mode(attr: &Attr, caller: Caller, what: u16) -> bool {
+    let shift = match caller {
+        Caller { uid: 0, .. } => return true,
+        Caller { uid, .. } if uid == attr.uid => 6,
+        Caller { gid, .. } if gid == attr.gid || further_groups().contains(&attr.gid) => 3,
+        _ => 0,
+    };
+    attr.permissions >> shift & what == what
 }
 
 /// Waits for all; the first refusal counts, whatever comes after it.

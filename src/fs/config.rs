@@ -37,6 +37,10 @@ pub(crate) struct Config {
     pub fmask: Option<u32>,
     /// Permission bits taken from every directory (`-o dmask=`).
     pub dmask: Option<u32>,
+    /// Nothing is to be changed (`-o ro`); the kernel sees to it, but for our own ioctl(2)s.
+    pub read_only: bool,
+    /// Who may do what is judged by modes, as the kernel does it (`-o default_permissions`).
+    pub default_permissions: bool,
     /// What to do with symbolic links.
     pub symlinks: Symlinks,
     /// link(2) is refused (`-o disable_hardlink`).
@@ -126,8 +130,10 @@ impl Default for Config {
             umask: None,
             fmask: None,
             dmask: None,
+            read_only: false,
             symlinks: Symlinks::default(),
             disable_hardlink: false,
+            default_permissions: false,
             copy_is_hardlink: CopyIsHardlink::default(),
             state: None,
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Filesystem, Ino};
+use super::{CopyIsHardlink, Filesystem, Ino};
 use crate::error::Result;
 use crate::ioctl::{Way, info};
 
@@ -23,16 +23,30 @@ impl Filesystem {
             return Ok(facts);
         }
         let entry = self.lookup(parent, name).await?;
-        let facts = self.facts_of(entry.ino);
+        let facts = self
+            .path_below(parent, name)
+            .map(|path| self.facts_of(entry.ino, path));
         self.forget(entry.ino, 1);
         facts
     }
 
-    fn facts_of(&self, ino: Ino) -> Result<Vec<Fact>> {
-        let path = self.path(ino)?;
-        let others = self.tables().groups.other_members(&path);
+    fn facts_of(&self, ino: Ino, path: Bytes) -> Vec<Fact> {
+        let tables = self.tables();
+        let members = tables.groups.other_members(&path);
+        let names = tables
+            .inodes
+            .paths(ino)
+            .into_iter()
+            .filter(|name| *name != path);
+        // Further names of the file itself share its storage too.
+        let mut others: Vec<Bytes> = members.iter().flatten().cloned().chain(names).collect();
+        drop(tables);
+        others.sort_unstable();
+        others.dedup();
+        let is_one_inode = self.config().copy_is_hardlink == CopyIsHardlink::Shared;
         let content = match self.copies.way_of(ino) {
-            _ if !others.is_empty() => "linked",
+            _ if !members.is_empty() => "linked",
+            Some(Way::Linked) if is_one_inode => "linked",
             Some(Way::Copied) => "copied on the server",
             Some(Way::Streamed) => "streamed",
             // It was, and was parted since.
@@ -43,13 +57,8 @@ impl Filesystem {
             (info::PATH, path),
             (info::CONTENT, Bytes::from_static(content.as_bytes())),
         ];
-        facts.extend(
-            others
-                .into_iter()
-                .flatten()
-                .map(|other| (info::SHARES, other)),
-        );
-        Ok(facts)
+        facts.extend(others.into_iter().map(|other| (info::SHARES, other)));
+        facts
     }
 
     fn totals(&self) -> Vec<Fact> {

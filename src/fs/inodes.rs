@@ -337,6 +337,16 @@ impl Inodes {
         depth
     }
 
+    /// The directories above a node, nearest first.
+    pub(super) fn above(&self, mut ino: Ino) -> Vec<Ino> {
+        let mut above = Vec::new();
+        while ino != Ino::ROOT && above.len() < DEPTH_MAX {
+            ino = self.parent(ino);
+            above.push(ino);
+        }
+        above
+    }
+
     pub(super) fn root(&self) -> &Bytes {
         &self.root
     }

@@ -1,5 +1,6 @@
 //! Who waits, and whether it is still worth it: fuser cannot be told of an interrupted request, but
-//! a thread that waits for an answer of ours has its signals waiting, which /proc shows.
+//! a thread that waits for an answer of ours has its signals waiting, which /proc shows, as it does
+//! the groups of who asks.
 
 use std::future::{Future, pending};
 use std::time::Duration;
@@ -33,6 +34,23 @@ pub(super) async fn interrupted() {
             Err(_) => return pending().await,
         }
     }
+}
+
+/// The supplementary groups of the thread on whose behalf this runs; none where that cannot be
+/// known.
+pub(super) fn further_groups() -> Vec<u32> {
+    let status = THREAD
+        .try_with(|thread| std::fs::read(format!("/proc/{thread}/status")))
+        .map(Result::unwrap_or_default);
+    groups(&status.unwrap_or_default())
+}
+
+fn groups(status: &[u8]) -> Vec<u32> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let line = lines.find_map(|line| line.strip_prefix(b"Groups:"));
+    let words = String::from_utf8_lossy(line.unwrap_or_default());
+    let numbers = words.split_ascii_whitespace();
+    numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
 /// Whether proc_pid_status(5) shows a signal that waits and is not blocked. One that is ignored
@@ -82,6 +100,15 @@ mod tests {
             "0000000000000002"
         )));
         assert!(!has_signal(b"rubbish"));
+    }
+
+    #[test]
+    fn groups_are_read_as_the_kernel_writes_them() {
+        assert_eq!(
+            groups(b"Gid:\t7\t7\nGroups:\t4 24 1000 \nNStgid:\t1\n"),
+            [4, 24, 1000]
+        );
+        assert!(groups(b"Groups:\t \n").is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,16 +4,18 @@
 //! Every method is async and finishes without a wait where memory knows the answer.
 //!
 //! **Locks.** `tables`, and those inside [`Handles`], [`SharedFile`](shared_file::SharedFile) and
-//! a [`Reader`](read::Reader), are each taken for a few lines; no two of them are held together,
-//! but for a reader's, under which requests are queued. None is held over an await: such a future
-//! could not be spawned, so the compiler sees to it. The one exception is an open directory's
-//! position ([`dir::OpenDir`]).
+//! a [`Reader`](read::Reader), are each taken for a few lines. Under a reader's requests are
+//! queued; under that of the tables those of what is open and of a file's state may be taken, and
+//! nothing else is. None is held over an await: such a future could not be spawned, so the compiler
+//! sees to it. The exceptions are an open directory's position ([`dir::OpenDir`]) and the gates of
+//! files that may share storage ([`cow`]).
 
 mod attr;
 mod attributes;
 mod config;
 mod copies;
 mod copy;
+mod copy_entries;
 mod cow;
 mod dir;
 mod directories;
@@ -22,6 +24,7 @@ mod handles;
 mod info;
 mod inodes;
 mod interrupt;
+mod link_entries;
 #[cfg(test)]
 mod model;
 mod names;
@@ -49,6 +52,8 @@ pub(crate) use self::attr::Change;
 use self::attr::Translator;
 pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, State, Symlinks};
 use self::copies::Copies;
+use self::copy_entries::CopyBudget;
+pub(crate) use self::copy_entries::CopyEntries;
 use self::cow::{Cow, Groups};
 pub(crate) use self::directories::DirEntry;
 pub(crate) use self::files::{Creation, Opened};
@@ -80,6 +85,7 @@ pub(crate) struct Filesystem {
     ahead_budget: Arc<Semaphore>,
     cow: Cow,
     copies: Copies,
+    copy_budget: CopyBudget,
     notices: Notices,
     /// Some number of the kernel may mean another file: see [`one_inode`].
     has_aliases: AtomicBool,
@@ -197,6 +203,7 @@ impl Filesystem {
             ahead_budget: Arc::new(Semaphore::new(AHEAD_MAX)),
             cow,
             copies: Copies::default(),
+            copy_budget: CopyBudget::default(),
             notices: Notices::default(),
             has_aliases: AtomicBool::new(false),
         };

@@ -1,6 +1,7 @@
 //! Named cases of the filesystem, over the server in memory and over a scripted one.
 
 mod copies;
+mod entries;
 mod errors;
 mod listing;
 mod others;
@@ -18,7 +19,7 @@ use tokio::io::DuplexStream;
 use super::{Access, Caller, Config, Fh, Filesystem, Ino};
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::sftp::{Attrs, FileKind, NameEntry, Request, Response, StatusCode};
+use crate::sftp::{Attrs, FileKind, NameEntry, OpenFlags, Request, Response, StatusCode};
 use crate::testing::{Options, Reply, Server, script, status};
 use crate::transport::{Diagnosis, Link};
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use nix::errno::Errno;
 
 use crate::error::Result;
-use crate::fs::{Caller, Fh, Filesystem, Ino};
+use crate::fs::{Caller, CopyEntries, Fh, Filesystem, Ino};
 use crate::ioctl;
 
 /// Does what an ioctl asks for. Gives its return value and what goes into the caller's buffer.
@@ -42,8 +43,36 @@ pub(super) async fn answer(
             }
             Ok((i32::try_from(told.len()).unwrap_or(0), told))
         }
+        ioctl::COPY => {
+            let wanted = copy_entries(fs, data).ok_or(Errno::EINVAL)?;
+            let outcomes = fs.copy_entries(ino, &wanted, caller).await?;
+            let count = i32::try_from(outcomes.len()).unwrap_or(0);
+            let results = outcomes.into_iter().flat_map(|outcome| {
+                let outcome = outcome.map_err(|errno| errno as i32);
+                ioctl::CopyResult { outcome }.encode()
+            });
+            Ok((count, results.collect()))
+        }
         _ => Err(Errno::ENOTTY.into()),
     }
+}
+
+/// What COPY asks for: a header, and as many names as it says.
+fn copy_entries(fs: &Filesystem, data: &[u8]) -> Option<CopyEntries> {
+    let (header, names) = ioctl::CopyHeader::decode(data)?;
+    let count = usize::try_from(header.names).ok()?;
+    // What comes behind the last NUL is no name.
+    let mut texts = names.split_inclusive(|byte| *byte == 0);
+    let names = texts.by_ref().map_while(|name| name.strip_suffix(b"\0"));
+    let names: Vec<Bytes> = names.take(count).map(Bytes::copy_from_slice).collect();
+    let is_known = header.flags & !ioctl::COPY_PRESERVE == 0;
+    let is_whole = names.len() == count && count <= ioctl::COPY_NAMES_MAX;
+    (is_known && is_whole).then(|| CopyEntries {
+        source: fs.resolve(Ino(header.source)),
+        names,
+        preserve: header.flags & ioctl::COPY_PRESERVE != 0,
+        umask: header.umask & 0o777,
+    })
 }
 
 fn numbers(data: &[u8]) -> Option<[u64; 4]> {

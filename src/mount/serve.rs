@@ -90,6 +90,8 @@ pub(super) fn serve(
 async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
     let dialer = Dialer::new(options.target.clone()).await?;
     let mut config = options.fs.clone();
+    config.read_only = options.read_only;
+    config.default_permissions = options.default_permissions || options.allow_other;
     config.state = state_directory(options.run_as.is_some()).map(|directory| State {
         directory,
         identity: dialer.identity(),

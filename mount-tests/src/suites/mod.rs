@@ -3,6 +3,7 @@
 mod bad_input;
 mod copies;
 mod copies_on;
+mod copy_tool;
 mod cuts;
 mod differential;
 mod fsx;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Suite> {
         bad_input::suite(),
         tree::suite(),
         programs::suite(),
+        copy_tool::suite(),
         differential::suite(),
         fsx::suite(),
         pjdfstest::suite(),

@@ -66,6 +66,7 @@ impl Groups {
     }
 
     /// Names in the table.
+    #[cfg(test)]
     pub(in crate::fs) fn len(&self) -> usize {
         self.names.len()
     }
@@ -107,18 +108,14 @@ impl Groups {
             .unwrap_or(false)
     }
 
-    /// Both names are in one group, as one file or as two.
+    /// Both names are in one group, as one file or as two. The server has one inode for both, so its
+    /// rename(2) of one to the other does nothing and says OK: who wants the one name gone must
+    /// remove it.
     pub(in crate::fs) fn share_storage(&self, one: &[u8], other: &[u8]) -> bool {
         match (self.place_of(one), self.place_of(other)) {
             (Some((_, one)), Some((_, other))) => one == other,
             _ => false,
         }
-    }
-
-    /// The server has one inode for both names, so its rename(2) of one to the other does nothing
-    /// and says OK: who wants the one name gone must remove it.
-    pub(in crate::fs) fn are_one_inode(&self, one: &[u8], other: &[u8]) -> bool {
-        self.share_storage(one, other)
     }
 
     /// Whether [`apply`](Self::apply) would do anything: what changes nothing need not be recorded.
@@ -245,7 +242,7 @@ impl Groups {
     /// gone, and so is what was known below it.
     ///
     /// Nothing changes where rename(2) changes nothing: both names are of one inode of the server
-    /// ([`are_one_inode`](Self::are_one_inode)), or one is below the other.
+    /// ([`share_storage`](Self::share_storage)), or one is below the other.
     pub(in crate::fs) fn renamed(&mut self, from: &[u8], to: &[u8]) {
         let nested = from.starts_with(&below(to)) || to.starts_with(&below(from));
         if from == to || nested || self.share_storage(from, to) {

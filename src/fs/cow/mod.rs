@@ -330,16 +330,39 @@ impl Filesystem {
     /// # Errors
     /// When it cannot be written down, or no more can be remembered.
     pub(super) async fn join(&self, source: (Ino, &Bytes), copy: (Ino, &Bytes)) -> Result<()> {
-        let change = Sharing::Joined {
+        let joining = Joining {
+            files: vec![source.0, copy.0],
             source: source.1.clone(),
             copy: copy.1.clone(),
         };
+        match self.join_all(&[joining]).await?.as_slice() {
+            [true] => Ok(()),
+            _ => Err(Error::setup("another mount was at work on the same files")),
+        }
+    }
+
+    /// As [`Self::join`], for many that are on the disk together. Whether each of them may be
+    /// linked now; one that may not is as it was.
+    ///
+    /// # Errors
+    /// As [`Self::join`]; none of them is to be linked then.
+    pub(super) async fn join_all(&self, joining: &[Joining]) -> Result<Vec<bool>> {
+        let changes = joining.iter().map(|joining| Sharing::Joined {
+            source: joining.source.clone(),
+            copy: joining.copy.clone(),
+        });
+        let changes: Vec<_> = changes.collect();
         if self.tables().groups.is_full() {
             return Err(Error::setup("too many files share storage already"));
         }
         if let Some(journal) = self.cow.journal.clone() {
-            let change = change.clone();
-            let record = move || journal.record(&change, true);
+            let changes = changes.clone();
+            // What was recorded before is on the disk with the last one.
+            let record = move || {
+                let last = changes.len().saturating_sub(1);
+                let mut changes = changes.iter().enumerate();
+                changes.try_for_each(|(at, change)| journal.record(change, at == last))
+            };
             match tokio::task::spawn_blocking(record).await {
                 Ok(written) => written.map_err(cannot_write_down)?,
                 Err(_) => return Err(not_written_down()),
@@ -348,15 +371,19 @@ impl Filesystem {
         let mut tables = self.tables();
         match &self.cow.journal {
             Some(journal) => journal.catch_up(&mut tables.groups),
-            None => tables.groups.apply(&change),
+            None => changes
+                .iter()
+                .for_each(|change| tables.groups.apply(change)),
         }
-        for shared in [source.0, copy.0].map(|ino| self.handles.shared(ino)) {
-            shared.into_iter().for_each(|shared| shared.set_own(false));
-        }
-        match tables.groups.share_storage(source.1, copy.1) {
-            true => Ok(()),
-            false => Err(Error::setup("another mount was at work on the same files")),
-        }
+        let share = |joining: &Joining| {
+            let files = joining
+                .files
+                .iter()
+                .filter_map(|ino| self.handles.shared(*ino));
+            files.for_each(|shared| shared.set_own(false));
+            tables.groups.share_storage(&joining.source, &joining.copy)
+        };
+        Ok(joining.iter().map(share).collect())
     }
 }
 
@@ -369,4 +396,12 @@ fn cannot_write_down(error: std::io::Error) -> Error {
     Error::setup(format!(
         "which files share storage cannot be written down: {error}"
     ))
+}
+
+/// A file that is about to become a copy that shares its source's storage.
+pub(in crate::fs) struct Joining {
+    /// Those of the two that are known here.
+    pub(super) files: Vec<Ino>,
+    pub(super) source: Bytes,
+    pub(super) copy: Bytes,
 }

@@ -182,7 +182,6 @@ fn ask(groups: &Groups, model: &Model, path: &[u8]) {
         let is_there = |name: &Bytes| name == other;
         let together = group.is_some_and(|group| group.iter().flatten().any(is_there));
         assert_eq!(groups.share_storage(path, other), together);
-        assert_eq!(groups.are_one_inode(path, other), together);
     }
 }
 
@@ -260,7 +259,7 @@ fn nothing_is_renamed_between_two_names_of_one_inode() {
     let before = everything(&groups);
     groups.renamed(b"/a", b"/b");
     assert_eq!(everything(&groups), before);
-    assert!(groups.are_one_inode(b"/a", b"/b"));
+    assert!(groups.share_storage(b"/a", b"/b"));
 }
 
 #[test]
