@@ -74,7 +74,8 @@ fn check(variant: &Variant, ops: impl Strategy<Value = Vec<Op>>) {
         ..Default::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = CASES;
+        let copies = variant.config.copy_is_hardlink != CopyIsHardlink::Off;
+        config.cases = if copies { 3 * CASES } else { CASES };
     }
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let result = runner.run(&ops, |ops| {
@@ -86,7 +87,8 @@ fn check(variant: &Variant, ops: impl Strategy<Value = Vec<Op>>) {
     }
 }
 
-/// For each variant; more with PROPTEST_CASES.
+/// For each variant, and more where what is written may show elsewhere; as many as PROPTEST_CASES
+/// says, if it is set.
 const CASES: u32 = 32;
 
 fn without(extension: &str) -> Variant {
