@@ -257,11 +257,15 @@ impl Filesystem {
         }
         let asked = self.now();
         // Some servers answer OK and make nothing: what is there counts.
-        let Ok(attrs) = self.client.lstat(to.clone()).await else {
-            log::warn!("the server said that it made a hard link, and did not");
-            let error = Errno::EPERM.into();
-            self.withdraw(announced, &error);
-            return Err(error);
+        let attrs = match self.client.lstat(to.clone()).await {
+            Ok(attrs) => attrs,
+            Err(error @ Error::Lost(_)) => return Err(error),
+            Err(_) => {
+                log::warn!("the server said that it made a hard link, and did not");
+                let error = Errno::EPERM.into();
+                self.withdraw(announced, &error);
+                return Err(error);
+            }
         };
         {
             let mut tables = self.tables();
