@@ -70,14 +70,14 @@ impl Filesystem {
         else {
             return;
         };
-        let open = self.handles.all_shared();
-        let sharing = open.iter().filter(|shared| tables.shares(shared.ino));
-        let sharing: Vec<Ino> = sharing.map(|shared| shared.ino).collect();
         journal.catch_up(&mut tables.groups);
-        open.iter().for_each(|shared| shared.set_own(false));
-        for ino in sharing {
-            let is_ours = |path: &Bytes| ours.contains(path);
-            if !tables.shares(ino) && !tables.inodes.paths(ino).iter().any(is_ours) {
+        for shared in self.handles.all_shared() {
+            shared.set_own(false);
+        }
+        for name in tables.groups.take_moved() {
+            if !ours.contains(&name)
+                && let Some(ino) = tables.inodes.at_path(&name)
+            {
                 self.lose(ino);
             }
         }
@@ -119,7 +119,10 @@ impl Filesystem {
                 let ours = tables.names_with(change);
                 self.take_news(&mut tables, &ours);
             }
-            _ => tables.groups.apply(change),
+            _ => {
+                tables.groups.apply(change);
+                drop(tables.groups.take_moved());
+            }
         }
     }
 

@@ -76,7 +76,9 @@ impl Cow {
             return (Self::default(), Groups::default());
         }
         match Journal::open(&directory, &state.identity) {
-            Ok((journal, groups, left_over)) => {
+            Ok((journal, mut groups, left_over)) => {
+                // Nothing is open yet.
+                drop(groups.take_moved());
                 for path in left_over {
                     ledger::remove_left_over(client, &journal, path).await;
                 }

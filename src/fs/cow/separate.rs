@@ -61,15 +61,15 @@ impl Filesystem {
             self.lost(Some(ino), &parting.path);
             return Ok(());
         };
+        if looked.sharing.is_empty() {
+            // It may be this one that was replaced, and what has it open still has the storage that
+            // the others share.
+            self.lost(Some(ino), &parting.path);
+            return Ok(());
+        }
         for path in &looked.apart {
             let other = self.tables().inodes.at_path(path);
             self.lost(other, path);
-        }
-        if looked.sharing.is_empty() {
-            // Or the file itself was replaced, and what has it open still has the storage that the
-            // others share.
-            self.lost(Some(ino), &parting.path);
-            return Ok(());
         }
         let movers = match parting.others_move {
             true => looked.sharing,
