@@ -163,10 +163,20 @@ const NAMES: [&[u8]; 12] = [
     b"\xc3\xa4",
     b"...",
 ];
-const MODES: [u32; 7] = [0o644, 0o600, 0o755, 0o444, 0o666, 0o777, 0o4711];
+
+/// Modes of files and of directories.
+struct Modes(&'static [u32], &'static [u32]);
+
+const MODES: Modes = Modes(
+    &[0o644, 0o600, 0o755, 0o444, 0o666, 0o777, 0o4711],
+    &[0o1777, 0o755, 0o700, 0o775, 0o555],
+);
+/// Where cp(1) sets a mode by an ACL, it leaves set-ID and sticky bits that were there before, so
+/// that what is there already has none.
+const MODES_THERE: Modes = Modes(&[0o644, 0o600, 0o755, 0o444], &[0o755, 0o700, 0o555]);
 
 /// A tree of random shape.
-fn grow(random: &mut Random, dir: &Path, depth: u32, files: &mut Vec<PathBuf>) {
+fn grow(random: &mut Random, dir: &Path, depth: u32, modes: &Modes, files: &mut Vec<PathBuf>) {
     fs::create_dir_all(dir).unwrap();
     for _ in 0..random.below(6) + u64::from(depth == 3) * 3 {
         let path = dir.join(OsStr::from_bytes(random.pick::<&[u8]>(&NAMES)));
@@ -174,7 +184,7 @@ fn grow(random: &mut Random, dir: &Path, depth: u32, files: &mut Vec<PathBuf>) {
             continue;
         }
         match random.below(10) {
-            0..3 if depth > 0 => grow(random, &path, depth - 1, files),
+            0..3 if depth > 0 => grow(random, &path, depth - 1, modes, files),
             3 => {
                 let target = ["a", "../b", "nowhere", "/etc/passwd", ".", "c"];
                 symlink(random.pick(&target), &path).unwrap();
@@ -183,14 +193,14 @@ fn grow(random: &mut Random, dir: &Path, depth: u32, files: &mut Vec<PathBuf>) {
             _ => {
                 let len = usize::try_from(random.below(40_000)).unwrap() * 3 / 4;
                 fs::write(&path, random.bytes(len)).unwrap();
-                let mode = *random.pick(&MODES);
+                let mode = *random.pick(modes.0);
                 fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
                 set_time(&path, random);
                 files.push(path);
             }
         }
     }
-    let mode = *random.pick(&[0o755, 0o700, 0o775, 0o555, 0o1777]);
+    let mode = *random.pick(modes.1);
     fs::set_permissions(dir, fs::Permissions::from_mode(mode)).unwrap();
     set_time(dir, random);
 }
@@ -230,7 +240,7 @@ fn random_trees_are_copied_as_cp_copies_them(ctx: &Ctx) {
         let seed = ctx.seed.wrapping_add(round);
         let mut random = Random::new(seed);
         let source = ctx.dir.join("src");
-        grow(&mut random, &source, 3, &mut Vec::new());
+        grow(&mut random, &source, 3, &MODES, &mut Vec::new());
         let words = *random.pick(&WAYS);
         let there = random.below(3);
         let mut runs = Vec::new();
@@ -241,7 +251,13 @@ fn random_trees_are_copied_as_cp_copies_them(ctx: &Ctx) {
             match there {
                 0 => {}
                 1 => fs::create_dir(dir.join("t")).unwrap(),
-                _ => grow(&mut random, &dir.join("t"), 2, &mut Vec::new()),
+                _ => grow(
+                    &mut random,
+                    &dir.join("t"),
+                    2,
+                    &MODES_THERE,
+                    &mut Vec::new(),
+                ),
             }
             // `src` is a link here, which cp follows only with a slash at its end.
             let words: Vec<String> = words
@@ -641,7 +657,10 @@ fn a_deep_tree_is_copied_with_few_descriptors(ctx: &Ctx) {
     let copy = ctx.behind.join(format!("copy/{names}/file"));
     assert_eq!(fs::read_to_string(copy).unwrap(), "deep\n");
     for dir in ["src", "copy"] {
-        must_run(Command::new("rm").arg("-rf").arg(ctx.behind.join(dir)), MINUTE);
+        must_run(
+            Command::new("rm").arg("-rf").arg(ctx.behind.join(dir)),
+            MINUTE,
+        );
     }
 }
 
