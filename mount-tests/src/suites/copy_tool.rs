@@ -29,6 +29,9 @@ pub fn suite() -> Suite {
 fn cases() -> Vec<Case> {
     vec![
         case(random_trees_are_copied_as_cp_copies_them).within_s(300),
+        case(random_trees_are_copied_as_with_cp_where_copies_are_links)
+            .on_mount_only()
+            .within_s(300),
         case(messages_and_exit_codes_are_those_of_cp).within_s(120),
         case(existing_files_are_treated_as_cp_treats_them).within_s(120),
         case(hundreds_of_small_files_are_copied_by_the_server).within_s(120),
@@ -232,20 +235,44 @@ const WAYS: [&[&str]; 14] = [
     &["-af", "src/a/", "src/b", "t"],
 ];
 
+/// Those that keep mode and times.
+const WAYS_KEEPING: [&[&str]; 7] = [
+    &["-a", "src", "t"],
+    &["-aT", "src", "t"],
+    &["-rp", "src", "t"],
+    &["-a", "src/.", "t"],
+    &["-an", "src/.", "t"],
+    &["-af", "src/a/", "src/b", "t"],
+    &["-p", "-t", "t", "src/a", "src/b", "src/c"],
+];
+
 fn random_trees_are_copied_as_cp_copies_them(ctx: &Ctx) {
     ctx.needs_sftpfs();
     ctx.needs_root("as directories may be closed to others");
+    compare_random_trees(ctx, &ctx.dir, &WAYS);
+}
+
+fn random_trees_are_copied_as_with_cp_where_copies_are_links(ctx: &Ctx) {
+    ctx.needs_sftpfs();
+    ctx.needs_root("as directories may be closed to others");
+    let mount = ctx.plan().option("copy_is_hardlink").mount().unwrap();
+    // A linked file has its source's mode and times, as with -p.
+    compare_random_trees(ctx, mount.at(), &WAYS_KEEPING);
+    mount.unmount().unwrap();
+}
+
+fn compare_random_trees(ctx: &Ctx, at: &Path, ways: &[&[&str]]) {
     let rounds = if ctx.full { 200 } else { 25 };
     for round in 0..rounds {
         let seed = ctx.seed.wrapping_add(round);
         let mut random = Random::new(seed);
-        let source = ctx.dir.join("src");
+        let source = at.join("src");
         grow(&mut random, &source, 3, &MODES, &mut Vec::new());
-        let words = *random.pick(&WAYS);
+        let words = *random.pick(ways);
         let there = random.below(3);
         let mut runs = Vec::new();
         for is_ours in [true, false] {
-            let (dir, mut random) = (ctx.dir.join(format!("{is_ours}")), random.clone());
+            let (dir, mut random) = (at.join(format!("{is_ours}")), random.clone());
             fs::create_dir(&dir).unwrap();
             symlink("../src", dir.join("src")).unwrap();
             match there {
