@@ -161,12 +161,15 @@ impl Filesystem {
             (tables.inodes.path(source)?, tables.inodes.path(target)?)
         };
         let is_apart = self.config.copy_is_hardlink != CopyIsHardlink::Shared;
-        let (facts, is_named_elsewhere) =
-            tokio::join!(self.facts((source, &from), (target, &to), len), async {
-                is_apart && self.has_unknown_names(source, &from).await
-            },);
+        let (facts, is_named_elsewhere, is_seen_elsewhere) = tokio::join!(
+            self.facts((source, &from), (target, &to), len),
+            async { is_apart && self.has_unknown_names(source, &from).await },
+            // A link would replace only the one name.
+            self.has_unknown_names(target, &to),
+        );
         let facts = facts?;
-        if !facts.is_whole_file() || is_named_elsewhere || !self.is_own(target) {
+        let is_linked_elsewhere = is_named_elsewhere || is_seen_elsewhere;
+        if !facts.is_whole_file() || is_linked_elsewhere || !self.is_own(target) {
             return None;
         }
         let linked = match self.config.copy_is_hardlink {

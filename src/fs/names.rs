@@ -150,6 +150,8 @@ impl Filesystem {
             tables.inodes.remove(parent, name);
             let kind = attrs.kind().unwrap_or(FileKind::Regular);
             let ino = tables.inodes.enter(parent, name, kind);
+            // Nobody need list the directory for it.
+            tables.inodes.listed(ino, 1);
             tables.inodes.looked_up(ino);
             tables.attrs.forget(ino);
             tables.attrs.changed(parent);

@@ -138,7 +138,8 @@ fn random_operation(random: &mut Random) -> Operation {
         },
         30..36 => Operation::CopyRange {
             from: path(random),
-            place: length(random) as u64,
+            // Not from the start: the whole of a file would come with its mode and time.
+            place: 1 + length(random) as u64,
             to: path(random),
             to_place: length(random) as u64,
             len: length(random),

@@ -197,19 +197,29 @@ impl Filesystem {
         self.cow.gates.close(files).await
     }
 
-    /// A name is about to be lost. What is open for writing by it must not reach the other names
-    /// of the storage then.
+    /// A name is about to be lost. What is open by it must not reach the other names of the storage
+    /// then, and has no name by which it could be opened again.
     ///
     /// # Errors
-    /// As [`Self::own`].
+    /// As [`Self::own`], if it is open for writing.
     pub(super) async fn part_before_loss(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        let is_written = |ino| {
-            self.handles
-                .any_file(ino, |file| file.access.write)
-                .is_some()
-        };
-        if self.cow.is_active && is_written(ino) && !self.tables().inodes.has_other_name(ino) {
-            return self.own(ino).await;
+        let opens = self.handles.files(ino);
+        if opens.is_empty() || self.tables().inodes.has_other_name(ino) {
+            return Ok(());
+        }
+        if self.cow.is_active
+            && let Err(error) = self.own(ino).await
+        {
+            if opens.iter().any(|file| file.access.write) {
+                return Err(error);
+            }
+            // A full disk must not keep anybody from removing files.
+            log::warn!("who reads a removed copy sees what is written to the others: {error}");
+        }
+        for file in opens {
+            if let Err(error) = self.full_handle(&file).await {
+                log::debug!("not open any more: {error}");
+            }
         }
         Ok(())
     }

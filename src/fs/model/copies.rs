@@ -50,12 +50,14 @@ impl Kernel {
         let source = End { fh, id };
         let target = self.make_or_empty(&to, there).await;
         let is_to_link = self.is_to_link(source.id, target.id);
+        let is_free = self.model.links(target.id) == 1;
         let mut is_copied = false;
         if clone {
             let cloned = self.fs.clone_range(ino, target.fh, (0, 0), 0).await;
             is_copied = cloned.is_ok();
-            let refused = Err(Error::Errno(Errno::EOPNOTSUPP));
-            assert_eq!(cloned, if is_to_link { Ok(()) } else { refused });
+            if !is_copied {
+                assert_eq!(cloned, Err(Error::Errno(Errno::EOPNOTSUPP)));
+            }
         }
         if !is_copied {
             let len = self.model.files[id].data.len() as u64;
@@ -63,7 +65,11 @@ impl Kernel {
         }
         self.model.files[target.id].data = self.model.files[id].data.clone();
         self.model.files[target.id].mtime = None;
-        assert_eq!(self.are_linked(&from, &to), is_to_link, "whether they share");
+        let are_linked = self.are_linked(&from, &to);
+        // Whether all its names are known from another mount's journal, only the mount knows.
+        let is_to_link = is_to_link || are_linked && is_free && self.model.has_twins(id);
+        assert_eq!(are_linked, is_to_link, "whether they share");
+        assert!(!clone || is_copied == are_linked, "a clone shares");
         if is_to_link {
             self.linked(source.id, target.id);
         }
@@ -109,7 +115,9 @@ impl Kernel {
         let is_wanted = self.fs.config().copy_is_hardlink != CopyIsHardlink::Off;
         let can = self.has.hardlink && self.has.posix_rename;
         let fits = !self.model.files[source].data.is_empty() && self.model.links(target) == 1;
-        is_wanted && can && fits && self.model.links(source) > 0
+        // What has names that the mount does not know is copied.
+        let is_known = !self.model.has_twins(source);
+        is_wanted && can && fits && is_known && self.model.links(source) > 0
     }
 
     /// Whether two names are of one file on the server.
@@ -171,6 +179,10 @@ impl Kernel {
         }
         let is_whole = from == 0 && to == 0 && end == self.model.files[source].data.len();
         let is_into_empty = self.model.files[target].data.is_empty();
+        if is_whole && is_into_empty && self.model.has_twins(source) {
+            // See copy().
+            return;
+        }
         let is_to_link = is_whole && is_into_empty && self.is_to_link(source, target);
         // A file that is copied to its own end would never come to it.
         let len = if source == target { data.len() as u64 } else { len };
