@@ -124,7 +124,9 @@ fn copies_are_copies(ctx: &Ctx, kind: &str, copying: Copying) {
         ("programs", programs::copy_whole_files),
         ("changes", changes::do_not_show_in_the_other),
     ];
-    for (dir, run) in claims {
+    // What is done to a copy that shares nothing is tried without a file system of its own.
+    let count = if copying == Copying::Cow { 2 } else { 1 };
+    for (dir, run) in claims.into_iter().take(count) {
         let mut below = ctx.clone();
         below.behind = volume.at.join(dir);
         fs::create_dir(&below.behind).unwrap();

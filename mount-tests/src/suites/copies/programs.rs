@@ -141,7 +141,7 @@ pub(in crate::suites) fn copy_whole_files(
     }
     let site = Site::new(ctx, copying, manner.clone());
     for program in PROGRAMS {
-        if program.name == "install" && site.links() && copying == Copying::Shared {
+        if program.name.starts_with("install") && site.links() && copying == Copying::Shared {
             // It changes the mode of the source, too: that is what shared means.
             continue;
         }
@@ -215,10 +215,10 @@ fn one(site: &Site, program: &Program, size: usize) {
     );
 }
 
-/// `install` gives the copy a mode of its own, which breaks what shares storage. A shared link
-/// stays one.
+/// install(1) gives the copy the mode 0600 first, whatever it is to have in the end, which breaks
+/// what shares storage. A shared link stays one.
 fn changes_mode(program: &Program, copying: Copying) -> bool {
-    copying == Copying::Cow && program.name == "install"
+    copying == Copying::Cow && program.name.starts_with("install")
 }
 
 fn attributes(
@@ -229,7 +229,7 @@ fn attributes(
     source: &Look,
     started: i64,
 ) {
-    let mode = if as_source && program.name != "install" {
+    let mode = if as_source && !program.name.starts_with("install") {
         source.mode
     } else {
         program.mode
@@ -240,7 +240,7 @@ fn attributes(
         nix::unistd::getgid().as_raw(),
     );
     // A link that was given a mode of its own has had the source's owner and time.
-    let was_link = as_source && program.name == "install";
+    let was_link = as_source && program.name.starts_with("install");
     let owner = if program.keeps_owner || as_source {
         source.owner
     } else {
