@@ -149,10 +149,13 @@ fn write(path: &Path) {
 
 fn cut_everywhere(ctx: &Ctx, session: &Session) {
     let mut tried = 0;
-    for way in [Way::Up, Way::Down] {
+    // A cut before an answer finds the server as one before the next request does, mostly.
+    let every = if ctx.full { 1 } else { 2 };
+    for (way, step) in [(Way::Up, 1), (Way::Down, every)] {
         let mut packet = 1;
-        while cut_at(ctx, session, way, packet) {
-            packet += 1;
+        // Every other one ends the daemon as well, in the same moment.
+        while cut_at(ctx, session, way, packet, tried % 2 == 1) {
+            packet += step;
             tried += 1;
             assert!(packet < 300, "no end of packets");
         }
@@ -162,7 +165,7 @@ fn cut_everywhere(ctx: &Ctx, session: &Session) {
 }
 
 /// Whether it came to the cut.
-fn cut_at(ctx: &Ctx, session: &Session, way: Way, packet: u64) -> bool {
+fn cut_at(ctx: &Ctx, session: &Session, way: Way, packet: u64, killed: bool) -> bool {
     let what = format!("cut before packet {packet} {way:?}");
     let behind = ctx.behind.join(format!("{way:?}-{packet}"));
     fs::create_dir(&behind).unwrap();
@@ -174,8 +177,7 @@ fn cut_at(ctx: &Ctx, session: &Session, way: Way, packet: u64) -> bool {
         let linked = inode(&behind.join("source")) == inode(&behind.join("copy"));
         assert!(linked, "{what}: cp made no link");
     }
-    // Half of them end the daemon as well, in the same moment.
-    let victim = packet.is_multiple_of(2).then(|| site.daemon()).flatten();
+    let victim = killed.then(|| site.daemon()).flatten();
     site.wire().cut_before(way, packet, victim);
     (session.act)(&site.dir);
     let was_cut = site.wire().disarm();
