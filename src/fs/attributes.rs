@@ -12,7 +12,6 @@ use super::interrupt::further_groups;
 use super::second_question::Refused;
 use super::{Attr, Caller, Filesystem, Ino, Known};
 use crate::client::Handle;
-use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
 
@@ -163,9 +162,8 @@ impl Filesystem {
             Err(error) => return Err(self.refused_change(ino, &change, error).await),
         };
         self.learn(ino, &seen, asked)?;
-        let mut tables = self.tables();
-        tables.attrs.touch(ino, clock::wall());
-        drop(tables);
+        self.touch(ino);
+        self.tell_aliases(ino);
         self.known(ino)
             .map_or_else(|| self.learn(ino, &seen, asked), Ok)
     }

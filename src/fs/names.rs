@@ -349,7 +349,6 @@ impl Filesystem {
             let refused = Refused::Rename { from, to };
             return Err(self.explain(Operation::Rename, error, refused).await.into());
         }
-        self.renamed(from, to, announced);
         let replaced = {
             let mut tables = self.tables();
             let moved = tables.inodes.find(parent, name);
@@ -362,6 +361,8 @@ impl Filesystem {
                 .for_each(|ino| tables.attrs.set_named(ino, Some(now)));
             [moved, replaced]
         };
+        // After the numbers have their new paths, under which they are known to share already.
+        self.renamed(from, to, announced);
         replaced
             .into_iter()
             .flatten()

@@ -54,6 +54,7 @@ impl Filesystem {
             }
         };
         self.note_written(shared, offset + data.len() as u64);
+        self.tell_aliases(shared.ino);
         if must_start {
             tokio::spawn(send(Arc::clone(self), Arc::clone(shared)));
         }

@@ -61,21 +61,29 @@ impl Filesystem {
             self.lost(Some(ino), &parting.path);
             return Ok(());
         };
-        if looked.sharing.is_empty() {
+        let is_alone = looked.sharing.is_empty();
+        if is_alone && !self.has_several_names(&parting).await {
             // It may be this one that was replaced, and what has it open still has the storage that
             // the others share.
             self.lost(Some(ino), &parting.path);
             return Ok(());
         }
-        for path in &looked.apart {
+        for path in looked.apart.iter().filter(|_| !is_alone) {
             let other = self.tables().inodes.at_path(path);
             self.lost(other, path);
         }
-        let movers = match parting.others_move {
+        let movers = match parting.others_move && !is_alone {
             true => looked.sharing,
             false => parting.names.clone(),
         };
         self.part(&parting, movers, keep, interested).await
+    }
+
+    /// Whether the server counts more names of a file than we know as its own: it shares with
+    /// somebody, be it others than we think.
+    async fn has_several_names(&self, parting: &Parting) -> bool {
+        let links = self.links_at(&parting.path).await;
+        !parting.others_move && links.is_some_and(|links| links > parting.names.len())
     }
 
     /// Makes the new server file and puts it in its place.
