@@ -102,27 +102,14 @@ impl Client {
     /// Copies, and gives the new file these attributes in turn, of which the first may be refused.
     ///
     /// # Errors
-    /// What the server said. Then the new file is removed.
+    /// What the server said. Then the new file is no copy: it waits for [`Self::abandon_copy`],
+    /// as a full disk can be told for one only while it is there.
     pub(crate) async fn finish_copy(
         &self,
-        copy: NewCopy,
+        copy: &NewCopy,
         owner: Option<Attrs>,
         dress: Attrs,
     ) -> Result<Copied> {
-        let finished = self.finish(&copy, owner, dress).await;
-        if finished.is_err() {
-            self.abandon_copy(copy).await;
-        }
-        finished
-    }
-
-    /// Removes what was made for a copy that is not wanted any more.
-    pub(crate) async fn abandon_copy(&self, copy: NewCopy) {
-        let NewCopy { lane, path, .. } = copy;
-        self.remove_failed(&lane, path).await;
-    }
-
-    async fn finish(&self, copy: &NewCopy, owner: Option<Attrs>, dress: Attrs) -> Result<Copied> {
         let refused = self.copies_refused.load(Ordering::Relaxed);
         if self.features.extensions.copy_data && !refused {
             let copied = self
@@ -133,18 +120,21 @@ impl Client {
             }
         }
         let size = copy.attrs.size.unwrap_or(0);
-        let whole = Span {
-            source_offset: 0,
-            target_offset: 0,
-            len: size,
-        };
-        let streamed = self
-            .stream(&copy.source, &copy.target, whole, |_| true)
-            .await?;
-        if streamed != size {
-            return Err(Error::Protocol(
-                "the server has less of a file than it says",
-            ));
+        let mut streamed = 0;
+        // An error after some bytes is told by the next call.
+        while streamed < size {
+            let rest = Span {
+                source_offset: streamed,
+                target_offset: streamed,
+                len: size - streamed,
+            };
+            match self
+                .stream(&copy.source, &copy.target, rest, |_| true)
+                .await?
+            {
+                0 => return Err(Error::Protocol("less of a file than the server says")),
+                more => streamed += more,
+            }
         }
         let dressed = dress_up(&copy.target, owner, dress);
         let seen = attrs(copy.target.submit_fstat());
@@ -154,6 +144,12 @@ impl Client {
             size,
             by_server: false,
         })
+    }
+
+    /// Removes what was made for a copy that is not wanted any more.
+    pub(crate) async fn abandon_copy(&self, copy: NewCopy) {
+        let NewCopy { lane, path, .. } = copy;
+        self.remove_failed(&lane, path).await;
     }
 
     /// One round trip; `None` if the server did not copy it, and the client is to.

@@ -12,7 +12,6 @@ use super::interrupt::further_groups;
 use super::second_question::Refused;
 use super::{Attr, Caller, Filesystem, Ino, Known};
 use crate::client::Handle;
-use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
 
@@ -87,8 +86,8 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Whether a caller may read a file that he names by its number, as far as its mode tells and
-    /// modes are checked at all.
+    /// Whether a caller may read a file that he names by its number, as far as its mode and those of
+    /// the directories above it tell, and modes are checked at all.
     ///
     /// # Errors
     /// EACCES; ESTALE for a number that leads nowhere.
@@ -97,11 +96,11 @@ impl Filesystem {
         if !self.config.default_permissions {
             return Ok(());
         }
-        let attr = self.getattr(ino).await?.attr;
-        match may_by_mode(&attr, caller, R_OK) {
-            false => Err(Errno::EACCES.into()),
-            true => Ok(()),
+        let above = self.tables().inodes.above(ino);
+        for directory in above {
+            self.may(directory, caller, X_OK).await?;
         }
+        self.may(ino, caller, R_OK).await
     }
 
     /// Whether a caller may do something with a file that he names by its number, where modes are
@@ -163,9 +162,8 @@ impl Filesystem {
             Err(error) => return Err(self.refused_change(ino, &change, error).await),
         };
         self.learn(ino, &seen, asked)?;
-        let mut tables = self.tables();
-        tables.attrs.touch(ino, clock::wall());
-        drop(tables);
+        self.touch(ino);
+        self.tell_aliases(ino);
         self.known(ino)
             .map_or_else(|| self.learn(ino, &seen, asked), Ok)
     }

@@ -17,7 +17,7 @@ use super::handles::{Fh, OpenFile};
 use super::names::may_be_one_file;
 use super::notices::Notice;
 use super::second_question::Refused;
-use super::{CopyIsHardlink, Filesystem, Ino};
+use super::{CopyIsHardlink, Filesystem, Ino, Symlinks};
 use crate::client::{CopyData, CopyEnd, Span};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
@@ -38,6 +38,16 @@ struct Facts {
     are_regular: bool,
     /// Set-user-ID or set-group-ID: a program that copies without `-p` takes these bits away.
     has_set_id: bool,
+}
+
+/// What came of a link.
+pub(super) struct Linked {
+    /// Whether the server has made it. One that answers OK and does nothing fails here too, as
+    /// there is nothing to rename then.
+    pub(super) done: Result<()>,
+    /// The source and the target, seen after it. Somebody may be writing to them.
+    pub(super) old: Result<Attrs>,
+    pub(super) new: Result<Attrs>,
 }
 
 impl Facts {
@@ -152,7 +162,10 @@ impl Filesystem {
             CopyIsHardlink::Cow => self.cow.can_link(),
             CopyIsHardlink::Shared => true,
         };
-        if !is_wanted || !has.hardlink || !has.posix_rename || source == target {
+        // Where the server follows symbolic links, a file has more paths than we know.
+        let is_known_by_path = self.config.symlinks != Symlinks::Follow;
+        let is_possible = has.hardlink && has.posix_rename && is_known_by_path;
+        if !is_wanted || !is_possible || source == target {
             return None;
         }
         let closed = self.close_gates(&[source, target]).await;
@@ -239,44 +252,45 @@ impl Filesystem {
             shared.written().await;
         }
         let linked = self.link_and_look(source.1, target.1).await;
-        match linked {
-            Ok(attrs) => {
-                for file in self.handles.files(target.0) {
-                    file.lose();
-                    file.shared.content_changed();
-                }
-                self.refresh(target.0, &attrs);
-                Ok(attrs)
-            }
+        match linked.done {
+            Ok(()) => {}
+            // It tells nothing: the two may be linked.
+            Err(error @ Error::Lost(_)) => return Err(error),
             Err(error) => {
-                // A connection that was lost tells nothing: the two may be linked.
-                if !matches!(error, Error::Lost(_)) {
-                    let path = target.1.clone();
-                    self.sharing_changed(&Sharing::Left(path));
-                }
-                Err(error)
+                self.sharing_changed(&Sharing::Left(target.1.clone()));
+                return Err(error);
             }
         }
+        self.lose(target.0);
+        self.hear();
+        let shares = self.tables().groups.share_storage(source.1, target.1);
+        if !shares {
+            // Another mount found the source changed before it was linked, and parted the two.
+            self.join(source, target).await?;
+        }
+        let (old, new) = (linked.old?, linked.new?);
+        if !may_be_one_file(&old, &new) {
+            return Err(Error::setup("the source is being written to"));
+        }
+        self.refresh(target.0, &new);
+        Ok(new)
     }
 
-    /// Links, and believes it when it is seen: some servers answer OK and do nothing.
-    pub(super) async fn link_and_look(&self, from: &Bytes, to: &Bytes) -> Result<Attrs> {
+    /// Links, and looks at both names behind it, in one round trip.
+    pub(super) async fn link_and_look(&self, from: &Bytes, to: &Bytes) -> Linked {
         let client = &self.client;
-        // One round trip: the first is polled first, and so sent.
+        // The first is polled first, and so sent.
         let (replaced, old, new) = tokio::join!(
             biased;
             self.replace_by_link(from, to),
             async { client.lstat(from.clone()).await },
             async { client.lstat(to.clone()).await },
         );
-        replaced?;
-        let (old, new) = (old?, new?);
-        if !may_be_one_file(&old, &new) {
-            return Err(Error::setup(
-                "what the server linked is not what was to be copied",
-            ));
+        Linked {
+            done: replaced,
+            old,
+            new,
         }
-        Ok(new)
     }
 
     /// Copies for a while.

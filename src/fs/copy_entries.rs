@@ -206,7 +206,7 @@ impl Filesystem {
         let _place = budget.await.map_err(|_| Errno::EIO)?;
         let (owner, dress) = self.clothes(job.wanted, &copy.attrs);
         let mode = dress.permissions;
-        let copied = match self.client.finish_copy(copy, owner, dress).await {
+        let copied = match self.client.finish_copy(&copy, owner, dress).await {
             Ok(copied) => copied,
             Err(error) => {
                 log::warn!("copying to \"{}\": {error}", to.escape_ascii());
@@ -214,9 +214,12 @@ impl Filesystem {
                     path: to,
                     len: len.max(1),
                 };
-                return Err(self.explain(Operation::Write, error, refused).await);
+                let why = self.explain(Operation::Write, error, refused).await;
+                self.client.abandon_copy(copy).await;
+                return Err(why);
             }
         };
+        drop(copy);
         let way = if copied.by_server {
             Way::Copied
         } else {

@@ -58,6 +58,7 @@ impl Filesystem {
             true => self.pass_as_owner(&[ino], ino, 0).await?,
             false => self.pass(&[ino]).await,
         };
+        let shared = self.shares(ino);
         let path = self.path(ino)?;
         let mut flags = open_flags(access);
         if truncate {
@@ -88,10 +89,12 @@ impl Filesystem {
         // A file that changed within this second may change again without showing it.
         let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
         let keep_pages = self.config.kernel_cache || (is_same && is_old && !truncate);
-        Ok(Opened {
-            fh: self.add_open(ino, access, handle),
-            keep_pages,
-        })
+        let fh = self.add_open(ino, access, handle);
+        if shared && !self.shares(ino) {
+            // The name got another server file meanwhile, before this open was known.
+            self.lose(ino);
+        }
+        Ok(Opened { fh, keep_pages })
     }
 
     /// Makes a file and opens it. Where there is one already it is opened, unless that is

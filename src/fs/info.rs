@@ -1,6 +1,7 @@
 //! What there is to tell about a file that stat(2) does not: for `sftpfs info`.
 
 use bytes::Bytes;
+use nix::errno::Errno;
 
 use super::{CopyIsHardlink, Filesystem, Ino};
 use crate::error::Result;
@@ -13,8 +14,11 @@ impl Filesystem {
     /// Tells about the file of a name, or about the directory itself (`.`).
     ///
     /// # Errors
-    /// As lookup's.
+    /// As lookup's; EINVAL for what is no name.
     pub(crate) async fn info(&self, parent: Ino, name: &[u8]) -> Result<Vec<Fact>> {
+        if name.is_empty() || name == b".." || name.contains(&b'/') {
+            return Err(Errno::EINVAL.into());
+        }
         if name == b"." {
             let mut facts = vec![(info::PATH, self.path(parent)?)];
             if parent == Ino::ROOT {

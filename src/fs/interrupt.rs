@@ -19,8 +19,9 @@ pub(crate) fn on_behalf_of<F: Future>(
     THREAD.scope(thread, operation)
 }
 
-/// Ends when the thread on whose behalf this runs has a signal waiting that it does not block: it
-/// is to be killed, or to handle the signal. Never ends where that cannot be known.
+/// Ends when the thread on whose behalf this runs has a signal waiting that asks it to end: one that
+/// kills it, or one of those by which it is asked to, if it handles that. Never ends where that
+/// cannot be known.
 pub(super) async fn interrupted() {
     let Ok(thread @ 1..) = THREAD.try_with(|thread| *thread) else {
         return pending().await;
@@ -53,8 +54,8 @@ fn groups(status: &[u8]) -> Vec<u32> {
     numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
-/// Whether proc_pid_status(5) shows a signal that waits and is not blocked. One that is ignored
-/// never waits.
+/// Whether proc_pid_status(5) shows such a signal, not blocked. A program that handles SIGCHLD, a
+/// timer or a resized window would take an interrupted write(2) for an error.
 fn has_signal(status: &[u8]) -> bool {
     let mask = |field: &[u8]| {
         let line = status
@@ -65,9 +66,37 @@ fn has_signal(status: &[u8]) -> bool {
             .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
             .unwrap_or(0)
     };
-    (mask(b"SigPnd:") | mask(b"ShdPnd:")) & !mask(b"SigBlk:") != 0
+    let waiting = (mask(b"SigPnd:") | mask(b"ShdPnd:")) & !mask(b"SigBlk:");
+    let is_left_alone = mask(b"SigCgt:") | mask(b"SigIgn:") | signals(&HARMLESS);
+    waiting & (signals(&ENDING) | !is_left_alone) != 0
 }
 
+/// A mask as in proc_pid_status(5).
+fn signals(numbers: &[i32]) -> u64 {
+    numbers
+        .iter()
+        .fold(0, |mask, number| mask | 1 << (number - 1))
+}
+
+/// Asked to end, whether or not the program handles it.
+const ENDING: [i32; 5] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGKILL,
+    libc::SIGTERM,
+];
+/// Those that end nothing by themselves (signal(7)).
+const HARMLESS: [i32; 8] = [
+    libc::SIGCHLD,
+    libc::SIGCONT,
+    libc::SIGSTOP,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGURG,
+    libc::SIGWINCH,
+];
 /// Often enough for Ctrl-C to seem immediate, seldom enough to cost nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -75,30 +104,36 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 mod tests {
     use super::*;
 
-    fn status(own: &str, shared: &str, blocked: &str) -> Vec<u8> {
-        format!("Name:\tcp\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t{blocked}\nSigIgn:\t0\n")
-            .into_bytes()
+    fn status(waiting: &[i32], blocked: &[i32], caught: &[i32]) -> Vec<u8> {
+        let (waiting, blocked, caught) = (signals(waiting), signals(blocked), signals(caught));
+        format!(
+            "Name:\tcp\nSigPnd:\t{waiting:016x}\nShdPnd:\t{waiting:016x}\nSigBlk:\t{blocked:016x}\n\
+             SigIgn:\t0000000000000000\nSigCgt:\t{caught:016x}\n"
+        )
+        .into_bytes()
     }
 
     #[test]
-    fn a_signal_that_waits_and_is_not_blocked_interrupts() {
-        // SIGKILL of the thread, SIGINT of the process.
-        assert!(has_signal(&status("0000000000000100", "0", "0")));
-        assert!(has_signal(&status(
-            "0",
-            "0000000000000002",
-            "0000000000000004"
-        )));
+    fn what_asks_a_program_to_end_interrupts_it() {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL, libc::SIGHUP] {
+            assert!(has_signal(&status(&[signal], &[libc::SIGPIPE], &[])));
+            assert!(has_signal(&status(&[signal], &[], &[signal])), "handled");
+        }
+        assert!(has_signal(&status(&[libc::SIGALRM], &[], &[])), "it kills");
     }
 
     #[test]
-    fn no_signal_and_a_blocked_one_do_not() {
-        assert!(!has_signal(&status("0", "0", "ffffffffffffffff")));
+    fn what_a_program_handles_or_blocks_or_need_not_know_does_not() {
         assert!(!has_signal(&status(
-            "0",
-            "0000000000000002",
-            "0000000000000002"
+            &[libc::SIGALRM],
+            &[],
+            &[libc::SIGALRM]
         )));
+        assert!(!has_signal(&status(&[libc::SIGINT], &[libc::SIGINT], &[])));
+        for harmless in HARMLESS {
+            assert!(!has_signal(&status(&[harmless], &[], &[])), "{harmless}");
+        }
+        assert!(!has_signal(&status(&[], &[], &[])));
         assert!(!has_signal(b"rubbish"));
     }
 

@@ -8,11 +8,11 @@ use futures_util::future::join_all;
 use nix::errno::Errno;
 
 use super::attributes::may_by_mode;
+use super::copy::Linked;
 use super::copy_entries::{Job, Outcome, READ};
 use super::cow::{Joining, Sharing};
-use super::names::may_be_one_file;
 use super::second_question::Refused;
-use super::{CopyIsHardlink, Filesystem, Ino};
+use super::{CopyIsHardlink, Filesystem, Ino, Symlinks};
 use crate::error::{Error, Operation, Result};
 use crate::ioctl::Way;
 use crate::sftp::{Attrs, FileKind, StatusCode};
@@ -39,7 +39,10 @@ impl Filesystem {
             CopyIsHardlink::Cow => self.cow.can_link(),
             CopyIsHardlink::Shared => true,
         };
-        if !is_wanted || !self.client.features().extensions.hardlink {
+        // Where the server follows symbolic links, a file has more paths than we know.
+        let is_possible =
+            self.client.features().extensions.hardlink && self.config.symlinks != Symlinks::Follow;
+        if !is_wanted || !is_possible {
             return outcomes;
         }
         let mut candidates = Vec::new();
@@ -48,6 +51,9 @@ impl Filesystem {
                 Ok(candidate) => candidates.extend(candidate),
                 Err(why) => *outcome = Some(Err(why)),
             }
+        }
+        if self.config.copy_is_hardlink == CopyIsHardlink::Cow {
+            self.drop_named_elsewhere(job, &mut candidates).await;
         }
         let linked = match self.config.copy_is_hardlink {
             CopyIsHardlink::Shared => {
@@ -107,6 +113,27 @@ impl Filesystem {
             });
         }
         join_all(looks).await
+    }
+
+    /// Names that others made would show what is written to a copy. Who copies a directory has
+    /// listed it, which tells how many names its files have; else it is listed now.
+    async fn drop_named_elsewhere(&self, job: &Job<'_>, candidates: &mut Vec<Candidate<'_>>) {
+        let is_listed =
+            |candidate: &Candidate<'_>| self.tables().inodes.links_listed(candidate.ino).is_some();
+        if !candidates.iter().all(is_listed)
+            && let Ok(listing) = self.opendir(job.wanted.source).await
+        {
+            let listed = self.readdir(listing, 0, true, |_| false).await;
+            log::debug!("listed for the number of names: {listed:?}");
+            self.releasedir(listing).await;
+        }
+        candidates.retain(|candidate| {
+            let is_elsewhere = self.is_named_elsewhere(candidate.ino, &candidate.from);
+            if is_elsewhere {
+                self.forget(candidate.ino, 1);
+            }
+            !is_elsewhere
+        });
     }
 
     fn may_link(&self, job: &Job<'_>, source: &Attrs) -> bool {
@@ -192,25 +219,21 @@ impl Filesystem {
         of_each
     }
 
-    /// Sends the link and looks at both names behind it. Some servers answer OK and do nothing.
+    /// Sends the link and looks at both names behind it.
     fn link_and_see(
         &self,
         candidate: &Candidate<'_>,
-    ) -> impl Future<Output = Result<Attrs>> + Send + use<> {
-        let linked = self
+    ) -> impl Future<Output = Linked> + Send + use<> {
+        let done = self
             .client
             .hardlink(candidate.from.clone(), candidate.to.clone());
         let old = self.client.lstat(candidate.from.clone());
         let new = self.client.lstat(candidate.to.clone());
         async move {
-            let (linked, old, new) = (linked.await, old.await, new.await);
-            linked?;
-            let (old, new) = (old?, new?);
-            match may_be_one_file(&old, &new) {
-                true => Ok(new),
-                false => Err(Error::setup(
-                    "what the server linked is not what was to be copied",
-                )),
+            Linked {
+                done: done.await,
+                old: old.await,
+                new: new.await,
             }
         }
     }
@@ -219,11 +242,11 @@ impl Filesystem {
         &self,
         job: &Job<'_>,
         candidate: &Candidate<'_>,
-        linked: Result<Attrs>,
+        linked: Linked,
     ) -> Option<Outcome> {
         let (from, to) = (candidate.from.clone(), candidate.to.clone());
-        let attrs = match linked {
-            Ok(attrs) => attrs,
+        match linked.done {
+            Ok(()) => {}
             // It tells nothing: the two may be linked.
             Err(Error::Lost(_)) => return Some(Err(Errno::EIO)),
             Err(error) => {
@@ -234,7 +257,29 @@ impl Filesystem {
                     .await;
                 return (why == Errno::EEXIST).then_some(Err(why));
             }
+        }
+        let attrs = match linked.new {
+            Ok(attrs) => attrs,
+            Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {
+                log::debug!("the server said that it made a hard link, and did not");
+                self.sharing_changed(&Sharing::Left(to));
+                return None;
+            }
+            Err(_) => return Some(Err(Errno::EIO)),
         };
+        self.hear();
+        let shares = self.tables().groups.share_storage(&from, &to);
+        if !shares
+            && let Err(error) = self
+                .join((candidate.ino, &from), (candidate.ino, &to))
+                .await
+        {
+            // Another mount has just parted the two, before they were linked.
+            log::error!(
+                "\"{}\" is a hard link and not known as such: {error}",
+                to.escape_ascii()
+            );
+        }
         log::info!(
             "\"{}\" is a link of \"{}\"",
             to.escape_ascii(),

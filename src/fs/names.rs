@@ -71,7 +71,7 @@ impl Filesystem {
         if error.is_refused_with(StatusCode::NO_SUCH_FILE) {
             let ino = self.tables().inodes.remove(parent, name);
             if let Ok(path) = self.path_below(parent, name) {
-                self.lost(ino, path);
+                self.lost(ino, &path);
             }
         }
         self.explain(Operation::Stat, error, Refused::Other)
@@ -257,11 +257,15 @@ impl Filesystem {
         }
         let asked = self.now();
         // Some servers answer OK and make nothing: what is there counts.
-        let Ok(attrs) = self.client.lstat(to.clone()).await else {
-            log::warn!("the server said that it made a hard link, and did not");
-            let error = Errno::EPERM.into();
-            self.withdraw(announced, &error);
-            return Err(error);
+        let attrs = match self.client.lstat(to.clone()).await {
+            Ok(attrs) => attrs,
+            Err(error @ Error::Lost(_)) => return Err(error),
+            Err(_) => {
+                log::warn!("the server said that it made a hard link, and did not");
+                let error = Errno::EPERM.into();
+                self.withdraw(announced, &error);
+                return Err(error);
+            }
         };
         {
             let mut tables = self.tables();
@@ -286,10 +290,7 @@ impl Filesystem {
     pub(crate) async fn unlink(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<()> {
         let path = self.path_below(parent, name)?;
         let found = self.tables().inodes.find(parent, name);
-        if let Some(ino) = found {
-            self.part_before_loss(ino).await?;
-        }
-        let _passes = self.pass(found.as_slice()).await;
+        let _held = self.hold_for_loss(found, None).await?;
         if let Err(error) = self.client.remove(path.clone()).await {
             return Err(self
                 .explain(Operation::Unlink, error, Refused::Unlink(path))
@@ -329,11 +330,7 @@ impl Filesystem {
         };
         let is_one_file = moved.is_some() && moved == replaced;
         let replaced = replaced.filter(|_| !is_one_file);
-        if let Some(ino) = replaced {
-            self.part_before_loss(ino).await?;
-        }
-        let files: Vec<Ino> = moved.into_iter().chain(replaced).collect();
-        let _passes = self.pass(&files).await;
+        let _held = self.hold_for_loss(replaced, moved).await?;
         let shares = self.tables().groups.share_storage(&from, &to);
         let announced = self.announce(&from, &to).await?;
         let renamed = if keep {
@@ -352,7 +349,6 @@ impl Filesystem {
             let refused = Refused::Rename { from, to };
             return Err(self.explain(Operation::Rename, error, refused).await.into());
         }
-        self.renamed(from, to, announced);
         let replaced = {
             let mut tables = self.tables();
             let moved = tables.inodes.find(parent, name);
@@ -365,6 +361,8 @@ impl Filesystem {
                 .for_each(|ino| tables.attrs.set_named(ino, Some(now)));
             [moved, replaced]
         };
+        // After the numbers have their new paths, under which they are known to share already.
+        self.renamed(from, to, announced);
         replaced
             .into_iter()
             .flatten()
@@ -375,12 +373,14 @@ impl Filesystem {
     /// rename(2) does nothing where both names are of one inode, which two copies that share their
     /// storage are on the server, but not here: the old name goes.
     async fn renamed_one_inode(&self, from: &Bytes, to: &Bytes) -> Result<()> {
-        self.sharing_changed(&Sharing::Removed(to.clone()));
         match self.client.remove(from.clone()).await {
+            Ok(()) => {}
             // They were two files there too.
-            Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => Ok(()),
-            other => other,
+            Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {}
+            Err(error) => return Err(error),
         }
+        self.sharing_changed(&Sharing::Removed(to.clone()));
+        Ok(())
     }
 
     /// Plain RENAME never replaces a regular file on OpenSSH; but it may replace other things

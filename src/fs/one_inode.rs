@@ -28,7 +28,9 @@ impl Filesystem {
         source: (Ino, &Bytes),
         target: (Ino, &Bytes),
     ) -> Result<Attrs> {
-        let attrs = self.link_and_look(source.1, target.1).await?;
+        let linked = self.link_and_look(source.1, target.1).await;
+        linked.done?;
+        let attrs = linked.new.or(linked.old)?;
         let places = {
             let mut tables = self.tables();
             let places = tables.inodes.merge(target.0, source.0);

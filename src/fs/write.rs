@@ -42,7 +42,7 @@ impl Filesystem {
         let shared = &file.shared;
         let request_max = self.client.features().write_max as usize;
         let must_start = loop {
-            self.hear_of_others();
+            self.hear();
             if !shared.is_own() {
                 self.own(shared.ino).await?;
             }
@@ -54,6 +54,7 @@ impl Filesystem {
             }
         };
         self.note_written(shared, offset + data.len() as u64);
+        self.tell_aliases(shared.ino);
         if must_start {
             tokio::spawn(send(Arc::clone(self), Arc::clone(shared)));
         }

@@ -21,7 +21,7 @@ use super::terminal::Terminal;
 use super::{Options, device};
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::fs::{Filesystem, State};
+use crate::fs::{CopyIsHardlink, Filesystem, State};
 use crate::fuse::{self, Face};
 use crate::transport::Dialer;
 
@@ -96,6 +96,10 @@ async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
         directory,
         identity: dialer.identity(),
     });
+    if config.state.is_none() && config.copy_is_hardlink == CopyIsHardlink::Cow {
+        log::warn!("there is no HOME to remember copies in: they are not made as hard links");
+        config.copy_is_hardlink = CopyIsHardlink::Off;
+    }
     let client = Client::connect(dialer, &options.client).await?;
     Filesystem::new(client, &options.directory, config).await
 }

@@ -23,7 +23,7 @@ pub(crate) use allocations::peak;
 pub(crate) use answer::status;
 pub(crate) use program::{OPENSSH, Program};
 pub(crate) use script::{Reply, script};
-pub(crate) use server::{Options, Server};
+pub(crate) use server::{Cut, Options, Server};
 pub(crate) use talk::Talk;
 
 /// A stream as a transport would hand it to the client.

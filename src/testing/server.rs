@@ -123,10 +123,21 @@ struct State {
     /// All requests so far, of all connections.
     requests: Vec<Request>,
     intercept: Option<Intercept>,
+    cut: Option<Picker>,
     connections: Vec<AbortHandle>,
 }
 
 type Intercept = Box<dyn FnMut(&Request) -> Option<Response> + Send>;
+type Picker = Box<dyn FnMut(&Request) -> Option<Cut> + Send>;
+
+/// Where a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The request is not done.
+    Before,
+    /// It is done, and the answer lost.
+    Behind,
+}
 
 impl Server {
     pub(crate) fn new(options: Options) -> Self {
@@ -136,6 +147,7 @@ impl Server {
             tree,
             requests,
             intercept: None,
+            cut: None,
             connections,
         };
         Self(Arc::new(Shared {
@@ -164,6 +176,15 @@ impl Server {
         answer: impl FnMut(&Request) -> Option<Response> + Send + 'static,
     ) {
         self.state().intercept = Some(Box::new(answer));
+    }
+
+    /// Ends a connection at a request that the test picks; nothing behind it is done.
+    pub(crate) fn cut_when(&self, pick: impl FnMut(&Request) -> Option<Cut> + Send + 'static) {
+        self.state().cut = Some(Box::new(pick));
+    }
+
+    fn cut_at(&self, request: &Request) -> Option<Cut> {
+        self.state().cut.as_mut().and_then(|pick| pick(request))
     }
 
     /// Ends all connections, as a network does. New ones are served.
@@ -221,7 +242,13 @@ impl Connection {
             let ended = loop {
                 match frames.next().map(|frame| frame.map(Request::decode)) {
                     Ok(Some(Ok((id, request)))) => {
-                        answers.push(self.answer(&options, request).encode(id));
+                        let cut = self.server.cut_at(&request);
+                        if cut != Some(Cut::Before) {
+                            answers.push(self.answer(&options, request).encode(id));
+                        }
+                        if cut.is_some() {
+                            return;
+                        }
                     }
                     Ok(None) => break false,
                     Ok(Some(Err(_))) | Err(_) => break true,

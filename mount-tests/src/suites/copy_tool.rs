@@ -29,6 +29,9 @@ pub fn suite() -> Suite {
 fn cases() -> Vec<Case> {
     vec![
         case(random_trees_are_copied_as_cp_copies_them).within_s(300),
+        case(random_trees_are_copied_as_with_cp_where_copies_are_links)
+            .on_mount_only()
+            .within_s(300),
         case(messages_and_exit_codes_are_those_of_cp).within_s(120),
         case(existing_files_are_treated_as_cp_treats_them).within_s(120),
         case(hundreds_of_small_files_are_copied_by_the_server).within_s(120),
@@ -163,10 +166,20 @@ const NAMES: [&[u8]; 12] = [
     b"\xc3\xa4",
     b"...",
 ];
-const MODES: [u32; 7] = [0o644, 0o600, 0o755, 0o444, 0o666, 0o777, 0o4711];
+
+/// Modes of files and of directories.
+struct Modes(&'static [u32], &'static [u32]);
+
+const MODES: Modes = Modes(
+    &[0o644, 0o600, 0o755, 0o444, 0o666, 0o777, 0o4711],
+    &[0o1777, 0o755, 0o700, 0o775, 0o555],
+);
+/// Where cp(1) sets a mode by an ACL, it leaves set-ID and sticky bits that were there before, so
+/// that what is there already has none.
+const MODES_THERE: Modes = Modes(&[0o644, 0o600, 0o755, 0o444], &[0o755, 0o700, 0o555]);
 
 /// A tree of random shape.
-fn grow(random: &mut Random, dir: &Path, depth: u32, files: &mut Vec<PathBuf>) {
+fn grow(random: &mut Random, dir: &Path, depth: u32, modes: &Modes, files: &mut Vec<PathBuf>) {
     fs::create_dir_all(dir).unwrap();
     for _ in 0..random.below(6) + u64::from(depth == 3) * 3 {
         let path = dir.join(OsStr::from_bytes(random.pick::<&[u8]>(&NAMES)));
@@ -174,7 +187,7 @@ fn grow(random: &mut Random, dir: &Path, depth: u32, files: &mut Vec<PathBuf>) {
             continue;
         }
         match random.below(10) {
-            0..3 if depth > 0 => grow(random, &path, depth - 1, files),
+            0..3 if depth > 0 => grow(random, &path, depth - 1, modes, files),
             3 => {
                 let target = ["a", "../b", "nowhere", "/etc/passwd", ".", "c"];
                 symlink(random.pick(&target), &path).unwrap();
@@ -183,14 +196,14 @@ fn grow(random: &mut Random, dir: &Path, depth: u32, files: &mut Vec<PathBuf>) {
             _ => {
                 let len = usize::try_from(random.below(40_000)).unwrap() * 3 / 4;
                 fs::write(&path, random.bytes(len)).unwrap();
-                let mode = *random.pick(&MODES);
+                let mode = *random.pick(modes.0);
                 fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
                 set_time(&path, random);
                 files.push(path);
             }
         }
     }
-    let mode = *random.pick(&[0o755, 0o700, 0o775, 0o555, 0o1777]);
+    let mode = *random.pick(modes.1);
     fs::set_permissions(dir, fs::Permissions::from_mode(mode)).unwrap();
     set_time(dir, random);
 }
@@ -222,26 +235,56 @@ const WAYS: [&[&str]; 14] = [
     &["-af", "src/a/", "src/b", "t"],
 ];
 
+/// Those that keep mode and times.
+const WAYS_KEEPING: [&[&str]; 7] = [
+    &["-a", "src", "t"],
+    &["-aT", "src", "t"],
+    &["-rp", "src", "t"],
+    &["-a", "src/.", "t"],
+    &["-an", "src/.", "t"],
+    &["-af", "src/a/", "src/b", "t"],
+    &["-p", "-t", "t", "src/a", "src/b", "src/c"],
+];
+
 fn random_trees_are_copied_as_cp_copies_them(ctx: &Ctx) {
     ctx.needs_sftpfs();
     ctx.needs_root("as directories may be closed to others");
+    compare_random_trees(ctx, &ctx.dir, &WAYS);
+}
+
+fn random_trees_are_copied_as_with_cp_where_copies_are_links(ctx: &Ctx) {
+    ctx.needs_sftpfs();
+    ctx.needs_root("as directories may be closed to others");
+    let mount = ctx.plan().option("copy_is_hardlink").mount().unwrap();
+    // A linked file has its source's mode and times, as with -p.
+    compare_random_trees(ctx, mount.at(), &WAYS_KEEPING);
+    mount.unmount().unwrap();
+}
+
+fn compare_random_trees(ctx: &Ctx, at: &Path, ways: &[&[&str]]) {
     let rounds = if ctx.full { 200 } else { 25 };
     for round in 0..rounds {
         let seed = ctx.seed.wrapping_add(round);
         let mut random = Random::new(seed);
-        let source = ctx.dir.join("src");
-        grow(&mut random, &source, 3, &mut Vec::new());
-        let words = *random.pick(&WAYS);
+        let source = at.join("src");
+        grow(&mut random, &source, 3, &MODES, &mut Vec::new());
+        let words = *random.pick(ways);
         let there = random.below(3);
         let mut runs = Vec::new();
         for is_ours in [true, false] {
-            let (dir, mut random) = (ctx.dir.join(format!("{is_ours}")), random.clone());
+            let (dir, mut random) = (at.join(format!("{is_ours}")), random.clone());
             fs::create_dir(&dir).unwrap();
             symlink("../src", dir.join("src")).unwrap();
             match there {
                 0 => {}
                 1 => fs::create_dir(dir.join("t")).unwrap(),
-                _ => grow(&mut random, &dir.join("t"), 2, &mut Vec::new()),
+                _ => grow(
+                    &mut random,
+                    &dir.join("t"),
+                    2,
+                    &MODES_THERE,
+                    &mut Vec::new(),
+                ),
             }
             // `src` is a link here, which cp follows only with a slash at its end.
             let words: Vec<String> = words
@@ -254,7 +297,11 @@ fn random_trees_are_copied_as_cp_copies_them(ctx: &Ctx) {
                     }
                 })
                 .collect();
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+            if is_ours {
+                // A link that is followed leads to this machine's files.
+                words.insert(0, "--stream");
+            }
             let done = cp(ctx, is_ours, &dir, &words);
             runs.push((dir, done));
         }

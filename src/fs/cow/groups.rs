@@ -58,6 +58,8 @@ pub(in crate::fs) struct Groups {
     /// By age: the first is the original. Never fewer than two.
     groups: BTreeMap<GroupId, BTreeSet<MemberId>>,
     last_id: u64,
+    /// See [`Groups::take_moved`].
+    moved: Vec<Bytes>,
 }
 
 impl Groups {
@@ -216,6 +218,12 @@ impl Groups {
         let Some((id, group)) = self.place_of(path) else {
             return;
         };
+        let names = self.names_of(id).to_vec();
+        self.moved.extend(names);
+        self.take_member_out(id, group);
+    }
+
+    fn take_member_out(&mut self, id: MemberId, group: GroupId) {
         if let Some(member) = self.members.remove(&id) {
             for name in member.names {
                 self.names.remove(&name);
@@ -225,10 +233,20 @@ impl Groups {
         self.dissolve_if_alone(group);
     }
 
+    /// Names that led to a storage that was shared, and lead to another one or nowhere since the
+    /// last time this was asked: what has them open must not go on with it.
+    pub(in crate::fs) fn take_moved(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.moved)
+    }
+
     /// All other files of its group moved together to another storage, and share that. The table
-    /// does not tell storages apart, so this is what [`left`](Self::left) does.
+    /// does not tell storages apart, so the group is as after [`left`](Self::left).
     pub(in crate::fs) fn others_left(&mut self, path: &[u8]) {
-        self.left(path);
+        let others = self.other_members(path);
+        self.moved.extend(others.into_iter().flatten());
+        if let Some((id, group)) = self.place_of(path) {
+            self.take_member_out(id, group);
+        }
     }
 
     /// The name is gone: unlinked, or another file has it now.
@@ -262,6 +280,7 @@ impl Groups {
                 was.into_iter().for_each(|name| *name = new.clone());
             }
             self.names.insert(new, id);
+            self.moved.push(old);
         }
     }
 
@@ -314,7 +333,8 @@ impl Groups {
     /// Takes a name out and, with its last name, the member. Returns the group, which may have one
     /// member now.
     fn take_name(&mut self, path: &[u8]) -> Option<GroupId> {
-        let id = self.names.remove(path)?;
+        let (name, id) = self.names.remove_entry(path)?;
+        self.moved.push(name);
         let member = self.members.get_mut(&id)?;
         let group = member.group;
         member.names.retain(|name| name != path);

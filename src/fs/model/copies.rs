@@ -61,7 +61,10 @@ impl Kernel {
         }
         if !is_copied {
             let len = self.model.files[id].data.len() as u64;
-            assert_eq!(self.copy_all((source.fh, 0), (target.fh, 0), ALL).await, len);
+            assert_eq!(
+                self.copy_all((source.fh, 0), (target.fh, 0), ALL).await,
+                len
+            );
         }
         self.model.files[target.id].data = self.model.files[id].data.clone();
         self.model.files[target.id].mtime = None;
@@ -97,7 +100,10 @@ impl Kernel {
         let Some(id) = there else {
             let mode = MODE.into();
             let how = Creation::EXCLUSIVE;
-            let made = self.fs.create(parent, name, mode, WRITE, how, ROOT_USER).await;
+            let made = self
+                .fs
+                .create(parent, name, mode, WRITE, how, ROOT_USER)
+                .await;
             let (entry, opened) = made.unwrap();
             let file = File::new(FileKind::Regular, MODE, (0, 0));
             let id = self.model.add(to.clone(), file);
@@ -169,7 +175,9 @@ impl Kernel {
         };
         let data = &self.model.files[source].data;
         let begin = usize::try_from(from).unwrap().min(data.len());
-        let end = data.len().min(begin.saturating_add(usize::try_from(len).unwrap()));
+        let end = data
+            .len()
+            .min(begin.saturating_add(usize::try_from(len).unwrap()));
         let data = data[begin..end].to_vec();
         // The kernel refuses to copy what overlaps; what is one file to us is not always to it.
         if self.model.files.are_one(source, target)
@@ -185,7 +193,11 @@ impl Kernel {
         }
         let is_to_link = is_whole && is_into_empty && self.is_to_link(source, target);
         // A file that is copied to its own end would never come to it.
-        let len = if source == target { data.len() as u64 } else { len };
+        let len = if source == target {
+            data.len() as u64
+        } else {
+            len
+        };
         let copied = self.copy_all((from_fh, from), (to_fh, to), len).await;
         assert_eq!(copied, data.len() as u64, "copied");
         if data.is_empty() {

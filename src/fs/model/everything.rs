@@ -102,9 +102,7 @@ impl Kernel {
         let paths = self.model.names.keys().map(|path| at_home(path));
         let (left, opens, named) = self.server.tree(|tree| {
             // Copies may share what is there.
-            let named: BTreeSet<_> = paths
-                .map(|path| tree.find(&path, false).unwrap())
-                .collect();
+            let named: BTreeSet<_> = paths.map(|path| tree.find(&path, false).unwrap()).collect();
             (tree.count(), tree.opens(), named)
         });
         // The server has `/` and `/home` besides.

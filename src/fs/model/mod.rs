@@ -1,10 +1,12 @@
 //! The filesystem against a plain model of one: random operations do the same to both, and both
 //! look the same to a kernel, and on the server, after each few of them.
 
+mod cases;
 mod content;
 mod copies;
 mod everything;
 mod foreign;
+mod hang_ups;
 mod kernel;
 mod names;
 mod ops;
@@ -17,7 +19,7 @@ use proptest::prelude::*;
 use self::kernel::Kernel;
 use self::ops::{Op, copying_ops, foreign_copying_ops, foreign_ops, ops, remounting_ops};
 use self::reference::Reference;
-use super::{Access, Config, CopyIsHardlink, State};
+use super::{Config, CopyIsHardlink, State};
 use crate::testing::{Options, Server};
 
 /// What is different from OpenSSH's newest server and the default choices.
@@ -72,7 +74,8 @@ fn check(variant: &Variant, ops: impl Strategy<Value = Vec<Op>>) {
         ..Default::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = CASES;
+        let copies = variant.config.copy_is_hardlink != CopyIsHardlink::Off;
+        config.cases = if copies { 3 * CASES } else { CASES };
     }
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let result = runner.run(&ops, |ops| {
@@ -84,7 +87,8 @@ fn check(variant: &Variant, ops: impl Strategy<Value = Vec<Op>>) {
     }
 }
 
-/// For each variant; more with PROPTEST_CASES.
+/// For each variant, and more where what is written may show elsewhere; as many as PROPTEST_CASES
+/// says, if it is set.
 const CASES: u32 = 32;
 
 fn without(extension: &str) -> Variant {
@@ -374,144 +378,4 @@ fn they_are_also_in_the_next_mount_with_hard_links_among_them() {
 #[test]
 fn shared_copies_are_one_file() {
     check(&copying(CopyIsHardlink::Shared), copying_ops());
-}
-
-// Found by these tests, or by thinking about them.
-
-const READ: Access = Access {
-    read: true,
-    write: false,
-    append: false,
-    sync: false,
-};
-const WRITE: Access = Access {
-    read: true,
-    write: true,
-    append: false,
-    sync: false,
-};
-
-const fn create(name: usize) -> Op {
-    Op::Create {
-        dir: 0,
-        name,
-        mode: 0o644,
-        access: WRITE,
-        exclusive: true,
-        by_ann: false,
-    }
-}
-
-const fn write(open: usize, fill: u8) -> Op {
-    Op::Write {
-        open,
-        offset: 0,
-        len: 10,
-        fill,
-        page: false,
-    }
-}
-
-const fn open(path: usize, access: Access) -> Op {
-    Op::Open {
-        path,
-        access,
-        truncate: false,
-    }
-}
-
-const fn copy(path: usize, name: usize) -> Op {
-    Op::Copy {
-        path,
-        dir: 0,
-        name,
-        keep_open: false,
-        clone: false,
-    }
-}
-
-const fn read(open: usize) -> Op {
-    Op::Read {
-        open,
-        offset: 0,
-        len: 100,
-    }
-}
-
-const RELEASE: Op = Op::Release { open: 0 };
-
-#[test]
-fn who_reads_a_copy_that_was_removed_reads_on() {
-    // Names are in order, and so are opens: path 0 is a.
-    for removed in [0, 1] {
-        let ops = [
-            create(0),
-            write(0, 1),
-            copy(0, 1),
-            RELEASE,
-            open(removed, READ),
-            open(1 - removed, WRITE),
-            Op::Unlink { path: removed },
-            write(1, 2),
-            Op::Flush { open: 1 },
-            read(0),
-        ];
-        run(&copying(CopyIsHardlink::Cow), &ops);
-    }
-}
-
-#[test]
-fn who_reads_what_was_replaced_by_a_copy_reads_on_when_that_is_removed() {
-    let ops = [
-        create(0),
-        write(0, 1),
-        create(1),
-        open(1, READ),
-        Op::Release { open: 1 },
-        copy(0, 1),
-        Op::Unlink { path: 1 },
-        write(0, 2),
-        read(1),
-    ];
-    run(&copying(CopyIsHardlink::Cow), &ops);
-}
-
-#[test]
-fn who_reads_a_shared_copy_reads_on_when_all_its_names_are_gone() {
-    let ops = [
-        create(0),
-        write(0, 1),
-        create(1),
-        open(1, READ),
-        Op::Release { open: 1 },
-        copy(0, 1),
-        Op::Unlink { path: 1 },
-        Op::Unlink { path: 0 },
-        read(1),
-    ];
-    run(&copying(CopyIsHardlink::Shared), &ops);
-}
-
-#[test]
-fn a_copy_into_a_file_with_names_that_are_not_known_changes_all_of_them() {
-    let link = Op::Link {
-        path: 0,
-        dir: 0,
-        name: 1,
-    };
-    let variant = Variant {
-        keeps_state: true,
-        ..cow_doubting()
-    };
-    run(
-        &variant,
-        &[
-            create(0),
-            link,
-            create(2),
-            write(1, 1),
-            Op::Remount,
-            copy(2, 0),
-        ],
-    );
 }

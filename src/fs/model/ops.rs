@@ -287,23 +287,61 @@ pub(super) fn foreign_ops() -> impl Strategy<Value = Vec<Op>> {
     vec(prop_oneof![on_names(), on_content(), by_others()], 1..50)
 }
 
+/// A file with content and a chain of copies, to begin with.
+fn chain() -> Vec<Op> {
+    let access = Access {
+        read: true,
+        write: true,
+        append: false,
+        sync: false,
+    };
+    let copy = |name| Op::Copy {
+        path: name - 1,
+        dir: 0,
+        name,
+        keep_open: name == 2,
+        clone: false,
+    };
+    let create = Op::Create {
+        dir: 0,
+        name: 0,
+        mode: 0o644,
+        access,
+        exclusive: true,
+        by_ann: false,
+    };
+    let write = Op::Write {
+        open: 0,
+        offset: 0,
+        len: 3000,
+        fill: 1,
+        page: false,
+    };
+    vec![create, write, copy(1), copy(2)]
+}
+
+/// Some begin with a chain of copies.
+fn with_chain(op: impl Strategy<Value = Op>) -> impl Strategy<Value = Vec<Op>> {
+    (any::<bool>(), vec(op, 1..50)).prop_map(|(is_chained, ops)| match is_chained {
+        true => [chain(), ops].concat(),
+        false => ops,
+    })
+}
+
 pub(super) fn copying_ops() -> impl Strategy<Value = Vec<Op>> {
-    let op = prop_oneof![2 => on_names(), 3 => on_content(), 2 => copies()];
-    vec(op, 1..50)
+    with_chain(prop_oneof![2 => on_names(), 3 => on_content(), 2 => copies()])
 }
 
 pub(super) fn foreign_copying_ops() -> impl Strategy<Value = Vec<Op>> {
-    let op = prop_oneof![2 => on_names(), 3 => on_content(), 3 => copies(), 1 => by_others()];
-    vec(op, 1..50)
+    with_chain(prop_oneof![2 => on_names(), 3 => on_content(), 3 => copies(), 1 => by_others()])
 }
 
 /// With a new mount now and then.
 pub(super) fn remounting_ops() -> impl Strategy<Value = Vec<Op>> {
-    let op = prop_oneof![
+    with_chain(prop_oneof![
         8 => on_names(),
         12 => on_content(),
         8 => copies(),
         1 => Just(Op::Remount),
-    ];
-    vec(op, 1..50)
+    ])
 }

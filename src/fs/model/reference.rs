@@ -157,7 +157,12 @@ impl Reference {
 
     pub(super) fn links(&self, id: Id) -> u32 {
         let names = self.names.values();
-        u32::try_from(names.filter(|other| self.files.are_one(**other, id)).count()).unwrap()
+        u32::try_from(
+            names
+                .filter(|other| self.files.are_one(**other, id))
+                .count(),
+        )
+        .unwrap()
     }
 
     /// Whether the mount knows only some names of a file.

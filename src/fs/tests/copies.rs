@@ -4,7 +4,7 @@ use super::*;
 use crate::fs::cow::Passes;
 use crate::fs::{Change, CopyIsHardlink, Creation};
 
-fn cow() -> Config {
+pub(super) fn cow() -> Config {
     Config {
         copy_is_hardlink: CopyIsHardlink::Cow,
         ..Config::default()
@@ -12,7 +12,7 @@ fn cow() -> Config {
 }
 
 /// `cp from to`: a new file, filled by copy_file_range(2) until that gives nothing more.
-async fn copy(fs: &Arc<Filesystem>, from: &str, to: &str) -> Result<Fh> {
+pub(super) async fn copy(fs: &Arc<Filesystem>, from: &str, to: &str) -> Result<Fh> {
     let source = open(fs, from, READ).await;
     let name = to.as_bytes();
     let how = Creation {
@@ -35,12 +35,12 @@ async fn copy(fs: &Arc<Filesystem>, from: &str, to: &str) -> Result<Fh> {
     Ok(target.fh)
 }
 
-async fn copied(fs: &Arc<Filesystem>, from: &str, to: &str) {
+pub(super) async fn copied(fs: &Arc<Filesystem>, from: &str, to: &str) {
     let fh = copy(fs, from, to).await.unwrap();
     fs.release(fh);
 }
 
-async fn content(fs: &Arc<Filesystem>, name: &str) -> Vec<u8> {
+pub(super) async fn content(fs: &Arc<Filesystem>, name: &str) -> Vec<u8> {
     let fh = open(fs, name, READ).await;
     let data = fs.read(fh, 0, 1 << 20).await.unwrap();
     fs.release(fh);
@@ -58,7 +58,7 @@ fn storage(server: &Server, names: &[&str]) -> Vec<u64> {
     })
 }
 
-fn are_one(server: &Server, names: &[&str]) -> bool {
+pub(super) fn are_one(server: &Server, names: &[&str]) -> bool {
     let found = storage(server, names);
     found.windows(2).all(|pair| pair[0] == pair[1])
 }

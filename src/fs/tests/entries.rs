@@ -383,3 +383,22 @@ async fn who_may_not_is_refused() {
         .await;
     assert_eq!(outcome, refused(Errno::ENOTDIR));
 }
+
+#[tokio::test]
+async fn a_full_disk_is_told_as_one_and_what_fits_is_whole() {
+    let half = vec![7; 60_000];
+    let files: [(&str, &[u8]); 3] = [("a", &half), ("b", &half), ("c", &half)];
+    let (server, fs, from, to) = two(Options::default(), Config::default(), &files).await;
+    server.tree(|tree| tree.quota = Some(5 * 60_000));
+    let outcomes = fs
+        .copy_entries(to, &wanted(from, &["a", "b", "c"]), USER)
+        .await
+        .unwrap();
+    let full = outcomes
+        .iter()
+        .filter(|outcome| **outcome == Err(Errno::ENOSPC))
+        .count();
+    let made = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!(full >= 1 && full + made == 3, "{outcomes:?}");
+    assert_eq!(listed(&server, "to").len(), made, "the rest left nothing");
+}

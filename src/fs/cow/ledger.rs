@@ -1,0 +1,330 @@
+//! What is known of files that share storage, taken in and written down in one step: the table
+//! ([`Groups`](super::Groups), under the lock of the tables) and the journal never differ but for
+//! what other mounts of the same server have just written.
+
+use bytes::Bytes;
+
+use super::journal::Journal;
+use super::{Filesystem, Ino, Sharing};
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::fs::Tables;
+use crate::sftp::StatusCode;
+
+/// Old and new names that are known to share storage before the server has made the new ones.
+#[derive(Debug, Default)]
+#[must_use]
+pub(in crate::fs) struct Announced(Vec<(Bytes, Bytes)>);
+
+/// A file that is about to become a copy that shares its source's storage.
+pub(in crate::fs) struct Joining {
+    /// Those of the two that are known here.
+    pub(in crate::fs) files: Vec<Ino>,
+    pub(in crate::fs) source: Bytes,
+    pub(in crate::fs) copy: Bytes,
+}
+
+impl Filesystem {
+    /// Whether a file has its storage for itself, so that writing to it changes no other.
+    pub(in crate::fs) fn is_own(&self, ino: Ino) -> bool {
+        let mut tables = self.tables();
+        if self.cow.is_active {
+            self.take_news(&mut tables, &[]);
+            if tables.shares(ino) {
+                return false;
+            }
+        }
+        // Under the lock of the tables, where a copy would join.
+        if let Some(shared) = self.handles.shared(ino) {
+            shared.set_own(true);
+        }
+        true
+    }
+
+    /// Whether a file is known to share its storage.
+    pub(in crate::fs) fn shares(&self, ino: Ino) -> bool {
+        self.cow.is_active && self.tables().shares(ino)
+    }
+
+    /// Takes in what other mounts of the same server have done. One fstat(2) if that is nothing.
+    pub(in crate::fs) fn hear(&self) {
+        if self
+            .cow
+            .journal
+            .as_ref()
+            .is_some_and(|journal| journal.has_news())
+        {
+            self.take_news(&mut self.tables(), &[]);
+        }
+    }
+
+    /// Takes in what the journal has new, of others and of ourselves. A file that another mount
+    /// has given storage of its own is opened anew when it is next used; `ours` are names whose
+    /// files we have seen to ourselves.
+    fn take_news(&self, tables: &mut Tables, ours: &[Bytes]) {
+        let Some(journal) = self
+            .cow
+            .journal
+            .as_ref()
+            .filter(|journal| journal.has_news())
+        else {
+            return;
+        };
+        journal.catch_up(&mut tables.groups);
+        for shared in self.handles.all_shared() {
+            shared.set_own(false);
+        }
+        for name in tables.groups.take_moved() {
+            if !ours.contains(&name)
+                && let Some(ino) = tables.inodes.at_path(&name)
+            {
+                self.lose(ino);
+            }
+        }
+    }
+
+    /// The server files that all opens of a file have are not to be used any more.
+    pub(in crate::fs) fn lose(&self, ino: Ino) {
+        for file in self.handles.files(ino) {
+            file.lose();
+            file.shared.content_changed();
+        }
+    }
+
+    /// A name leads to another server file, or to none, by somebody else's doing. What is open by
+    /// it must not write to the storage that the others still share.
+    pub(in crate::fs) fn lost(&self, ino: Option<Ino>, path: &Bytes) {
+        if !self.cow.is_active || !self.tables().groups.shares(path) {
+            return;
+        }
+        if let Some(ino) = ino {
+            self.lose(ino);
+        }
+        self.sharing_changed(&Sharing::Removed(path.clone()));
+    }
+
+    /// Takes in a change of what shares storage with what, here and in the journal.
+    pub(in crate::fs) fn sharing_changed(&self, change: &Sharing) {
+        let mut tables = self.tables();
+        if !self.cow.is_active {
+            return;
+        }
+        self.take_news(&mut tables, &[]);
+        if !tables.groups.concerns(change) {
+            return;
+        }
+        // Under the lock, so that nobody finds the table without what has happened.
+        match &self.cow.journal {
+            Some(journal) if write_down(journal, change) => {
+                let ours = tables.names_with(change);
+                self.take_news(&mut tables, &ours);
+            }
+            _ => {
+                tables.groups.apply(change);
+                drop(tables.groups.take_moved());
+            }
+        }
+    }
+
+    /// A file that shares its storage is about to get another or a further name, which must be
+    /// known to share before it does, whatever ends this process. Durable when this returns.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub(in crate::fs) async fn announce(&self, from: &Bytes, to: &Bytes) -> Result<Announced> {
+        let names = self.names_to_announce(from, to);
+        if names.is_empty() {
+            return Ok(Announced::default());
+        }
+        let change = |(existing, new): &(Bytes, Bytes)| Sharing::Linked {
+            existing: existing.clone(),
+            new: new.clone(),
+        };
+        let changes: Vec<Sharing> = names.iter().map(change).collect();
+        if let Some(journal) = self.cow.journal.clone() {
+            let last = changes.len() - 1;
+            let record = move || {
+                let mut each = changes.iter().enumerate();
+                each.try_for_each(|(n, change)| journal.record(change, n == last))
+            };
+            match tokio::task::spawn_blocking(record).await {
+                Ok(written) => written.map_err(cannot_write_down)?,
+                Err(_) => return Err(not_written_down()),
+            }
+            self.hear();
+        } else {
+            let mut tables = self.tables();
+            changes
+                .iter()
+                .for_each(|change| tables.groups.apply(change));
+        }
+        Ok(Announced(names))
+    }
+
+    fn names_to_announce(&self, from: &Bytes, to: &Bytes) -> Vec<(Bytes, Bytes)> {
+        let groups = &self.tables().groups;
+        let names = groups.names_at_and_below(from).into_iter().map(|existing| {
+            let below = existing.get(from.len()..).unwrap_or_default();
+            let new = Bytes::from([to, below].concat());
+            (existing, new)
+        });
+        // A name that leads to another such file still does if nothing comes of it.
+        names.filter(|(_, new)| !groups.shares(new)).collect()
+    }
+
+    /// Nothing came of what was announced, unless it cannot be known.
+    pub(in crate::fs) fn withdraw(&self, announced: Announced, error: &Error) {
+        if !matches!(error, Error::Lost(_)) {
+            for (_, new) in announced.0 {
+                self.sharing_changed(&Sharing::Removed(new));
+            }
+        }
+    }
+
+    /// A name became another, as announced.
+    pub(in crate::fs) fn renamed(&self, from: Bytes, to: Bytes, announced: Announced) {
+        self.sharing_changed(&Sharing::Renamed { from, to });
+        for (old, _) in announced.0 {
+            self.sharing_changed(&Sharing::Removed(old));
+        }
+    }
+
+    /// A temporary name is about to be made on the server, or is gone.
+    pub(super) fn temporary(&self, path: &Bytes, is_gone: bool) {
+        let path = path.clone();
+        let change = match is_gone {
+            true => Sharing::TemporaryGone(path),
+            false => Sharing::Temporary(path),
+        };
+        if let Some(journal) = &self.cow.journal {
+            write_down(journal, &change);
+        }
+    }
+
+    /// A file is about to become a copy that shares its source's storage. Durable when this
+    /// returns: whoever writes to either from now on has to part them first.
+    ///
+    /// # Errors
+    /// When it cannot be written down, or no more can be remembered.
+    pub(in crate::fs) async fn join(
+        &self,
+        source: (Ino, &Bytes),
+        copy: (Ino, &Bytes),
+    ) -> Result<()> {
+        let joining = Joining {
+            files: vec![source.0, copy.0],
+            source: source.1.clone(),
+            copy: copy.1.clone(),
+        };
+        match self.join_all(&[joining]).await?.as_slice() {
+            [true] => Ok(()),
+            _ => Err(Error::setup("another mount was at work on the same files")),
+        }
+    }
+
+    /// As [`Self::join`], for many that are on the disk together. Whether each of them may be
+    /// linked now; one that may not is as it was.
+    ///
+    /// # Errors
+    /// As [`Self::join`]; none of them is to be linked then.
+    pub(in crate::fs) async fn join_all(&self, joining: &[Joining]) -> Result<Vec<bool>> {
+        let changes = joining.iter().map(|joining| Sharing::Joined {
+            source: joining.source.clone(),
+            copy: joining.copy.clone(),
+        });
+        let changes: Vec<_> = changes.collect();
+        if self.tables().groups.is_full() {
+            return Err(Error::setup("too many files share storage already"));
+        }
+        if let Some(journal) = self.cow.journal.clone() {
+            let changes = changes.clone();
+            // What was recorded before is on the disk with the last one.
+            let record = move || {
+                let last = changes.len().saturating_sub(1);
+                let mut changes = changes.iter().enumerate();
+                changes.try_for_each(|(at, change)| journal.record(change, at == last))
+            };
+            match tokio::task::spawn_blocking(record).await {
+                Ok(written) => written.map_err(cannot_write_down)?,
+                Err(_) => return Err(not_written_down()),
+            }
+        }
+        let mut tables = self.tables();
+        match &self.cow.journal {
+            Some(_) => self.take_news(&mut tables, &[]),
+            None => changes
+                .iter()
+                .for_each(|change| tables.groups.apply(change)),
+        }
+        let share = |joining: &Joining| {
+            let files = joining
+                .files
+                .iter()
+                .filter_map(|ino| self.handles.shared(*ino));
+            files.for_each(|shared| shared.set_own(false));
+            tables.groups.share_storage(&joining.source, &joining.copy)
+        };
+        Ok(joining.iter().map(share).collect())
+    }
+}
+
+impl Tables {
+    /// Whether any name of a file shares its storage.
+    fn shares(&self, ino: Ino) -> bool {
+        if self.groups.is_empty() {
+            return false;
+        }
+        let mut paths = self.inodes.paths(ino).into_iter();
+        paths.any(|path| self.groups.shares(&path))
+    }
+
+    /// All names of the groups that a change is about.
+    fn names_with(&self, change: &Sharing) -> Vec<Bytes> {
+        let about = match change {
+            Sharing::Joined { source, copy } => [Some(source), Some(copy)],
+            Sharing::Linked { existing, new } => [Some(existing), Some(new)],
+            Sharing::Renamed { from, to } => [Some(from), Some(to)],
+            Sharing::Left(path) | Sharing::OthersLeft(path) | Sharing::Removed(path) => {
+                [Some(path), None]
+            }
+            Sharing::Temporary(_) | Sharing::TemporaryGone(_) => [None, None],
+        };
+        let groups = about.into_iter().flatten().flat_map(|path| {
+            let mut names = self.groups.names_of_member(path);
+            names.extend(self.groups.other_members(path).into_iter().flatten());
+            names
+        });
+        groups.collect()
+    }
+}
+
+/// Removes a temporary file that an earlier mount left on the server.
+pub(super) async fn remove_left_over(client: &Client, journal: &Journal, path: Bytes) {
+    let shown = path.escape_ascii().to_string();
+    match client.remove(path.clone()).await {
+        Ok(()) => log::info!("removed \"{shown}\", which an earlier mount left"),
+        Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {}
+        Err(error) => return log::warn!("\"{shown}\", left by an earlier mount, stays: {error}"),
+    }
+    write_down(journal, &Sharing::TemporaryGone(path));
+}
+
+/// False if it could not be.
+fn write_down(journal: &Journal, change: &Sharing) -> bool {
+    let written = journal.record(change, false);
+    if let Err(error) = &written {
+        log::error!("which files share storage cannot be written down: {error}");
+    }
+    written.is_ok()
+}
+
+/// Only a panic in there.
+fn not_written_down() -> Error {
+    Error::setup("which files share storage was not written down")
+}
+
+fn cannot_write_down(error: std::io::Error) -> Error {
+    Error::setup(format!(
+        "which files share storage cannot be written down: {error}"
+    ))
+}
