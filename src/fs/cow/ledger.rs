@@ -183,10 +183,41 @@ impl Filesystem {
 
     /// A name became another, as announced.
     pub(in crate::fs) fn renamed(&self, from: Bytes, to: Bytes, announced: Announced) {
-        self.sharing_changed(&Sharing::Renamed { from, to });
+        // Those that were announced have their new names, and keep them, whatever became of the old
+        // ones meanwhile.
+        for change in self.changes_of_rename(&from, &to, &announced) {
+            self.sharing_changed(&change);
+        }
         for (old, _) in announced.0 {
             self.sharing_changed(&Sharing::Removed(old));
         }
+        if self.cow.is_active {
+            // What was found out of a file meanwhile was of the wrong name.
+            let open = self.handles.all_shared();
+            open.iter().for_each(|shared| shared.set_own(false));
+        }
+    }
+
+    /// For the names that were not announced, one by one: at no moment a new name must seem to
+    /// share nothing.
+    fn changes_of_rename(&self, from: &Bytes, to: &Bytes, announced: &Announced) -> Vec<Sharing> {
+        let groups = &self.tables().groups;
+        let is_old = |name: &Bytes| announced.0.iter().any(|(old, _)| old == name);
+        let is_new = |name: &Bytes| announced.0.iter().any(|(_, new)| new == name);
+        let moved = groups.names_at_and_below(from).into_iter();
+        let moves = moved.filter(|name| !is_old(name)).map(|old| {
+            let below = old.get(from.len()..).unwrap_or_default();
+            let to = Bytes::from([to, below].concat());
+            (old, to)
+        });
+        let moves: Vec<(Bytes, Bytes)> = moves.collect();
+        let is_taken = |name: &Bytes| is_new(name) || moves.iter().any(|(_, new)| new == name);
+        let stale = groups.names_at_and_below(to).into_iter();
+        let gone = stale.filter(|name| !is_taken(name)).map(Sharing::Removed);
+        let mut changes: Vec<Sharing> = gone.collect();
+        let renamed = moves.into_iter();
+        changes.extend(renamed.map(|(from, to)| Sharing::Renamed { from, to }));
+        changes
     }
 
     /// A temporary name is about to be made on the server, or is gone.

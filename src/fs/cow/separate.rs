@@ -24,6 +24,8 @@ struct Made {
     temporary: Bytes,
     /// The opens that are to follow, and by what they are served then.
     opens: Vec<(Arc<OpenFile>, Serving)>,
+    /// The file of the first name that gets it.
+    mover: Option<Ino>,
 }
 
 impl Filesystem {
@@ -76,7 +78,12 @@ impl Filesystem {
             true => looked.sharing,
             false => parting.names.clone(),
         };
-        self.part(&parting, movers, keep, interested).await
+        let parted = self.part(&parting, movers, keep, interested).await;
+        if parted.is_err() && self.tables().inodes.at_path(&parting.path) != Some(ino) {
+            // A directory above was renamed meanwhile; whoever asked for this asks again.
+            return Ok(());
+        }
+        parted
     }
 
     /// Whether the server counts more names of a file than we know as its own: it shares with
@@ -98,6 +105,7 @@ impl Filesystem {
         let Some(first) = movers.first() else {
             return Ok(());
         };
+        let mover = self.tables().inodes.at_path(first);
         let temporary = temporary_beside(first);
         self.temporary(&temporary, false);
         let opens = self.opens_of(&movers);
@@ -107,10 +115,15 @@ impl Filesystem {
         let put = match made {
             Ok(servings) => {
                 let opens = opens.into_iter().zip(servings).collect();
-                self.put(parting, movers, Made { temporary, opens }).await
+                let made = Made {
+                    temporary,
+                    opens,
+                    mover,
+                };
+                self.put(parting, movers, made).await
             }
             Err(error) => {
-                self.discard(&temporary).await;
+                self.discard(&temporary, mover).await;
                 Err(error)
             }
         };
@@ -145,15 +158,16 @@ impl Filesystem {
         let Made {
             mut temporary,
             opens,
+            mover,
         } = made;
         let Some((first, further)) = movers.split_first() else {
-            self.discard(&temporary).await;
+            self.discard(&temporary, mover).await;
             return Ok(());
         };
         let mut first = first.clone();
         if let Err(error) = self.rename_made(&mut temporary, &mut first).await {
             let error = self.refused_parting(&first, 0, error).await;
-            self.discard(&temporary).await;
+            self.discard(&temporary, mover).await;
             return Err(error);
         }
         self.temporary(&temporary, true);
@@ -177,9 +191,18 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Removes what was made for nothing.
-    async fn discard(&self, temporary: &Bytes) {
-        let is_gone = match self.client.remove(temporary.clone()).await {
+    /// Removes what was made for nothing, beside the file `mover`: its directory may have been
+    /// renamed since.
+    async fn discard(&self, temporary: &Bytes, mover: Option<Ino>) {
+        let mut removed = self.client.remove(temporary.clone()).await;
+        if let Err(error) = &removed
+            && error.is_refused_with(StatusCode::NO_SUCH_FILE)
+            && let Some(now) = mover.and_then(|ino| self.tables().inodes.path(ino))
+            && parent(&now) != parent(temporary)
+        {
+            removed = self.client.remove(moved_beside(temporary, &now)).await;
+        }
+        let is_gone = match removed {
             Ok(()) => true,
             Err(error) => error.is_refused_with(StatusCode::NO_SUCH_FILE),
         };
@@ -201,11 +224,7 @@ impl Filesystem {
             let Some(now) = now.filter(|now| parent(now) != parent(name)) else {
                 return Err(error);
             };
-            let last = temporary
-                .iter()
-                .rposition(|byte| *byte == b'/')
-                .unwrap_or(0);
-            *temporary = [parent(&now), temporary.slice(last..)].concat().into();
+            *temporary = moved_beside(temporary, &now);
             self.temporary(temporary, false);
             *name = now;
         }
@@ -253,4 +272,13 @@ impl Filesystem {
             .await
             .into()
     }
+}
+
+/// The path of a temporary file whose directory is now that of `file`.
+fn moved_beside(temporary: &Bytes, file: &Bytes) -> Bytes {
+    let last = temporary
+        .iter()
+        .rposition(|byte| *byte == b'/')
+        .unwrap_or(0);
+    [parent(file), temporary.slice(last..)].concat().into()
 }

@@ -286,3 +286,93 @@ async fn shared_copies_ask_no_more() {
     assert_eq!(fs.read(fh, 0, 5).await.unwrap(), "Jello");
     assert_eq!(content(&fs, "a").await, b"Jello");
 }
+
+#[tokio::test]
+async fn what_is_open_follows_what_another_mount_linked_and_parted_at_once() {
+    let state = tempfile::tempdir().unwrap();
+    let files: &[(&str, &[u8])] = &[("a", b"hello")];
+    let (server, one) = mount_with(Options::default(), remembering(state.path()), files).await;
+    let two = mounted(server.connect(), remembering(state.path())).await;
+    let fh = open(&two, "a", WRITE).await;
+    copied(&one, "a", "b").await;
+    written(&one, "a", b"J").await;
+    write(&two, fh, 4, b"y").await.unwrap();
+    two.flush(fh).await.unwrap();
+    assert_eq!(on_server(&server, "b"), "hello");
+    assert_eq!(on_server(&server, "a"), "Jelly");
+}
+
+#[tokio::test]
+async fn a_reader_follows_what_another_mount_moved_together() {
+    let state = tempfile::tempdir().unwrap();
+    let files: &[(&str, &[u8])] = &[("a", b"hello")];
+    let (server, one) = mount_with(Options::default(), remembering(state.path()), files).await;
+    let two = mounted(server.connect(), remembering(state.path())).await;
+    one.link(look_up(&one, "a").await, Ino::ROOT, b"a2")
+        .await
+        .unwrap();
+    copied(&one, "a", "b").await;
+    copied(&one, "a", "c").await;
+    let fh = open(&two, "c", READ).await;
+    written(&one, "a", b"J").await;
+    assert_eq!(on_server(&server, "c"), "hello");
+    // Heard of, whatever is done.
+    two.hear();
+    assert_eq!(two.read(fh, 0, 5).await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_directory_that_is_renamed_during_a_break_has_no_temporary_names_in_it() {
+    for turns in 0..60 {
+        let (server, fs) = mount_with(Options::default(), cow(), &[]).await;
+        fs.mkdir(Ino::ROOT, b"d", 0o755, USER).await.unwrap();
+        server.tree(|tree| tree.put(b"/home/ann/d/a", b"hello"));
+        let d = look_up(&fs, "d").await;
+        let source = fs.lookup(d, b"a").await.unwrap().ino;
+        let how = crate::fs::Creation::EXCLUSIVE;
+        let (_, target) = fs.create(d, b"b", 0o600, WRITE, how, USER).await.unwrap();
+        let from = fs.open(source, READ, false).await.unwrap();
+        fs.copy_range((from.fh, 0), (target.fh, 0), 5)
+            .await
+            .unwrap();
+        let writing = {
+            let fs = Arc::clone(&fs);
+            tokio::spawn(async move { write(&fs, target.fh, 0, b"J").await })
+        };
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        let (from, to) = ((Ino::ROOT, &b"d"[..]), (Ino::ROOT, &b"e"[..]));
+        fs.rename(from, to, false).await.unwrap();
+        // Refused, if its directory was elsewhere for a moment; but the copies stay apart.
+        if writing.await.unwrap().is_err() {
+            write(&fs, target.fh, 0, b"J").await.unwrap();
+        }
+        fs.flush(target.fh).await.unwrap();
+        let names = server.tree(|tree| {
+            let directory = tree.find(b"/home/ann/e", false).unwrap();
+            tree.list(directory).unwrap()
+        });
+        assert_eq!(names, [".", "..", "a", "b"], "after {turns} turns");
+        assert_eq!(on_server(&server, "e/a"), "hello", "after {turns} turns");
+        assert_eq!(on_server(&server, "e/b"), "Jello", "after {turns} turns");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_replaced_another_one_unheard_of_still_is_known_to_share() {
+    let state = tempfile::tempdir().unwrap();
+    let files: &[(&str, &[u8])] = &[("a", b"hello"), ("x", b"others")];
+    let (server, one) = mount_with(Options::default(), remembering(state.path()), files).await;
+    copied(&one, "a", "b").await;
+    copied(&one, "x", "y").await;
+    // mv b y, of which the answer is lost together with the connection.
+    server
+        .tree(|tree| tree.rename(b"/home/ann/b", b"/home/ann/y"))
+        .unwrap();
+    drop(one);
+    let two = mounted(server.connect(), remembering(state.path())).await;
+    written(&two, "y", b"J").await;
+    assert_eq!(on_server(&server, "a"), "hello");
+    assert_eq!(on_server(&server, "y"), "Jello");
+}
