@@ -52,7 +52,12 @@ pub(super) fn command() -> Command {
 /// Those without a value. Of some that contradict each other the last one holds.
 fn flags() -> [Arg; 13] {
     let flag = |name, short, help| {
-        let arg = Arg::new(name).long(name).action(ArgAction::SetTrue);
+        let arg = Arg::new(name).action(ArgAction::SetTrue);
+        // cp(1) has no long names for these.
+        let arg = match name {
+            "keep-links" | "follow-named" => arg,
+            _ => arg.long(name),
+        };
         let arg = arg.overrides_with(name).help(help);
         if short == ' ' { arg } else { arg.short(short) }
     };

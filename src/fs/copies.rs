@@ -21,12 +21,20 @@ pub(crate) struct Totals {
     pub(crate) bytes_saved: u64,
 }
 
+/// How a file's content came to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A program wrote some of it.
+    Written,
+    Copied(Way),
+}
+
 /// Copies made here.
 pub(super) struct Copies(Mutex<State>);
 
 struct State {
     totals: Totals,
-    last: LruCache<Ino, Way>,
+    last: LruCache<Ino, Origin>,
 }
 
 impl Default for Copies {
@@ -53,11 +61,21 @@ impl Copies {
         if way != Way::Streamed {
             totals.bytes_saved = totals.bytes_saved.saturating_add(bytes);
         }
-        last.put(target, way);
+        last.put(target, Origin::Copied(way));
     }
 
-    /// How the content of a file came to be there, if it was copied here and is remembered.
-    pub(super) fn way_of(&self, file: Ino) -> Option<Way> {
+    /// Notes that a program has written to a file.
+    pub(super) fn note_written(&self, file: Ino) {
+        self.state().last.put(file, Origin::Written);
+    }
+
+    /// A number that a new file has got is not told the story of an earlier one.
+    pub(super) fn forget(&self, file: Ino) {
+        self.state().last.pop(&file);
+    }
+
+    /// How the content of a file came to be there, if that was here and is remembered.
+    pub(super) fn origin(&self, file: Ino) -> Option<Origin> {
         self.state().last.peek(&file).copied()
     }
 
@@ -70,7 +88,7 @@ impl Copies {
     }
 }
 
-/// Files of which it is remembered how they were copied: some 60 bytes each.
+/// Files of which it is remembered how their content came: some 60 bytes each.
 const NOTED_MAX: usize = 1 << 16;
 
 #[cfg(test)]
@@ -91,7 +109,10 @@ mod tests {
             bytes_saved: 127,
         };
         assert_eq!(copies.totals(), totals);
-        assert_eq!(copies.way_of(Ino(3)), Some(Way::Linked));
-        assert_eq!(copies.way_of(Ino(5)), None);
+        assert_eq!(copies.origin(Ino(3)), Some(Origin::Copied(Way::Linked)));
+        copies.note_written(Ino(3));
+        assert_eq!(copies.origin(Ino(3)), Some(Origin::Written));
+        copies.forget(Ino(3));
+        assert_eq!(copies.origin(Ino(3)), None);
     }
 }

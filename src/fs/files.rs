@@ -10,7 +10,7 @@ use super::attr::Change;
 use super::handles::{Access, Fh, OpenFile};
 use super::read::{self, Bounds, Reading};
 use super::second_question::Refused;
-use super::{Caller, Entry, Filesystem, Ino, same_content};
+use super::{Caller, Entry, Filesystem, Ino, Notice, same_content};
 use crate::client::Handle;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
@@ -86,6 +86,10 @@ impl Filesystem {
         }
         let after = self.learn(ino, &attrs, asked)?.attr;
         let is_same = before.is_some_and(|before| same_content(&before, &after));
+        if !is_same {
+            // The kernel may believe the size that it was told for some seconds more.
+            self.notices.tell(Notice::Attributes(ino));
+        }
         // A file that changed within this second may change again without showing it.
         let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
         let keep_pages = self.config.kernel_cache || (is_same && is_old && !truncate);
@@ -299,6 +303,9 @@ impl Filesystem {
         let Some(file) = self.handles.remove_file(fh) else {
             return;
         };
+        if file.shared.was_written() {
+            self.copies.note_written(file.shared.ino);
+        }
         self.tables().inodes.closed(file.shared.ino);
     }
 }

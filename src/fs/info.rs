@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use nix::errno::Errno;
 
+use super::copies::Origin;
 use super::{CopyIsHardlink, Filesystem, Ino};
 use crate::error::Result;
 use crate::ioctl::{Way, info};
@@ -35,6 +36,8 @@ impl Filesystem {
     }
 
     fn facts_of(&self, ino: Ino, path: Bytes) -> Vec<Fact> {
+        // Another mount may have linked or parted it.
+        self.hear();
         let tables = self.tables();
         let members = tables.groups.other_members(&path);
         let names = tables
@@ -44,17 +47,18 @@ impl Filesystem {
             .filter(|name| *name != path);
         // Further names of the file itself share its storage too.
         let mut others: Vec<Bytes> = members.iter().flatten().cloned().chain(names).collect();
+        let is_original = tables.groups.is_original(&path);
         drop(tables);
         others.sort_unstable();
         others.dedup();
         let is_one_inode = self.config().copy_is_hardlink == CopyIsHardlink::Shared;
-        let content = match self.copies.way_of(ino) {
-            _ if !members.is_empty() => "linked",
-            Some(Way::Linked) if is_one_inode => "linked",
-            Some(Way::Copied) => "copied on the server",
-            Some(Way::Streamed) => "streamed",
-            // It was, and was parted since.
-            Some(Way::Linked) => "written",
+        let content = match self.copies.origin(ino) {
+            _ if !members.is_empty() && !is_original => "linked",
+            Some(Origin::Copied(Way::Linked)) if is_one_inode => "linked",
+            Some(Origin::Copied(Way::Copied)) => "copied on the server",
+            Some(Origin::Copied(Way::Streamed)) => "streamed",
+            // Or it was linked, and parted since.
+            Some(Origin::Written | Origin::Copied(Way::Linked)) => "written",
             None => "unknown",
         };
         let mut facts = vec![

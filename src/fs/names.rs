@@ -157,6 +157,7 @@ impl Filesystem {
             tables.attrs.changed(parent);
             (ino, tables.attrs.stamp())
         };
+        self.copies.forget(ino);
         let asked = Asked {
             stamp,
             at: clock::now(),

@@ -41,6 +41,8 @@ struct State {
     waiting: u32,
     /// A task is sending this file's writes.
     is_sending: bool,
+    /// Something was, since it was opened.
+    was_written: bool,
     /// What is written reaches no other file's content: see [`cow`](super::cow).
     is_own: bool,
     /// The latest error of a write, and how many there were.
@@ -78,12 +80,18 @@ impl SharedFile {
             return Err(budget);
         }
         state.version += 1;
+        state.was_written = true;
         state.unwritten.add(via, offset, data, request_max, budget);
         let must_start = !state.is_sending;
         state.is_sending = true;
         drop(state);
         self.work.notify_one();
         Ok(must_start)
+    }
+
+    /// Whether data was taken over since the file was opened.
+    pub(super) fn was_written(&self) -> bool {
+        self.state().was_written
     }
 
     /// Whether the file is known to have its storage for itself.

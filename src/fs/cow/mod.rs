@@ -79,7 +79,8 @@ impl Cow {
             Ok((journal, mut groups, left_over)) => {
                 // Nothing is open yet.
                 drop(groups.take_moved());
-                for path in left_over {
+                // Nothing is changed on the server by a mount that is read-only.
+                for path in left_over.into_iter().filter(|_| !config.read_only) {
                     ledger::remove_left_over(client, &journal, path).await;
                 }
                 let journal = Some(Arc::new(journal));

@@ -107,13 +107,14 @@ impl Filesystem {
             times,
             ..Attrs::default()
         };
+        let mut mode = attrs.permissions;
         let owner = client.fsetstat(target, with(attrs.owner, None, None));
-        let rest = client.fsetstat(target, with(None, attrs.permissions, attrs.times));
         if let Err(error) = owner.await {
-            // As after `cp`: only root gives files away.
+            // As after `cp`: only root gives files away, and nobody makes another's program his own.
             log::debug!("a copy's owner stays the login user: {error}");
+            mode = mode.map(|mode| mode & !0o6000);
         }
-        rest.await
+        client.fsetstat(target, with(None, mode, attrs.times)).await
     }
 
     async fn serve_by(&self, open: &OpenFile, path: &Bytes) -> Result<Serving> {

@@ -69,11 +69,12 @@ impl Kernel {
         self.model.files[target.id].data = self.model.files[id].data.clone();
         self.model.files[target.id].mtime = None;
         let are_linked = self.are_linked(&from, &to);
-        // Whether all its names are known from another mount's journal, only the mount knows.
-        let is_to_link = is_to_link || are_linked && is_free && self.model.has_twins(id);
-        assert_eq!(are_linked, is_to_link, "whether they share");
+        // Whether all its names are known from another mount's journal, only the mount knows; where
+        // the mount is not sure that it knows them, after names were forgotten, it copies.
+        let may_be_linked = is_to_link || is_free && self.model.has_twins(id);
+        assert!(!are_linked || may_be_linked, "they share and must not");
         assert!(!clone || is_copied == are_linked, "a clone shares");
-        if is_to_link {
+        if are_linked {
             self.linked(source.id, target.id);
         }
         self.opens.push(Open {

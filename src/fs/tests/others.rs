@@ -79,3 +79,19 @@ async fn a_time_set_alone_keeps_the_other_as_another_client_left_it() {
     let known = fs.setattr(ino, change, None).await.unwrap();
     assert_eq!((known.attr.atime, known.attr.mtime), (5, 4_000_000_000));
 }
+
+#[tokio::test]
+async fn the_kernel_is_told_at_open_that_a_file_has_another_size_than_it_believes() {
+    let (server, fs) = mount(&[("f", b"one")]).await;
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let notices = Arc::clone(&told);
+    fs.tell_kernel_by(Box::new(move |notice| notices.lock().unwrap().push(notice)));
+    let ino = look_up(&fs, "f").await;
+    fs.getattr(ino).await.unwrap();
+    let fh = fs.open(ino, READ, false).await.unwrap().fh;
+    fs.release(fh);
+    assert_eq!(*told.lock().unwrap(), [], "nothing has changed");
+    server.tree(|tree| tree.put(b"f", b"one and two"));
+    fs.open(ino, READ, false).await.unwrap();
+    assert_eq!(*told.lock().unwrap(), [crate::fs::Notice::Attributes(ino)]);
+}
