@@ -130,6 +130,15 @@ impl Translator {
         owner == self.login
     }
 
+    /// The server's number of the user to whom belongs what `caller` makes.
+    pub(super) fn maker(&self, caller: u32) -> u32 {
+        if self.gives_away() {
+            caller
+        } else {
+            self.login.0
+        }
+    }
+
     /// Whether what we make there belongs to whoever makes it here: true where we are root there
     /// and numbers mean the same on both sides, so that giving files away makes sense.
     pub(super) fn gives_away(&self) -> bool {

@@ -38,6 +38,9 @@ struct Facts {
     are_regular: bool,
     /// Set-user-ID or set-group-ID: a program that copies without `-p` takes these bits away.
     has_set_id: bool,
+    /// The source belongs to somebody else than whoever made the target, who could not write to his
+    /// own copy then; root can.
+    is_of_another: bool,
 }
 
 /// What came of a link.
@@ -67,6 +70,7 @@ impl Facts {
             && self.target_links <= 1
             && self.are_regular
             && !self.has_set_id
+            && !self.is_of_another
     }
 }
 
@@ -220,6 +224,7 @@ impl Filesystem {
         );
         let known = self.ask_attributes(target).await.ok()?;
         let (attrs, target_attrs) = (looked.0.await.ok()?, looked.1.await.ok()?);
+        let user = |attrs: &Attrs| attrs.owner.map(|(user, _)| user);
         // Not what a symbolic link leads to: it would be replaced itself.
         let is_regular = |attrs: &Attrs| attrs.kind() == Some(FileKind::Regular);
         let sizes = (target_attrs.size?, known.attr.size);
@@ -236,6 +241,7 @@ impl Filesystem {
             target_links: known.links,
             are_regular: is_settled && is_regular(&attrs) && is_regular(&target_attrs),
             has_set_id: attrs.permissions.is_some_and(|mode| mode & 0o6000 != 0),
+            is_of_another: user(&target_attrs) != Some(0) && user(&target_attrs) != user(&attrs),
         })
     }
 
@@ -409,6 +415,7 @@ mod tests {
         target_links: 1,
         are_regular: true,
         has_set_id: false,
+        is_of_another: false,
     };
 
     #[test]
@@ -470,6 +477,10 @@ mod tests {
             },
             Facts {
                 has_set_id: true,
+                ..WHOLE
+            },
+            Facts {
+                is_of_another: true,
                 ..WHOLE
             },
         ] {

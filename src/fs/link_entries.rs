@@ -143,7 +143,10 @@ impl Filesystem {
         let may_read = !self.config.default_permissions || may_by_mode(&attr, job.caller, READ);
         // Without -p a copy has no set-ID bits, and a link would.
         let has_set_id = attr.permissions & 0o6000 != 0;
-        attr.kind == FileKind::Regular && attr.size > 0 && !has_set_id && may_read
+        // As with a copy of one file: nobody but root makes copies that are not his.
+        let maker = self.translator.maker(job.caller.uid);
+        let is_of_another = maker != 0 && source.owner.is_none_or(|(user, _)| user != maker);
+        attr.kind == FileKind::Regular && attr.size > 0 && !has_set_id && !is_of_another && may_read
     }
 
     /// One server file, two files in the mount: as `copy.rs` does it for one.

@@ -444,3 +444,24 @@ async fn who_gives_up_waiting_for_a_copy_to_be_parted_leaves_nothing_behind() {
     assert_eq!(content(&fs, "b").await.len(), 3);
     assert_eq!(temporaries(&server), Vec::<Bytes>::new());
 }
+
+#[tokio::test]
+async fn a_file_of_somebody_else_is_copied_so_that_the_copy_is_ones_own() {
+    let (server, fs) = mount_with(Options::default(), cow(), &[("a", b"hello")]).await;
+    let ann = Caller {
+        uid: 1000,
+        gid: 1000,
+    };
+    server.tree(|tree| {
+        let a = tree.find(b"/home/ann/a", false).unwrap();
+        tree.chown(a, (7, 7)).unwrap();
+    });
+    for (caller, name, is_linked) in [(ann, "b", false), (USER, "c", true)] {
+        let source = open(&fs, "a", READ).await;
+        let how = Creation::EXCLUSIVE;
+        let made = fs.create(Ino::ROOT, name.as_bytes(), 0o600, WRITE, how, caller);
+        let target = made.await.unwrap().1.fh;
+        assert_eq!(fs.copy_range((source, 0), (target, 0), 5).await, Ok(5));
+        assert_eq!(are_one(&server, &["a", name]), is_linked, "{name}");
+    }
+}
