@@ -94,10 +94,11 @@ impl Cow {
                 )
             }
             Err(why) => {
-                log::warn!(
-                    "{why}: copies are not made as hard links, and files that were linked as \
-                     copies before are taken for hard links"
-                );
+                let what = match wanted {
+                    true => "copies are not made as hard links, and those that were before",
+                    false => "files that were linked as copies before",
+                };
+                log::warn!("{what} are taken for what the server says they are: {why}");
                 (Self::default(), Groups::default())
             }
         }

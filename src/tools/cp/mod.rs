@@ -66,8 +66,10 @@ pub(crate) fn cp(options: Options, operands: Vec<OsString>) -> bool {
     // They end by themselves; one that panicked has said so.
     threads.into_iter().for_each(|thread| drop(thread.join()));
     job.screen.end();
-    if job.screen.shows_summary {
-        job.screen.sum_up(&job.tally().ways.summary());
+    let ways = job.tally().ways;
+    // After a message that nothing could be copied there is nothing to sum up.
+    if job.screen.shows_summary && !(job.has_failed() && ways.is_nothing()) {
+        job.screen.sum_up(&ways.summary());
     }
     !job.has_failed()
 }

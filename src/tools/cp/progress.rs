@@ -74,6 +74,11 @@ impl Ways {
         }
         text
     }
+
+    /// Nothing was copied.
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.linked + self.copied + self.streamed + self.untold + self.links == 0
+    }
 }
 
 /// The last seconds, by which speed is judged.
@@ -104,22 +109,34 @@ impl Speed {
     /// One line of at most so many characters, without an end of line.
     pub(super) fn line(&self, tally: &Tally, columns: usize) -> String {
         let more = if tally.is_complete { "" } else { "+" };
-        let mut text = format!(
-            "{}/{}{more} files, {}/{}{more}",
-            grouped(tally.files_done),
-            grouped(tally.files_known),
-            bytes(tally.bytes_done),
-            bytes(tally.bytes_known),
-        );
+        let (done, known) = (grouped(tally.files_done), grouped(tally.files_known));
+        let files = format!("{done}/{known}{more} files");
+        let (done, known) = (bytes(tally.bytes_done), bytes(tally.bytes_known));
+        let mut parts = vec![format!("{done}/{known}{more}")];
         if let Some((by_bytes, by_files)) = self.rates() {
-            text.push_str(&format!(", {}/s", bytes(whole(by_bytes))));
-            if let Some(left) = seconds_left(tally, by_bytes, by_files) {
-                text.push_str(&format!(", {} left", duration(left)));
-            }
+            parts.push(format!("{}/s", bytes(whole(by_bytes))));
+            let left = seconds_left(tally, by_bytes, by_files);
+            parts.extend(left.map(|left| format!("{} left", duration(left))));
         }
-        text.truncate(columns.saturating_sub(1));
-        text
+        fitting(files, &parts, columns.saturating_sub(1))
     }
+}
+
+/// The first part and as many of the others as fit, the later ones rather than the earlier.
+fn fitting(mut first: String, others: &[String], columns: usize) -> String {
+    for skipped in 0..=others.len() {
+        let rest = others.get(skipped..).unwrap_or_default();
+        let shown: Vec<&str> = [first.as_str()]
+            .into_iter()
+            .chain(rest.iter().map(String::as_str))
+            .collect();
+        let text = shown.join(", ");
+        if text.len() <= columns {
+            return text;
+        }
+    }
+    first.truncate(columns);
+    first
 }
 
 /// None while not everything to copy is known, or nothing moves.
@@ -208,6 +225,10 @@ mod tests {
         assert_eq!(
             speed.line(&tally, 80),
             "617/1,234 files, 10.0 MiB/100 MiB, 10.0 MiB/s, 0:09 left"
+        );
+        assert_eq!(
+            speed.line(&tally, 40),
+            "617/1,234 files, 10.0 MiB/s, 0:09 left"
         );
         assert_eq!(speed.line(&tally, 16), "617/1,234 files");
     }

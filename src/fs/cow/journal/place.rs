@@ -67,7 +67,7 @@ fn check_ours(about: &Metadata, path: &Path) -> Result<(), String> {
         ));
     }
     if about.mode() & 0o022 != 0 {
-        return Err(format!("{path}: others may write it: chmod go-w it"));
+        return Err(format!("others may write {path}; try chmod go-w"));
     }
     Ok(())
 }

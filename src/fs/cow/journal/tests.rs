@@ -395,7 +395,7 @@ fn what_others_may_write_is_not_believed() {
         for open_to in [0o020, 0o002] {
             let permissions = fs::Permissions::from_mode(before | open_to);
             fs::set_permissions(&path, permissions).unwrap();
-            assert!(place.refusal().contains("others may write it"));
+            assert!(place.refusal().contains("others may write"));
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
     }
