@@ -2,7 +2,7 @@
 
 use super::mount_options::{IdMapWord, Typed};
 use super::{id_files, values};
-use crate::fs::IdMap;
+use crate::fs::{CopyIsHardlink, IdMap, Symlinks};
 use crate::mount;
 use crate::transport::Way;
 
@@ -19,6 +19,13 @@ pub(super) fn settle(typed: &mut Typed) -> Result<(), String> {
         typed
             .warnings
             .push("option 'password_stdin' has no effect with sftp_command".into());
+    }
+    let files = &typed.mount.fs;
+    if files.symlinks == Symlinks::Follow && files.copy_is_hardlink != CopyIsHardlink::Off {
+        typed.warnings.push(
+            "option 'copy_is_hardlink' has no effect with symlinks=follow: copies are copies"
+                .into(),
+        );
     }
     settle_id_map(typed)
 }

@@ -115,6 +115,18 @@ fn a_line_of_fstab_as_mount_hands_it_over() {
 }
 
 #[test]
+fn that_copies_are_no_links_where_the_server_follows_links_is_said() {
+    for (typed, warnings) in [
+        ("copy_is_hardlink,symlinks=follow", 1),
+        ("copy_is_hardlink=off,symlinks=follow", 0),
+        ("copy_is_hardlink,symlinks=rebase", 0),
+    ] {
+        let (typed, _) = options(&["sftpfs", "h:", "/mnt", "-o", typed]);
+        assert_eq!(typed.warnings.len(), warnings, "{:?}", typed.warnings);
+    }
+}
+
+#[test]
 fn mount_can_ask_for_a_check_only_and_for_tolerance() {
     let fake = parse_words(&["mount.sftpfs", "h:/", "/mnt", "-f"]);
     assert!(matches!(fake, Ok(Request::Nothing)), "{fake:?}");
