@@ -41,6 +41,9 @@ struct Facts {
     /// The source belongs to somebody else than whoever made the target, who could not write to his
     /// own copy then; root can.
     is_of_another: bool,
+    /// The target was there before, with another mode or owner than the source's, which a program
+    /// that copies without `-p` leaves as they are.
+    has_ways_of_its_own: bool,
 }
 
 /// What came of a link.
@@ -71,6 +74,7 @@ impl Facts {
             && self.are_regular
             && !self.has_set_id
             && !self.is_of_another
+            && !self.has_ways_of_its_own
     }
 }
 
@@ -225,6 +229,7 @@ impl Filesystem {
         let known = self.ask_attributes(target).await.ok()?;
         let (attrs, target_attrs) = (looked.0.await.ok()?, looked.1.await.ok()?);
         let user = |attrs: &Attrs| attrs.owner.map(|(user, _)| user);
+        let is_new = self.handles.any_file(target, |file| file.is_new).is_some();
         // Not what a symbolic link leads to: it would be replaced itself.
         let is_regular = |attrs: &Attrs| attrs.kind() == Some(FileKind::Regular);
         let sizes = (target_attrs.size?, known.attr.size);
@@ -241,6 +246,9 @@ impl Filesystem {
             target_links: known.links,
             are_regular: is_settled && is_regular(&attrs) && is_regular(&target_attrs),
             has_set_id: attrs.permissions.is_some_and(|mode| mode & 0o6000 != 0),
+            has_ways_of_its_own: !is_new
+                && (attrs.permissions, attrs.owner)
+                    != (target_attrs.permissions, target_attrs.owner),
             is_of_another: user(&target_attrs) != Some(0) && user(&target_attrs) != user(&attrs),
         })
     }
@@ -416,6 +424,7 @@ mod tests {
         are_regular: true,
         has_set_id: false,
         is_of_another: false,
+        has_ways_of_its_own: false,
     };
 
     #[test]
@@ -481,6 +490,10 @@ mod tests {
             },
             Facts {
                 is_of_another: true,
+                ..WHOLE
+            },
+            Facts {
+                has_ways_of_its_own: true,
                 ..WHOLE
             },
         ] {

@@ -93,7 +93,7 @@ impl Filesystem {
         // A file that changed within this second may change again without showing it.
         let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
         let keep_pages = self.config.kernel_cache || (is_same && is_old && !truncate);
-        let fh = self.add_open(ino, access, handle);
+        let fh = self.add_open(ino, access, handle, false);
         if shared && !self.shares(ino) {
             // The name got another server file meanwhile, before this open was known.
             self.lose(ino);
@@ -138,7 +138,7 @@ impl Filesystem {
         let entry = self
             .enter_new(parent, name, seen, Some(mode), caller)
             .await?;
-        let fh = self.add_open(entry.ino, access, handle);
+        let fh = self.add_open(entry.ino, access, handle, true);
         Ok((
             entry,
             Opened {
@@ -190,9 +190,9 @@ impl Filesystem {
         Ok(entry)
     }
 
-    fn add_open(&self, ino: Ino, access: Access, handle: Handle) -> Fh {
+    fn add_open(&self, ino: Ino, access: Access, handle: Handle, is_new: bool) -> Fh {
         self.tables().inodes.opened(ino);
-        self.handles.add_file(ino, access, handle)
+        self.handles.add_file(ino, access, handle, is_new)
     }
 
     pub(super) fn open_file(&self, fh: Fh) -> Result<Arc<OpenFile>> {

@@ -28,6 +28,8 @@ pub(crate) struct Access {
 /// One open(2) of a file.
 pub(super) struct OpenFile {
     pub(super) access: Access,
+    /// Made by this open(2): it was not there before.
+    pub(super) is_new: bool,
     serving: Mutex<Serving>,
     /// What all opens of this file share.
     pub(super) shared: Arc<SharedFile>,
@@ -173,7 +175,8 @@ impl Opens {
 }
 
 impl Handles {
-    pub(super) fn add_file(&self, ino: Ino, access: Access, handle: Handle) -> Fh {
+    /// `is_new`: the file was made by this open(2).
+    pub(super) fn add_file(&self, ino: Ino, access: Access, handle: Handle, is_new: bool) -> Fh {
         let fh = self.next();
         let mut open = self.open();
         let opens = open.inodes.entry(ino).or_insert_with(|| Opens::new(ino));
@@ -181,6 +184,7 @@ impl Handles {
         let errors_told = AtomicU64::new(shared.error_count());
         let file = Arc::new(OpenFile {
             access,
+            is_new,
             serving: Mutex::new(Serving::full(handle, None)),
             shared,
             reader: Mutex::default(),
@@ -202,6 +206,7 @@ impl Handles {
         for (_, file) in files.iter_mut().filter(|(_, file)| file.shared.ino == from) {
             *file = Arc::new(OpenFile {
                 access: file.access,
+                is_new: file.is_new,
                 serving: Mutex::default(),
                 shared: Arc::clone(&opens.shared),
                 reader: Mutex::default(),

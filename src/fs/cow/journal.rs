@@ -54,7 +54,9 @@ pub(super) struct Journal {
 impl Journal {
     /// Whether there is one.
     pub(super) fn exists(directory: &Path, identity: &str) -> bool {
-        directory.join(place::file_name(identity)).exists()
+        // One that cannot be looked for is not ruled out: opening it will say why.
+        let path = directory.join(place::file_name(identity));
+        path.try_exists().unwrap_or(true)
     }
 
     /// Opens the journal of `identity` (server and login), with the table that it makes.

@@ -118,6 +118,10 @@ impl Kernel {
             .await
             .unwrap();
         self.model.files[id].write(offset, &data);
+        if self.model.has_twins(id) {
+            // Two files to this mount, one on the server: the other shows it once it is there.
+            self.fs.flush(fh).await.unwrap();
+        }
     }
 
     pub(super) async fn read(&mut self, open: usize, offset: u64, len: u32) {

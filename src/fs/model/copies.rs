@@ -124,7 +124,13 @@ impl Kernel {
         let fits = !self.model.files[source].data.is_empty() && self.model.links(target) == 1;
         // What has names that the mount does not know is copied.
         let is_known = !self.model.has_twins(source);
-        is_wanted && can && fits && is_known && self.model.links(source) > 0
+        // Nobody but root makes copies that are not his.
+        let (owner, maker) = (
+            self.model.files[source].owner.0,
+            self.model.files[target].owner.0,
+        );
+        let is_his = maker == 0 || maker == owner;
+        is_wanted && can && fits && is_known && is_his && self.model.links(source) > 0
     }
 
     /// Whether two names are of one file on the server.
@@ -205,7 +211,19 @@ impl Kernel {
             return;
         }
         self.model.files[target].write(to, &data);
-        if is_to_link {
+        let name_of = |id| {
+            let mut names = self.model.names.iter();
+            names.find(|(_, other)| **other == id).map(|(path, _)| path)
+        };
+        let names = name_of(source).zip(name_of(target));
+        let are_linked =
+            source != target && names.is_some_and(|(one, other)| self.are_linked(one, other));
+        // They may have shared before; a range is copied then, and what is there already is not.
+        assert!(
+            !are_linked || is_to_link || !is_whole,
+            "they share and must not"
+        );
+        if are_linked && is_to_link {
             self.linked(source, target);
         }
     }
