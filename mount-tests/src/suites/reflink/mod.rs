@@ -240,8 +240,11 @@ fn another_user_clones(ctx: &Ctx) {
     ctx.needs_root("to become an ordinary user");
     let place = Place::with(ctx, &["copy_is_hardlink", "allow_other"]);
     fs::write(place.at("b"), "").unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    fs::set_permissions(place.at("b"), mode).unwrap();
+    // The same, since a file that is there keeps its mode, which a link could not have.
+    for name in ["a", "b"] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        fs::set_permissions(place.at(name), mode).unwrap();
+    }
     let program = ctx.lab.program.command().get_program().to_owned();
     if !is_reachable_by_others(Path::new(&program)) {
         ctx.skip("the program under test is in a directory that others may not enter");
