@@ -32,7 +32,9 @@ pub fn show(lab: &Arc<Lab>) -> Result<(), String> {
     let source = sources(lab);
     for (what, command) in steps() {
         say(what);
-        shell(command, &at, &source)?;
+        let sftpfs = lab.program.command().get_program().to_owned();
+        let command = command.replace("$SFTPFS", &sftpfs.to_string_lossy());
+        shell(&command, &at, &source)?;
     }
     say("The server has it all:");
     shell(
@@ -64,6 +66,11 @@ fn steps() -> Vec<(&'static str, &'static str)> {
         (
             "A big file, there and back:",
             "dd if=/dev/urandom of=big bs=1M count=64 conv=fsync status=none; ls -l big; sha256sum big",
+        ),
+        (
+            "A copy, made by the server, and a tree of copies:",
+            "time cp big copy; cmp big copy && echo same; $SFTPFS cp -av project project2 | tail -1; \
+             diff -r project project2 && echo same; $SFTPFS info .; rm -r copy project2",
         ),
         (
             "Version control:",
