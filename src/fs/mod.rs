@@ -25,6 +25,8 @@ mod info;
 mod inodes;
 mod interrupt;
 mod link_entries;
+mod link_whole;
+mod may_link;
 #[cfg(test)]
 mod model;
 mod names;
