@@ -211,11 +211,7 @@ impl Filesystem {
             .zip(&of_each)
             .filter(|(_, joined)| **joined)
         {
-            let names = self.tables().inodes.paths(candidate.ino);
-            for new in names.into_iter().filter(|name| *name != candidate.from) {
-                let existing = candidate.from.clone();
-                self.sharing_changed(&Sharing::Linked { existing, new });
-            }
+            self.other_names_share(candidate.ino, &candidate.from);
         }
         of_each
     }

@@ -156,11 +156,7 @@ impl Filesystem {
     /// One server file, two files in the mount.
     async fn link_apart(&self, source: (Ino, &Bytes), target: (Ino, &Bytes)) -> Result<Attrs> {
         self.join(source, target).await?;
-        let names = self.tables().inodes.paths(source.0);
-        for new in names.into_iter().filter(|name| name != source.1) {
-            let existing = source.1.clone();
-            self.sharing_changed(&Sharing::Linked { existing, new });
-        }
+        self.other_names_share(source.0, source.1);
         // What was taken over before it was known that the two would share.
         if let Some(shared) = self.handles.shared(source.0) {
             shared.written().await;

@@ -304,6 +304,15 @@ impl Filesystem {
         };
         Ok(joining.iter().map(share).collect())
     }
+
+    /// What one name of a file shares, the others that are known of it share, too.
+    pub(in crate::fs) fn other_names_share(&self, ino: Ino, name: &Bytes) {
+        let names = self.tables().inodes.paths(ino);
+        for new in names.into_iter().filter(|other| other != name) {
+            let existing = name.clone();
+            self.sharing_changed(&Sharing::Linked { existing, new });
+        }
+    }
 }
 
 impl Tables {
