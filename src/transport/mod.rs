@@ -13,6 +13,7 @@ mod host_keys;
 mod known_hosts;
 mod libssh2;
 mod loan;
+mod login;
 mod openssh;
 mod prompt;
 mod russh;

@@ -15,8 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::host_config::Settings;
 use super::super::{Link, Target};
-use super::{Plan, dial};
+use super::dial;
 use crate::error::Result;
+use crate::transport::login::Plan;
 use crate::transport::secrets::Prompter;
 
 /// Sends SSH_FXP_INIT of version 3, and takes the answer.
