@@ -19,6 +19,8 @@ mod prompt;
 mod russh;
 mod secrets;
 #[cfg(test)]
+mod test_link;
+#[cfg(test)]
 mod test_sshd;
 
 use std::collections::VecDeque;

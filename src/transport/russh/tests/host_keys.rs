@@ -3,9 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use super::{connect, greet, keygen, plan, text, why_not};
+use super::{connect, keygen, plan, text, why_not};
 use crate::transport::prompt::Person;
 use crate::transport::russh::dial;
+use crate::transport::test_link::greet;
 use crate::transport::test_sshd::Sshd;
 
 #[tokio::test]
@@ -73,10 +74,7 @@ async fn a_person_decides_on_an_unknown_host() {
 #[tokio::test]
 async fn a_changed_host_key_is_refused_with_both_fingerprints() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    let known = fs::read_to_string(sshd.path("known_hosts")).unwrap();
-    let name = known.split(' ').next().unwrap();
-    let other = fs::read_to_string(sshd.path("stranger.pub")).unwrap();
-    fs::write(sshd.path("known_hosts"), format!("# old\n{name} {other}")).unwrap();
+    sshd.is_known_by("stranger.pub");
     for strict in ["yes", "ask", "accept-new"] {
         let error = why_not(&sshd.target_with("StrictHostKeyChecking", strict)).await;
         assert!(error.contains("has changed"), "{error}");
@@ -95,20 +93,10 @@ async fn a_changed_host_key_is_refused_with_both_fingerprints() {
 #[tokio::test]
 async fn a_host_key_of_another_type_than_the_known_one_is_a_changed_one() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    let known = fs::read_to_string(sshd.path("known_hosts")).unwrap();
-    let name = known.split(' ').next().unwrap();
     // The server has an Ed25519 key and an RSA key; known is an ECDSA one.
-    keygen(&[
-        "-q",
-        "-t",
-        "ecdsa",
-        "-N",
-        "",
-        "-f",
-        &text(sshd.path("ecdsa")),
-    ]);
-    let other = fs::read_to_string(sshd.path("ecdsa.pub")).unwrap();
-    fs::write(sshd.path("known_hosts"), format!("{name} {other}")).unwrap();
+    let ecdsa = text(sshd.path("ecdsa"));
+    keygen(&["-t", "ecdsa", "-N", "", "-f", &ecdsa]);
+    sshd.is_known_by("ecdsa.pub");
     for strict in ["yes", "ask", "accept-new"] {
         let error = why_not(&sshd.target_with("StrictHostKeyChecking", strict)).await;
         assert!(error.contains("has changed"), "{error}");

@@ -3,11 +3,12 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use super::{connect, greet, keygen, plan, text, why_not};
+use super::{connect, keygen, plan, text, why_not};
 use crate::transport::Target;
 use crate::transport::prompt::Person;
 use crate::transport::russh::dial;
 use crate::transport::secrets::Prompter;
+use crate::transport::test_link::greet;
 use crate::transport::test_sshd::Sshd;
 
 #[tokio::test]

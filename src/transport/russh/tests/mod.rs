@@ -11,27 +11,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
 use super::super::host_config::Settings;
 use super::super::{Link, Target};
 use super::dial;
 use crate::error::Result;
 use crate::transport::login::Plan;
 use crate::transport::secrets::Prompter;
-
-/// Sends SSH_FXP_INIT of version 3, and takes the answer.
-async fn greet(link: &mut Link) {
-    link.stream
-        .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
-        .await
-        .unwrap();
-    let mut head = [0; 9];
-    link.stream.read_exact(&mut head).await.unwrap();
-    assert_eq!(head[4..], [2, 0, 0, 0, 3]);
-    let mut rest = vec![0; u32::from_be_bytes(head[..4].try_into().unwrap()) as usize - 5];
-    link.stream.read_exact(&mut rest).await.unwrap();
-}
 
 async fn plan(target: &Target, prompter: Prompter) -> Plan {
     Plan {

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::{connect, greet, target, why_not};
+use super::{connect, target, why_not};
 use crate::transport::Target;
 use crate::transport::russh::test_server::{Rules, Server};
 use crate::transport::secrets::Secret;
+use crate::transport::test_link::{Alive, greet};
 use crate::transport::test_sshd::Sshd;
 
 /// Runs these words on the server in place of its SFTP server.
@@ -107,17 +108,10 @@ async fn echoes(target: &Target) {
 #[tokio::test]
 async fn a_dropped_stream_ends_the_program_on_the_server() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    let fifo = sshd.path("fifo");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let script = format!("/bin/sh -c 'exec 3>{}; echo up; exec cat'", fifo.display());
-    let pipe = tokio::net::unix::pipe::OpenOptions::new()
-        .open_receiver(&fifo)
-        .unwrap();
-    let mut link = connect(&running(&sshd, &script)).await.unwrap();
-    link.stream.read_exact(&mut [0; 3]).await.unwrap();
-    drop(link);
-    pipe.readable().await.unwrap();
-    assert_eq!(pipe.try_read(&mut [0; 1]).unwrap(), 0);
+    let alive = Alive::new(sshd.path("fifo"));
+    let script = format!("/bin/sh -c '{}; exec cat'", alive.words());
+    let link = connect(&running(&sshd, &script)).await.unwrap();
+    alive.ends_with(link).await;
 }
 
 #[tokio::test]
