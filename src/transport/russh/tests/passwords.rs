@@ -12,11 +12,7 @@ use crate::transport::secrets::{Prompter, Secret};
 
 #[tokio::test]
 async fn a_password_is_asked_for_again_and_then_remembered() {
-    let server = Server::start(Rules {
-        password: Some("right"),
-        ..Rules::default()
-    })
-    .await;
+    let server = Server::start(Rules::password("right")).await;
     let person = Person::who_says(&["wrong", "right"]);
     let mut plan = plan(&target(server.port), person.prompter()).await;
     let mut link = dial(&plan).await.unwrap();
@@ -37,11 +33,7 @@ async fn a_password_is_asked_for_again_and_then_remembered() {
 
 #[tokio::test]
 async fn passwords_are_asked_for_as_often_as_the_settings_say() {
-    let server = Server::start(Rules {
-        password: Some("right"),
-        ..Rules::default()
-    })
-    .await;
+    let server = Server::start(Rules::password("right")).await;
     let person = Person::who_says(&["a", "b", "c"]);
     let mut target = target(server.port);
     target
@@ -58,10 +50,7 @@ async fn passwords_are_asked_for_as_often_as_the_settings_say() {
 
 #[tokio::test]
 async fn a_given_password_is_offered_without_a_question() {
-    let rules = Rules {
-        password: Some("right"),
-        ..Rules::default()
-    };
+    let rules = Rules::password("right");
     let server = Server::start(rules).await;
     let mut target = target(server.port);
     target.password = Secret::new(&mut b"right".to_vec());
@@ -71,11 +60,7 @@ async fn a_given_password_is_offered_without_a_question() {
 
 #[tokio::test]
 async fn without_anybody_to_ask_that_is_told() {
-    let server = Server::start(Rules {
-        password: Some("right"),
-        ..Rules::default()
-    })
-    .await;
+    let server = Server::start(Rules::password("right")).await;
     let error = why_not(&target(server.port)).await;
     assert!(
         error.contains("password (there is nobody to ask)"),
@@ -137,11 +122,7 @@ async fn a_server_may_want_two_proofs() {
 
 #[tokio::test]
 async fn no_password_is_sent_to_a_server_whose_key_changed() {
-    let server = Server::start(Rules {
-        password: Some("right"),
-        ..Rules::default()
-    })
-    .await;
+    let server = Server::start(Rules::password("right")).await;
     let folder = tempfile::tempdir().unwrap();
     let known = folder.path().join("known_hosts");
     keygen(&[
@@ -173,9 +154,8 @@ async fn no_password_is_sent_to_a_server_whose_key_changed() {
 #[tokio::test]
 async fn a_server_that_ends_the_login_is_told() {
     let rules = Rules {
-        password: Some("right"),
         attempts_max: Some(1),
-        ..Rules::default()
+        ..Rules::password("right")
     };
     let server = Server::start(rules).await;
     let person = Person::who_says(&["a", "b", "c"]);

@@ -117,9 +117,8 @@ async fn a_dropped_stream_ends_the_program_on_the_server() {
 #[tokio::test]
 async fn a_server_gets_no_agent() {
     let rules = Rules {
-        password: Some("right"),
         wants_agent: true,
-        ..Rules::default()
+        ..Rules::password("right")
     };
     let server = Server::start(rules).await;
     let mut target = target(server.port);
@@ -136,10 +135,7 @@ async fn a_server_gets_no_agent() {
 
 #[tokio::test]
 async fn a_dropped_stream_ends_the_connection_though_the_server_takes_no_byte() {
-    let port = Server::start_apart(Rules {
-        password: Some("right"),
-        ..Rules::default()
-    });
+    let port = Server::start_apart(Rules::password("right"));
     let mut target = target(port);
     target.password = Secret::new(&mut b"right".to_vec());
     let runtime = tokio::runtime::Handle::current().metrics();
