@@ -62,7 +62,7 @@ struct Running {
 impl Link {
     /// A link of this shape; needs root. Without delay, cap and loss both sides are the same
     /// namespace, whose loopback interface has the far address: no packet passes through here,
-    /// `meter` has everything under `up`, no turns, and the link cannot be shaped, stalled or cut.
+    /// `meter` has everything under `up`, no turns, and to shape, stall or cut the link panics.
     pub fn new(shape: Shape) -> io::Result<Self> {
         if !shape.is_nothing() {
             return Self::with_devices(shape);
