@@ -6,6 +6,7 @@ mod case;
 mod cli;
 mod demo;
 mod lab;
+mod link;
 mod mount;
 mod process;
 mod report;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let first = words.next();
     match first.as_ref().and_then(|word| word.to_str()) {
         Some("wire") => return wire::be_the_pipe(words),
+        Some("link") => return link::be_the_link(words),
         Some("bench") => return bench::main(words),
         Some(bench::READERS) => return bench::be_the_readers(words),
         _ => (),

@@ -84,6 +84,7 @@ fn measure(
     measurement.bytes_down = after.down_bytes - before.down_bytes;
     measurement.packets = after.up_packets + after.down_packets - before.up_packets - before.down_packets;
     measurement.turns = after.turns - before.turns;
+    measurement.chain = after.chain - before.chain;
     let Some(seconds) = seconds else {
         measurement.seconds = limit.as_secs_f64();
         return Ok(Ending::Unfinished);
