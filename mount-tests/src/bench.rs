@@ -61,7 +61,7 @@ fn measure(cli: &Cli) -> Result<Run, String> {
         .collect();
     let systems = system::chosen(cli)?;
     let site = Site::start(cli)?;
-    let mut run = figures::Run::new(cli, &site, &systems);
+    let mut run = Run::new(cli, &site, &systems);
     show::settings(&run);
     for work in &works {
         // The next works may succeed, and what was measured before must not be lost.

@@ -116,19 +116,29 @@ fn command() -> Command {
         )
         .arg(number("loss", "P", "part of the packets that is lost").default_value("0"))
         .arg(
-            option("work", "NAME", "what to measure; all if not given, see --list")
-                .value_delimiter(',')
-                .action(ArgAction::Append),
+            option(
+                "work",
+                "NAME",
+                "what to measure; all if not given, see --list",
+            )
+            .value_delimiter(',')
+            .action(ArgAction::Append),
         )
         .arg(
             option("against", "SYSTEM", "beside sftpfs; none: only sftpfs")
                 .value_delimiter(',')
-                .value_parser(["sshfs", "rclone", "ssh", "sftp", "scp", "local", "all", "none"])
+                .value_parser([
+                    "sshfs", "rclone", "ssh", "sftp", "scp", "local", "all", "none",
+                ])
                 .default_value("sshfs,ssh,sftp"),
         )
         .arg(
-            option("also", "NAME=PATH[:OPTIONS]", "another build of sftpfs, beside the others")
-                .action(ArgAction::Append),
+            option(
+                "also",
+                "NAME=PATH[:OPTIONS]",
+                "another build of sftpfs, beside the others",
+            )
+            .action(ArgAction::Append),
         )
         .arg(option("option", "OPTION", "an option of sftpfs' mount").action(ArgAction::Append))
         .arg(
@@ -136,19 +146,30 @@ fn command() -> Command {
                 .value_parser(clap::value_parser!(usize)),
         )
         .arg(
-            number("patience", "S", "a measurement longer than this is not repeated")
-                .default_value("12"),
+            number(
+                "patience",
+                "S",
+                "a measurement longer than this is not repeated",
+            )
+            .default_value("12"),
         )
         .arg(number("limit", "S", "one longer than this is not finished").default_value("180"))
         .arg(
-            option("files", "N", "small files, instead of as many as suit the delay")
-                .value_parser(clap::value_parser!(u32).range(40..)),
+            option(
+                "files",
+                "N",
+                "small files, instead of as many as suit the delay",
+            )
+            .value_parser(clap::value_parser!(u32).range(40..)),
         )
         .arg(path("json", "write everything measured there"))
         .arg(
-            path("report", "measure nothing: make README's table of such files")
-                .num_args(1..)
-                .action(ArgAction::Append),
+            path(
+                "report",
+                "measure nothing: make README's table of such files",
+            )
+            .num_args(1..)
+            .action(ArgAction::Append),
         )
         .arg(path("plot", "with --report: draw the picture there (SVG)").requires("report"))
         .arg(flag("list", "print what there is to measure"))

@@ -308,7 +308,11 @@ pub mod tests {
     pub fn run_of(rtt_ms: f64, times: &[(&str, &str, f64)]) -> Run {
         let measurement = |(row, system, seconds): &(&str, &str, f64)| Measurement {
             seconds: seconds.abs(),
-            ending: if *seconds < 0.0 { Ending::Unfinished } else { Ending::Done },
+            ending: if *seconds < 0.0 {
+                Ending::Unfinished
+            } else {
+                Ending::Done
+            },
             ..Measurement::new(row, system, 0, 0.0)
         };
         let system = |name: &str| SystemUsed {
@@ -341,7 +345,10 @@ pub mod tests {
 
     #[test]
     fn what_did_not_finish_is_slower_than_what_did() {
-        let run = run_of(0.0, &[("a", "s", 5.0), ("a", "s", -60.0), ("a", "s", -60.0)]);
+        let run = run_of(
+            0.0,
+            &[("a", "s", 5.0), ("a", "s", -60.0), ("a", "s", -60.0)],
+        );
         assert_eq!(run.summary("a", "s").seconds, Some(Seconds::MoreThan(60.0)));
         let run = run_of(0.0, &[("a", "s", 5.0), ("a", "s", 6.0), ("a", "s", -60.0)]);
         assert_eq!(run.summary("a", "s").seconds, Some(Seconds::Exactly(6.0)));

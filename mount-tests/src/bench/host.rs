@@ -84,7 +84,9 @@ impl Host {
             let mut ssh = Command::new("ssh");
             ssh.arg("-F").arg(self.ssh_config()).args(["bench", "true"]);
             link.near().enter(&mut ssh);
-            process::run(&mut ssh, Duration::from_secs(10)).ok().then_some(())
+            process::run(&mut ssh, Duration::from_secs(10))
+                .ok()
+                .then_some(())
         });
         answer.ok_or_else(|| {
             let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
@@ -106,8 +108,13 @@ impl Drop for Host {
 
 fn write_settings(dir: &Path, address: Ipv4Addr) -> std::io::Result<()> {
     let at = |name: &str| dir.join(name).display().to_string();
-    let pam = if server::password_is_locked() { "yes" } else { "no" };
-    let sftp = sftp_server_path().map_or_else(|| "internal-sftp".into(), |p| p.display().to_string());
+    let pam = if server::password_is_locked() {
+        "yes"
+    } else {
+        "no"
+    };
+    let sftp =
+        sftp_server_path().map_or_else(|| "internal-sftp".into(), |p| p.display().to_string());
     fs::write(
         dir.join("sshd_config"),
         // Everything that decides on speed is as sshd has it by itself.
@@ -121,7 +128,10 @@ fn write_settings(dir: &Path, address: Ipv4Addr) -> std::io::Result<()> {
         ),
     )?;
     let host_key = fs::read_to_string(dir.join("host_key.pub"))?;
-    fs::write(dir.join("known_hosts"), format!("[{address}]:{PORT} {host_key}"))?;
+    fs::write(
+        dir.join("known_hosts"),
+        format!("[{address}]:{PORT} {host_key}"),
+    )?;
     let config = format!(
         "Host bench\n\
          HostName {address}\nPort {PORT}\nUser {}\nIdentityFile {}\nIdentitiesOnly yes\n\

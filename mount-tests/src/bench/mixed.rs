@@ -34,7 +34,8 @@ pub fn listings(
     for number in 0..site.size.listings {
         let directory = content::directory_of(number);
         let mut ls = Command::new("ls");
-        ls.arg("-l").arg(attached.place.join("tree").join(&directory));
+        ls.arg("-l")
+            .arg(attached.place.join("tree").join(&directory));
         let left = end.saturating_duration_since(Instant::now());
         let listed = timed::run(&mut ls, left)?;
         match listed.status {

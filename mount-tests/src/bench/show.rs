@@ -23,16 +23,32 @@ pub fn list(works: &[Work]) {
 
 /// What is going to be measured.
 pub fn settings(run: &Run) {
-    let cap = if run.mbit == 0 { "no cap".into() } else { format!("{} Mbit/s", run.mbit) };
-    let disk = if run.machine.in_memory { "in memory" } else { "on disk, which is measured too" };
+    let cap = if run.mbit == 0 {
+        "no cap".into()
+    } else {
+        format!("{} Mbit/s", run.mbit)
+    };
+    let disk = if run.machine.in_memory {
+        "in memory"
+    } else {
+        "on disk, which is measured too"
+    };
     println!(
         "RTT {} ms, {cap}, loss {}; {} rounds; files {disk}; {} CPUs, load {}",
         run.rtt_ms, run.loss, run.rounds, run.machine.cpus, run.machine.load_at_start
     );
-    let amounts: Vec<String> = run.amounts.iter().map(|(k, v)| format!("{k} {v}")).collect();
+    let amounts: Vec<String> = run
+        .amounts
+        .iter()
+        .map(|(k, v)| format!("{k} {v}"))
+        .collect();
     println!("{}", amounts.join(", "));
     for system in &run.systems {
-        let warning = if system.is_debug_build { " -- NOT OPTIMISED: a debug build" } else { "" };
+        let warning = if system.is_debug_build {
+            " -- NOT OPTIMISED: a debug build"
+        } else {
+            ""
+        };
         println!("{}: {}{warning}", system.name, system.version);
     }
     println!();
@@ -62,14 +78,28 @@ pub fn measurement(measurement: &Measurement) {
 pub fn summary(run: &Run) {
     println!(
         "\n{:16} {:8} {:>9} {:>9} {:>7} {:>7} {:>7} {:>8} {:>7} {:>7} {:>6}",
-        "work", "system", "seconds", "x sshfs", "bytes", "turns", "chain", "s / RTT", "client", "server", "MiB"
+        "work",
+        "system",
+        "seconds",
+        "x sshfs",
+        "bytes",
+        "turns",
+        "chain",
+        "s / RTT",
+        "client",
+        "server",
+        "MiB"
     );
     for row in run.rows() {
         let sshfs = run.summary(row, "sshfs").seconds;
         for system in &run.systems {
             let summary = run.summary(row, &system.name);
             if summary.rounds + summary.failed > 0 {
-                println!("{row:16} {:8} {}", system.name, figures(run, &summary, sshfs));
+                println!(
+                    "{row:16} {:8} {}",
+                    system.name,
+                    figures(run, &summary, sshfs)
+                );
             }
         }
     }
@@ -133,7 +163,11 @@ fn three_digits(value: f64) -> String {
 }
 
 fn two_digits(value: f64) -> String {
-    let digits = if value < 1.0 { 2 } else { usize::from(value < 10.0) };
+    let digits = if value < 1.0 {
+        2
+    } else {
+        usize::from(value < 10.0)
+    };
     format!("{value:.digits$}")
 }
 

@@ -30,7 +30,11 @@ impl Site {
     pub fn start(cli: &Cli) -> Result<Self, String> {
         let memory = Path::new("/dev/shm");
         let is_in_memory = has_room(memory);
-        let parent = if is_in_memory { memory.to_owned() } else { std::env::temp_dir() };
+        let parent = if is_in_memory {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
         let dir = lab::make_folder(&parent, "sftpfs-bench-")?;
         for part in ["server", "local", "mnt", "home"] {
             fs::create_dir(dir.join(part)).map_err(|why| format!("{part}: {why}"))?;
@@ -137,7 +141,9 @@ fn has_room(dir: &Path) -> bool {
     let Ok(fs) = nix::sys::statfs::statfs(dir) else {
         return false;
     };
-    let free = fs.blocks_available().saturating_mul(fs.block_size().unsigned_abs());
+    let free = fs
+        .blocks_available()
+        .saturating_mul(fs.block_size().unsigned_abs());
     fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC && free > ROOM
 }
 

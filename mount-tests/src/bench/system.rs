@@ -86,7 +86,9 @@ impl System {
             Kind::Local => return String::new(),
         };
         let said = process::run(Command::new(program).arg(flag), Duration::from_secs(10)).said();
-        let line = said.lines().find(|line| line.chars().any(|c| c.is_ascii_digit()));
+        let line = said
+            .lines()
+            .find(|line| line.chars().any(|c| c.is_ascii_digit()));
         line.unwrap_or("unknown").to_owned()
     }
 }
@@ -148,7 +150,11 @@ fn another_build(text: &str) -> Result<System, String> {
         name: name.into(),
         kind: Kind::Sftpfs {
             program: absolute(Path::new(program))?,
-            options: options.split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect(),
+            options: options
+                .split(',')
+                .filter(|o| !o.is_empty())
+                .map(str::to_owned)
+                .collect(),
         },
     })
 }
@@ -158,7 +164,14 @@ fn build() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--package", "sftpfs", "--bin", "sftpfs"]);
+    build.args([
+        "build",
+        "--release",
+        "--package",
+        "sftpfs",
+        "--bin",
+        "sftpfs",
+    ]);
     let status = build.current_dir(&source).status();
     let status = status.map_err(|why| format!("cargo: {why}"))?;
     if !status.success() {

@@ -26,7 +26,11 @@ pub fn run(
     for step in work.steps.iter().filter(|step| step.is_for(system)) {
         let mut measurement = Measurement::new(step.row, &system.name, round, load());
         let ready = if step.is_cold {
-            let clean = if done.is_empty() { (work.before)(site) } else { Ok(()) };
+            let clean = if done.is_empty() {
+                (work.before)(site)
+            } else {
+                Ok(())
+            };
             let clean = clean.map_err(|why| format!("cannot prepare: {why}"));
             clean
                 .and_then(|()| take_down(attached.take(), system))
@@ -82,7 +86,8 @@ fn measure(
     let (after, before) = (after.meter, before.meter);
     measurement.bytes_up = after.up_bytes - before.up_bytes;
     measurement.bytes_down = after.down_bytes - before.down_bytes;
-    measurement.packets = after.up_packets + after.down_packets - before.up_packets - before.down_packets;
+    measurement.packets =
+        after.up_packets + after.down_packets - before.up_packets - before.down_packets;
     measurement.turns = after.turns - before.turns;
     measurement.chain = after.chain - before.chain;
     let Some(seconds) = seconds else {

@@ -83,7 +83,9 @@ impl Step {
             _ => return None,
         };
         let mut yardsticks = self.yardsticks.iter();
-        yardsticks.find(|(of, _)| *of == wanted).map(|(_, script)| *script)
+        yardsticks
+            .find(|(of, _)| *of == wanted)
+            .map(|(_, script)| *script)
     }
 }
 
@@ -129,7 +131,10 @@ fn succeeds(command: &mut Command) -> Result<(), String> {
         Ok(())
     } else {
         let said = process::tail(&done.said(), 3);
-        Err(format!("wrong result: {}: {said}", command.get_program().display()))
+        Err(format!(
+            "wrong result: {}: {said}",
+            command.get_program().display()
+        ))
     }
 }
 

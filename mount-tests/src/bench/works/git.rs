@@ -56,7 +56,15 @@ fn prepare(site: &Site) -> io::Result<()> {
     for words in [
         &["init", "-q", "-b", "main"][..],
         &["add", "-A"],
-        &["-c", "user.name=B", "-c", "user.email=b@localhost", "commit", "-qm", "All"],
+        &[
+            "-c",
+            "user.name=B",
+            "-c",
+            "user.email=b@localhost",
+            "commit",
+            "-qm",
+            "All",
+        ],
         &["gc", "-q"],
     ] {
         let mut git = Command::new("git");

@@ -35,7 +35,10 @@ pub(super) fn works() -> Vec<Work> {
                 run: Action::Command("dd if=$LOCAL/big of=$AT/in bs=1M"),
                 yardsticks: &[
                     (Yardstick::Ssh, "$SSH \"cat > $SERVER/in\" < $LOCAL/big"),
-                    (Yardstick::Sftp, "echo put $LOCAL/big $SERVER/in | $SFTP -b - bench"),
+                    (
+                        Yardstick::Sftp,
+                        "echo put $LOCAL/big $SERVER/in | $SFTP -b - bench",
+                    ),
                     (Yardstick::Scp, "$SCP $LOCAL/big bench:$SERVER/in"),
                 ],
                 has_arrived: |site| has_size(site, "in", site.size.big_mib),
@@ -111,12 +114,16 @@ fn during(name: &'static str, steps: &'static [Step]) -> Work {
 
 static LISTING_WHILE_READING: [Step; 1] = [listing_step(
     "ls-during-read",
-    Action::ListingsDuring("dd if=$AT/big of=$LOCAL/out bs=1M", |site| site.local().join("out")),
+    Action::ListingsDuring("dd if=$AT/big of=$LOCAL/out bs=1M", |site| {
+        site.local().join("out")
+    }),
 )];
 
 static LISTING_WHILE_WRITING: [Step; 1] = [listing_step(
     "ls-during-write",
-    Action::ListingsDuring("dd if=$LOCAL/big of=$AT/in bs=1M", |site| site.server().join("in")),
+    Action::ListingsDuring("dd if=$LOCAL/big of=$AT/in bs=1M", |site| {
+        site.server().join("in")
+    }),
 )];
 
 const fn listing_step(row: &'static str, run: Action) -> Step {

@@ -17,7 +17,10 @@ pub(super) fn works() -> Vec<Work> {
                 row: "find",
                 is_cold: true,
                 run: Action::Command("cd $AT && find tree -ls > $LOCAL/out"),
-                yardsticks: &[(Yardstick::Ssh, "$SSH \"cd $SERVER && find tree -ls\" > $LOCAL/out")],
+                yardsticks: &[(
+                    Yardstick::Ssh,
+                    "$SSH \"cd $SERVER && find tree -ls\" > $LOCAL/out",
+                )],
                 has_arrived: at_once,
                 check: |site| lists(site, &tree_as_listed(&site.server(), "tree")),
             }],
@@ -55,14 +58,22 @@ fn lists(site: &Site, names: &[String]) -> Result<(), String> {
     if got == wanted {
         Ok(())
     } else {
-        Err(format!("{} names listed, {} are there", got.len(), wanted.len()))
+        Err(format!(
+            "{} names listed, {} are there",
+            got.len(),
+            wanted.len()
+        ))
     }
 }
 
 /// All paths of a tree, below its parent.
 fn tree_as_listed(parent: &Path, name: &str) -> Vec<String> {
     let mut all = vec![name.to_owned()];
-    for entry in fs::read_dir(parent.join(name)).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(parent.join(name))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let below = format!("{name}/{}", entry.file_name().display());
         if entry.path().is_dir() {
             all.extend(tree_as_listed(parent, &below));

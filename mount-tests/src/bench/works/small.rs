@@ -59,13 +59,27 @@ fn prepare_here(site: &Site) -> io::Result<()> {
     content::small_tree(&site.local().join("tree"), site.size.small_files)?;
     let mut tar = Command::new("tar");
     tar.arg("-C").arg(site.local()).arg("-cf");
-    let made = process::run(tar.arg(site.local().join("tar")).arg("tree"), Duration::from_secs(60));
-    if made.ok() { nothing(site) } else { Err(io::Error::other(made.said())) }
+    let made = process::run(
+        tar.arg(site.local().join("tar")).arg("tree"),
+        Duration::from_secs(60),
+    );
+    if made.ok() {
+        nothing(site)
+    } else {
+        Err(io::Error::other(made.said()))
+    }
 }
 
 fn copy_tree(from: &std::path::Path, to: &std::path::Path) -> io::Result<()> {
-    let copied = process::run(Command::new("cp").arg("-a").args([from, to]), Duration::from_secs(60));
-    if copied.ok() { Ok(()) } else { Err(io::Error::other(copied.said())) }
+    let copied = process::run(
+        Command::new("cp").arg("-a").args([from, to]),
+        Duration::from_secs(60),
+    );
+    if copied.ok() {
+        Ok(())
+    } else {
+        Err(io::Error::other(copied.said()))
+    }
 }
 
 // GNU tar does not read the files if its output is /dev/null.
@@ -82,7 +96,10 @@ static GREP: [Step; 1] = [Step {
     row: "grep",
     is_cold: true,
     run: Action::Command("cd $AT && grep -r needle tree > $LOCAL/out"),
-    yardsticks: &[(Yardstick::Ssh, "$SSH \"cd $SERVER && grep -r needle tree\" > $LOCAL/out")],
+    yardsticks: &[(
+        Yardstick::Ssh,
+        "$SSH \"cd $SERVER && grep -r needle tree\" > $LOCAL/out",
+    )],
     has_arrived: at_once,
     check: |site| {
         let files = u32::div_ceil(site.size.small_files, 7);
@@ -93,7 +110,11 @@ static GREP: [Step; 1] = [Step {
             .collect();
         numbers.sort_unstable();
         let wanted: Vec<u32> = (0..files).map(|number| number * 7).collect();
-        if numbers == wanted { Ok(()) } else { Err(format!("wrong lines: {found}")) }
+        if numbers == wanted {
+            Ok(())
+        } else {
+            Err(format!("wrong lines: {found}"))
+        }
     },
 }];
 
@@ -123,7 +144,10 @@ static CP_IN: [Step; 1] = [Step {
     is_cold: true,
     run: Action::Command("cp -a $LOCAL/tree $AT/tree"),
     yardsticks: &[
-        (Yardstick::Sftp, "echo put -r $LOCAL/tree $SERVER/tree | $SFTP -b - bench"),
+        (
+            Yardstick::Sftp,
+            "echo put -r $LOCAL/tree $SERVER/tree | $SFTP -b - bench",
+        ),
         (Yardstick::Scp, "$SCP -r $LOCAL/tree bench:$SERVER/tree"),
     ],
     has_arrived: is_all_there,
