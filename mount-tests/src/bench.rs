@@ -8,7 +8,9 @@ mod cost;
 mod figures;
 mod host;
 mod mixed;
+mod plot;
 mod readers;
+mod report;
 mod show;
 mod site;
 mod size;
@@ -36,6 +38,15 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
     if cli.list {
         show::list(&works::all());
         return ExitCode::SUCCESS;
+    }
+    if !cli.report.is_empty() {
+        return match report::make(&cli.report, cli.plot.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("mount-tests: {why}");
+                ExitCode::FAILURE
+            }
+        };
     }
     if let Err(why) = sys::adopt_orphans().and_then(|()| crate::clean_up_at_a_signal(cli.keep)) {
         eprintln!("mount-tests: cannot watch over processes: {why}");

@@ -165,6 +165,19 @@ impl Run {
         serde_json::from_str(text).map_err(|why| why.to_string())
     }
 
+    /// Takes over what another run over the same link measured.
+    pub fn absorb(&mut self, other: Self) {
+        for system in other.systems {
+            if !self.systems.iter().any(|known| known.name == system.name) {
+                self.systems.push(system);
+            }
+        }
+        self.rounds = self.rounds.max(other.rounds);
+        self.measurements.extend(other.measurements);
+        self.notes.extend(other.notes);
+        self.load_at_end = other.load_at_end;
+    }
+
     /// Takes note of a work that could not be measured at all.
     pub fn note_failure(&mut self, work: &str, why: &str) {
         eprintln!("mount-tests: {why}");

@@ -29,8 +29,10 @@ pub struct Work {
 
 /// Something that is timed: one row of the table.
 pub struct Step {
-    /// What the tables call it.
+    /// What `--work` and the JSON file call it.
     pub row: &'static str,
+    /// What README's table calls it.
+    pub title: &'static str,
     /// Whether it gets a mount that knows nothing; else the one of the step before.
     pub is_cold: bool,
     /// What is timed.

@@ -21,6 +21,7 @@ pub(super) fn works() -> Vec<Work> {
         steps: &[
             Step {
                 row: "git-clone",
+                title: "`git clone`",
                 is_cold: true,
                 // With a URL git packs and unpacks as it does over a network, and links nothing.
                 run: Action::Command("git clone -q file://$LOCAL/repo $AT/clone"),
@@ -30,6 +31,7 @@ pub(super) fn works() -> Vec<Work> {
             },
             Step {
                 row: "git-status-cold",
+                title: "`git status`, cold",
                 is_cold: true,
                 run: Action::Command(STATUS),
                 yardsticks: &[],
@@ -38,6 +40,7 @@ pub(super) fn works() -> Vec<Work> {
             },
             Step {
                 row: "git-status-warm",
+                title: "`git status`, warm",
                 is_cold: false,
                 run: Action::Command(STATUS),
                 yardsticks: &[],

@@ -14,6 +14,7 @@ pub(super) fn works() -> Vec<Work> {
             before: |site| remove(&site.local().join("out")),
             steps: &[Step {
                 row: "read",
+                title: "read a large file",
                 is_cold: true,
                 run: Action::Command("dd if=$AT/big of=$LOCAL/out bs=1M"),
                 yardsticks: &[
@@ -31,6 +32,7 @@ pub(super) fn works() -> Vec<Work> {
             before: |site| remove(&site.server().join("in")),
             steps: &[Step {
                 row: "write",
+                title: "write a large file",
                 is_cold: true,
                 run: Action::Command("dd if=$LOCAL/big of=$AT/in bs=1M"),
                 yardsticks: &[
@@ -53,6 +55,7 @@ pub(super) fn works() -> Vec<Work> {
             before: |site| remove(&site.server().join("copy")),
             steps: &[Step {
                 row: "cp-inside",
+                title: "`cp` inside the mount",
                 is_cold: true,
                 run: Action::Command("cp $AT/part $AT/copy"),
                 yardsticks: &[(Yardstick::Ssh, "$SSH cp $SERVER/part $SERVER/copy")],
@@ -76,17 +79,20 @@ fn random(name: &'static str, steps: &'static [Step]) -> Work {
 
 static ONE_READER: [Step; 1] = [random_step(
     "random-1",
+    "random 4 KiB reads, 1 reader",
     "$BENCH random-reads $AT/big 1 $SINGLE_READS $SERVER/big",
 )];
 
 static MANY_READERS: [Step; 1] = [random_step(
     "random-64",
+    "random 4 KiB reads, 64 readers",
     "$BENCH random-reads $AT/big 64 $SHARED_READS $SERVER/big",
 )];
 
-const fn random_step(row: &'static str, script: &'static str) -> Step {
+const fn random_step(row: &'static str, title: &'static str, script: &'static str) -> Step {
     Step {
         row,
+        title,
         is_cold: true,
         run: Action::Command(script),
         yardsticks: &[],
@@ -114,6 +120,7 @@ fn during(name: &'static str, steps: &'static [Step]) -> Work {
 
 static LISTING_WHILE_READING: [Step; 1] = [listing_step(
     "ls-during-read",
+    "`ls -l` during a large read",
     Action::ListingsDuring("dd if=$AT/big of=$LOCAL/out bs=1M", |site| {
         site.local().join("out")
     }),
@@ -121,14 +128,16 @@ static LISTING_WHILE_READING: [Step; 1] = [listing_step(
 
 static LISTING_WHILE_WRITING: [Step; 1] = [listing_step(
     "ls-during-write",
+    "`ls -l` during a large write",
     Action::ListingsDuring("dd if=$LOCAL/big of=$AT/in bs=1M", |site| {
         site.server().join("in")
     }),
 )];
 
-const fn listing_step(row: &'static str, run: Action) -> Step {
+const fn listing_step(row: &'static str, title: &'static str, run: Action) -> Step {
     Step {
         row,
+        title,
         is_cold: true,
         run,
         yardsticks: &[],

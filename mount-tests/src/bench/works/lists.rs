@@ -15,6 +15,7 @@ pub(super) fn works() -> Vec<Work> {
             before: |site| remove(&site.local().join("out")),
             steps: &[Step {
                 row: "find",
+                title: "`find -ls` of 1,000 files",
                 is_cold: true,
                 run: Action::Command("cd $AT && find tree -ls > $LOCAL/out"),
                 yardsticks: &[(
@@ -31,6 +32,7 @@ pub(super) fn works() -> Vec<Work> {
             before: |site| remove(&site.local().join("out")),
             steps: &[Step {
                 row: "ls-wide",
+                title: "`ls -l` of a wide directory",
                 is_cold: true,
                 run: Action::Command("ls -l $AT/wide > $LOCAL/out"),
                 yardsticks: &[(Yardstick::Ssh, "$SSH ls -l $SERVER/wide > $LOCAL/out")],

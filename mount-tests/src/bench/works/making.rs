@@ -19,6 +19,7 @@ pub(super) fn works() -> Vec<Work> {
         },
         steps: &[Step {
             row: "build",
+            title: "`make` of a small program",
             is_cold: true,
             run: Action::Command("make -s -C $AT/project CC=cc"),
             yardsticks: &[(Yardstick::Ssh, "$SSH make -s -C $SERVER/project CC=cc")],

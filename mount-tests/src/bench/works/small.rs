@@ -26,6 +26,7 @@ pub(super) fn works() -> Vec<Work> {
             },
             steps: &[Step {
                 row: "rm",
+                title: "`rm -r` of small files",
                 is_cold: true,
                 run: Action::Command("rm -r $AT/tree"),
                 yardsticks: &[(Yardstick::Ssh, "$SSH rm -r $SERVER/tree")],
@@ -85,6 +86,7 @@ fn copy_tree(from: &std::path::Path, to: &std::path::Path) -> io::Result<()> {
 // GNU tar does not read the files if its output is /dev/null.
 static TAR_C: [Step; 1] = [Step {
     row: "tar-c",
+    title: "`tar c` of small files",
     is_cold: true,
     run: Action::Command("tar -C $AT -cf $LOCAL/out tree"),
     yardsticks: &[(Yardstick::Ssh, "$SSH tar -C $SERVER -c tree > $LOCAL/out")],
@@ -94,6 +96,7 @@ static TAR_C: [Step; 1] = [Step {
 
 static GREP: [Step; 1] = [Step {
     row: "grep",
+    title: "`grep -r` in small files",
     is_cold: true,
     run: Action::Command("cd $AT && grep -r needle tree > $LOCAL/out"),
     yardsticks: &[(
@@ -120,6 +123,7 @@ static GREP: [Step; 1] = [Step {
 
 static CP_OUT: [Step; 1] = [Step {
     row: "cp-out",
+    title: "`cp -a` of small files out",
     is_cold: true,
     run: Action::Command("cp -a $AT/tree $LOCAL/out"),
     yardsticks: &[
@@ -132,6 +136,7 @@ static CP_OUT: [Step; 1] = [Step {
 
 static TAR_X: [Step; 1] = [Step {
     row: "tar-x",
+    title: "`tar x` of small files",
     is_cold: true,
     run: Action::Command("tar -C $AT -xf $LOCAL/tar"),
     yardsticks: &[(Yardstick::Ssh, "$SSH tar -C $SERVER -x < $LOCAL/tar")],
@@ -141,6 +146,7 @@ static TAR_X: [Step; 1] = [Step {
 
 static CP_IN: [Step; 1] = [Step {
     row: "cp-in",
+    title: "`cp -a` of small files in",
     is_cold: true,
     run: Action::Command("cp -a $LOCAL/tree $AT/tree"),
     yardsticks: &[
