@@ -71,6 +71,9 @@ pub struct Measurement {
     pub client_cpu: f64,
     /// CPU seconds of sshd and what it started.
     pub server_cpu: f64,
+    /// CPU seconds of the simulated link, which shares the CPUs with everybody.
+    #[serde(default)]
+    pub link_cpu: f64,
     /// The client's peak of resident memory.
     pub peak_kib: u64,
     /// The load of the machine before (1 minute).

@@ -97,7 +97,7 @@ fn legend(runs: &[Run]) -> String {
     for style in STYLES.iter().filter(is_shown) {
         svg += &style.mark(x, 20.0, Seconds::Exactly(0.0));
         svg += &text(x + 10.0, 24.0, "start", style.name);
-        x += 34.0 + 6.6 * style.name.len() as f64;
+        x += 36.0 + 6.2 * style.name.len() as f64;
     }
     svg + &text(x, 24.0, "start", "right: times as fast as sshfs")
 }
@@ -220,7 +220,7 @@ const STYLES: [Style; 4] = [
     },
 ];
 
-const LABELS: f64 = 210.0;
+const LABELS: f64 = 224.0;
 const PANEL: f64 = 270.0;
 const GAP: f64 = 12.0;
 const MARGIN: f64 = 14.0;

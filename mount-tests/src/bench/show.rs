@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(seconds(Some(Seconds::MoreThan(180.0))), "> 180");
         assert_eq!(times(Some(Ratio::Exactly(0.456))), "0.46");
         assert_eq!(times(Some(Ratio::Exactly(23.6))), "24");
-        assert_eq!(times(Some(Ratio::AtLeast(3.14))), "> 3.1");
+        assert_eq!(times(Some(Ratio::AtLeast(3.12))), "> 3.1");
         assert_eq!(short(123_456.0), "123.5k");
         assert_eq!(short(9_999.0), "9999");
     }

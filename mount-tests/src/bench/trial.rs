@@ -80,6 +80,7 @@ fn measure(
     measurement.peak_kib = cost::peak_kib(&attached.clients);
     measurement.server_cpu = after.server - before.server;
     measurement.client_cpu = after.client - before.client;
+    measurement.link_cpu = after.link - before.link;
     if !system.kind.is_mount() && system.kind != Kind::Local {
         measurement.client_cpu += after.commands - before.commands;
     }
@@ -153,6 +154,7 @@ struct Costs {
     server: f64,
     client: f64,
     commands: f64,
+    link: f64,
 }
 
 impl Costs {
@@ -162,6 +164,12 @@ impl Costs {
             server: cost::cpu_seconds(&[site.host.pid()]),
             client: cost::cpu_seconds(&attached.clients),
             commands: cost::cpu_of_ended_children(),
+            link: site
+                .link
+                .thread_times()
+                .iter()
+                .map(Duration::as_secs_f64)
+                .sum(),
         }
     }
 }
