@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 pub use readers::{READERS, be_the_readers};
 
-use crate::{lab, sys};
+use crate::{lab, process, sys};
 use cli::Cli;
 use figures::Run;
 use site::Site;
@@ -52,6 +52,7 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("mount-tests: cannot watch over processes: {why}");
         return ExitCode::FAILURE;
     }
+    wait_while_all_is_taken_down();
     let measured = measure(&cli);
     lab::clean_up(cli.keep);
     match measured {
@@ -62,6 +63,18 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// After a signal another thread takes everything down and ends the program. Whatever breaks here
+/// because of it has nothing more to say.
+fn wait_while_all_is_taken_down() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        while process::is_ending() {
+            std::thread::park();
+        }
+        usual(panic);
+    }));
 }
 
 /// Measures, prints and writes the JSON file.
@@ -106,6 +119,7 @@ fn measure_work(
                 continue;
             }
             for measurement in trial::run(site, system, work, round, cli.limit) {
+                assert!(!process::is_ending(), "everything is being taken down");
                 show::measurement(&measurement);
                 run.measurements.push(measurement);
             }

@@ -32,6 +32,8 @@ pub struct Cli {
     pub limit: Duration,
     /// Files in the tree of small files, instead of as many as suit the delay.
     pub files: Option<u32>,
+    /// Entries of the wide directory, instead of 100,000.
+    pub wide: Option<u32>,
     /// Small sizes.
     pub quick: bool,
     /// Where everything measured is written to.
@@ -73,6 +75,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Cli {
         patience: seconds("patience"),
         limit: seconds("limit"),
         files: matches.get_one("files").copied(),
+        wide: matches.get_one("wide").copied(),
         quick: matches.get_flag("quick"),
         json: matches.get_one::<PathBuf>("json").cloned(),
         list: matches.get_flag("list"),
@@ -161,6 +164,10 @@ fn command() -> Command {
                 "small files, instead of as many as suit the delay",
             )
             .value_parser(clap::value_parser!(u32).range(40..)),
+        )
+        .arg(
+            option("wide", "N", "entries of the wide directory")
+                .value_parser(clap::value_parser!(u32).range(1..)),
         )
         .arg(path("json", "write everything measured there"))
         .arg(

@@ -52,7 +52,7 @@ impl Site {
             link,
             host,
             rtt: cli.rtt,
-            size: Size::of(cli.rtt, cli.quick, cli.files),
+            size: Size::of(cli),
             is_in_memory,
         })
     }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::cli::Cli;
+
 /// Amounts of work.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
@@ -27,20 +29,19 @@ pub struct Size {
 }
 
 impl Size {
-    /// What suits a round trip time.
-    pub fn of(rtt: Duration, quick: bool, small_files: Option<u32>) -> Self {
-        let mut size = if quick {
+    /// What suits the round trip time, but for what was asked for.
+    pub fn of(cli: &Cli) -> Self {
+        let mut size = if cli.quick {
             QUICK
-        } else if rtt < Duration::from_millis(5) {
+        } else if cli.rtt < Duration::from_millis(5) {
             NEAR
-        } else if rtt < Duration::from_millis(50) {
+        } else if cli.rtt < Duration::from_millis(50) {
             MIDDLE
         } else {
             FAR
         };
-        if let Some(files) = small_files {
-            size.small_files = files;
-        }
+        size.small_files = cli.files.unwrap_or(size.small_files);
+        size.wide = cli.wide.unwrap_or(size.wide);
         size
     }
 }
