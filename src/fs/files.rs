@@ -94,6 +94,9 @@ impl Filesystem {
         let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
         let keep_pages = self.config.kernel_cache || (is_same && is_old && !truncate);
         let fh = self.add_open(ino, access, handle, false);
+        if let (Some(owner), Some(shared)) = (attrs.owner, self.handles.shared(ino)) {
+            shared.set_owner(owner);
+        }
         if shared && !self.shares(ino) {
             // The name got another server file meanwhile, before this open was known.
             self.lose(ino);
@@ -135,10 +138,14 @@ impl Filesystem {
                     .into());
             }
         };
-        let entry = self
-            .enter_new(parent, name, seen, Some(mode), caller)
-            .await?;
+        let entry = self.enter_made(parent, name, &seen)?;
         let fh = self.add_open(entry.ino, access, handle, true);
+        if let (Some(owner), Some(shared)) = (seen.owner, self.handles.shared(entry.ino)) {
+            shared.set_made(owner);
+        }
+        // As it is open already, nobody need wait for this.
+        let change = self.correction(parent, &seen, Some(mode), caller);
+        let entry = self.correct(entry, change).await;
         Ok((
             entry,
             Opened {
@@ -245,6 +252,8 @@ impl Filesystem {
     /// went wrong.
     pub(crate) async fn flush(&self, fh: Fh) -> Result<()> {
         let file = self.open_file(fh)?;
+        // In the same round trip, so that who looks at what was just closed need not ask.
+        file.shared.look(self.client.features().acts_in_order());
         file.shared.written().await;
         file.take_error()
     }
@@ -293,7 +302,7 @@ impl Filesystem {
         tokio::spawn(async move {
             file.shared.written().await;
             if let Err(error) = file.take_error() {
-                log::error!("data written through a mapping was lost: {error}");
+                log::error!("what was done to a file after it was closed was lost: {error}");
             }
             filesystem.close(fh);
         });

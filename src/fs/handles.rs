@@ -27,6 +27,7 @@ pub(crate) struct Access {
 
 /// One open(2) of a file.
 pub(super) struct OpenFile {
+    pub(super) fh: Fh,
     pub(super) access: Access,
     /// Made by this open(2): it was not there before.
     pub(super) is_new: bool,
@@ -183,6 +184,7 @@ impl Handles {
         let shared = Arc::clone(&opens.shared);
         let errors_told = AtomicU64::new(shared.error_count());
         let file = Arc::new(OpenFile {
+            fh,
             access,
             is_new,
             serving: Mutex::new(Serving::full(handle, None)),
@@ -205,6 +207,7 @@ impl Handles {
         let opens = inodes.entry(to).or_insert_with(|| Opens::new(to));
         for (_, file) in files.iter_mut().filter(|(_, file)| file.shared.ino == from) {
             *file = Arc::new(OpenFile {
+                fh: file.fh,
                 access: file.access,
                 is_new: file.is_new,
                 serving: Mutex::default(),

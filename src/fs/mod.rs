@@ -10,6 +10,7 @@
 //! sees to it. The exceptions are an open directory's position ([`dir::OpenDir`]) and the gates of
 //! files that may share storage ([`cow`]).
 
+mod ahead;
 mod attr;
 mod attributes;
 mod config;
@@ -48,6 +49,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::Semaphore;
 
+use self::ahead::Proven;
 pub(crate) use self::attr::Change;
 use self::attr::Translator;
 pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, State, Symlinks};
@@ -83,6 +85,8 @@ pub(crate) struct Filesystem {
     write_budget_max: u32,
     /// Bytes that may still be asked for ahead of readers.
     ahead_budget: Arc<Semaphore>,
+    /// Which changes of attributes may be answered before they are made.
+    proven: Proven,
     cow: Cow,
     copies: Copies,
     copy_budget: CopyBudget,
@@ -201,6 +205,7 @@ impl Filesystem {
             write_budget: Arc::new(Semaphore::new(write_budget_max as usize)),
             write_budget_max,
             ahead_budget: Arc::new(Semaphore::new(AHEAD_MAX)),
+            proven: Proven::default(),
             cow,
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
