@@ -63,6 +63,13 @@ impl Proven {
 }
 
 impl Standing {
+    /// Whether the half that a change leaves as it is is known: of a file that we made, and still
+    /// have open, all but the mtime, which the server sets. tar(1) leaves the atime.
+    const fn knows_rest(&self, change: &Change) -> bool {
+        let leaves_mtime = change.atime.is_some() && change.mtime.is_none();
+        self.maker.is_some() && !leaves_mtime
+    }
+
     /// The kinds of changes that requests make, if a server that keeps to POSIX has no reason to
     /// refuse any of them or to make another one of it; `attr` is what the file has.
     fn allows(
@@ -116,14 +123,22 @@ pub(super) struct Sure {
 impl Filesystem {
     /// A change of a file that is open for writing here, if nothing speaks against it.
     pub(super) fn sure_change(&self, ino: Ino, change: &Change) -> Option<Sure> {
-        if self.config.sync || change.size.is_some() || change.is_half() {
+        if self.config.sync || change.size.is_some() {
             return None;
         }
         let shared = self.handles.shared(ino)?;
         let standing = shared.standing()?;
         let via = self.via_of(&shared)?;
         let attr = self.tables().attrs.last(ino)?;
-        let requests = change.requests(&Attrs::default(), &self.translator).ok()?;
+        if change.is_half() && !standing.knows_rest(change) {
+            return None;
+        }
+        let there = Attrs {
+            owner: Some(standing.owner),
+            times: Some((attr.atime, attr.mtime)),
+            ..Attrs::default()
+        };
+        let requests = change.requests(&there, &self.translator).ok()?;
         let classes = standing.allows(&requests, &attr, &self.translator)?;
         Some(Sure {
             shared,

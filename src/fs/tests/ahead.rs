@@ -149,6 +149,30 @@ async fn a_file_is_written_and_given_its_attributes_in_one_flight_and_known_then
 }
 
 #[tokio::test]
+async fn the_mtime_alone_and_the_group_alone_are_set_as_tar_sets_them_without_a_wait() {
+    let (server, fs) = proven().await;
+    server.tree(|tree| tree.now = 5000);
+    let (ino, fh) = create(&fs, "f").await;
+    server.take_requests();
+    write(&fs, fh, 0, b"data").await.unwrap();
+    let mtime = Change {
+        mtime: Some(7),
+        ..Change::default()
+    };
+    let group = Change {
+        gid: Some(9),
+        ..Change::default()
+    };
+    assert!(at_once(&fs, ino, mtime).is_some());
+    assert!(at_once(&fs, ino, group).is_some());
+    fs.flush(fh).await.unwrap();
+    let asked = server.take_requests();
+    assert_eq!(kinds(&asked), ["write", "times", "owner", "look"]);
+    let there = there(&server, "f");
+    assert_eq!((there.times, there.owner), (Some((5000, 7)), Some((0, 9))));
+}
+
+#[tokio::test]
 async fn what_is_written_after_a_change_is_sent_after_it() {
     let (server, fs) = proven().await;
     server.tree(|tree| tree.now = 5000);
@@ -212,7 +236,7 @@ async fn what_is_not_sure_to_be_made_waits_for_the_server() {
     let (_server, fs) = proven().await;
     let (ino, fh) = create(&fs, "f").await;
     let one_time = Change {
-        mtime: Some(7),
+        atime: Some(7),
         ..Change::default()
     };
     let resize = Change {
