@@ -182,14 +182,12 @@ impl Filesystem {
             will_be = self.translator.changed(will_be, request);
         }
         let now = clock::wall();
-        self.tables()
-            .attrs
-            .change(shared.ino, clock::now(), |attr| {
-                attr.permissions = will_be.permissions;
-                (attr.uid, attr.gid) = (will_be.uid, will_be.gid);
-                (attr.atime, attr.mtime) = (will_be.atime, will_be.mtime);
-                attr.ctime = attr.ctime.max(now);
-            });
+        self.tables().change(shared.ino, clock::now(), |attr| {
+            attr.permissions = will_be.permissions;
+            (attr.uid, attr.gid) = (will_be.uid, will_be.gid);
+            (attr.atime, attr.mtime) = (will_be.atime, will_be.mtime);
+            attr.ctime = attr.ctime.max(now);
+        });
         self.tell_aliases(shared.ino);
         if must_start {
             tokio::spawn(send(Arc::clone(self), Arc::clone(shared)));

@@ -71,13 +71,11 @@ impl Filesystem {
     /// answered.
     pub(super) fn note_written(&self, shared: &SharedFile, end: u64) {
         let now = clock::wall();
-        self.tables()
-            .attrs
-            .change(shared.ino, clock::now(), |attr| {
-                attr.size = attr.size.max(end);
-                attr.mtime = attr.mtime.max(now);
-                attr.ctime = attr.ctime.max(now);
-            });
+        self.tables().change(shared.ino, clock::now(), |attr| {
+            attr.size = attr.size.max(end);
+            attr.mtime = attr.mtime.max(now);
+            attr.ctime = attr.ctime.max(now);
+        });
     }
 
     /// Which of the server's handles a write takes: always one of this open, which stays open for
@@ -240,7 +238,7 @@ impl Filesystem {
             }
         };
         // What was asked before the answer may be older than the write.
-        self.tables().attrs.changed(shared.ino);
+        self.tables().changed(shared.ino);
         shared.answered(number, result);
     }
 
