@@ -34,6 +34,7 @@ mod model;
 mod names;
 mod notices;
 mod one_inode;
+mod prefetch;
 mod read;
 mod second_question;
 mod serving;
@@ -54,6 +55,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::Semaphore;
 
+use self::ahead::Proven;
 pub(crate) use self::attr::Change;
 use self::attr::Translator;
 pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, State, Symlinks};
@@ -93,6 +95,8 @@ pub(crate) struct Filesystem {
     write_budget_max: u32,
     /// Bytes that may still be asked for ahead of readers.
     ahead_budget: Arc<Semaphore>,
+    /// Which changes of attributes may be answered before they are made.
+    proven: Proven,
     cow: Cow,
     copies: Copies,
     copy_budget: CopyBudget,
@@ -187,6 +191,7 @@ impl Filesystem {
             write_budget: Arc::new(Semaphore::new(write_budget_max as usize)),
             write_budget_max,
             ahead_budget: Arc::new(Semaphore::new(AHEAD_MAX)),
+            proven: Proven::default(),
             cow,
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
