@@ -89,7 +89,7 @@ impl Filesystem {
             handle: self.full_handle(target).await?,
             path: self.path(to).ok(),
         };
-        self.tables().attrs.changed(to);
+        self.tables().changed(to);
         let until = clock::now() + SLICE;
         let go_on = |_| clock::now() < until;
         let copied = self

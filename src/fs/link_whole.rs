@@ -205,7 +205,7 @@ impl Filesystem {
 
     /// Takes in what was just seen of a file that was changed, and tells the kernel.
     pub(super) fn refresh(&self, ino: Ino, attrs: &Attrs) {
-        self.tables().attrs.changed(ino);
+        self.tables().changed(ino);
         let asked = self.now();
         if let Err(error) = self.learn(ino, attrs, asked) {
             log::debug!("{error}");
