@@ -10,6 +10,7 @@
 //! sees to it. The exceptions are an open directory's position ([`dir::OpenDir`]) and the gates of
 //! files that may share storage ([`cow`]).
 
+mod ahead;
 mod attr;
 mod attributes;
 mod config;
@@ -41,6 +42,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod unwritten;
+mod walk;
 mod write;
 
 use std::num::NonZeroUsize;
@@ -70,6 +72,7 @@ pub(crate) use self::notices::Notice;
 use self::notices::Notices;
 use self::second_question::Refused;
 use self::tables::Tables;
+use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
 use crate::client::Client;
@@ -171,6 +174,7 @@ impl Filesystem {
             attrs: AttrCache::new(attrs_max),
             dirs: DirCache::new(),
             listings: Listings::new(),
+            walk: Walk::new(),
             groups,
         };
         let filesystem = Arc::new_cyclic(|me| Self {
@@ -293,9 +297,14 @@ impl Filesystem {
     /// is known then: unwritten data and later changes of ours count more than the answer.
     fn learn(&self, ino: Ino, attrs: &Attrs, asked: Asked) -> Result<Known> {
         let attr = self.translator.local(attrs)?;
-        Ok(self.learn_by(ino, asked, |attrs, until| {
+        Ok(self.learn_from(ino, attr, asked))
+    }
+
+    /// As [`Self::learn`], in our terms.
+    fn learn_from(&self, ino: Ino, attr: Attr, asked: Asked) -> Known {
+        self.learn_by(ino, asked, |attrs, until| {
             attrs.store(ino, attr, asked.stamp, until)
-        }))
+        })
     }
 
     /// As [`Self::learn`], from a listing out of which our own changes would have taken it.
