@@ -90,9 +90,9 @@ impl Filesystem {
             // The kernel may believe the size that it was told for some seconds more.
             self.notices.tell(Notice::Attributes(ino));
         }
-        // A file that changed within this second may change again without showing it.
-        let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
-        let keep_pages = self.config.kernel_cache || (is_same && is_old && !truncate);
+        let now = clock::now();
+        let are_good = self.tables().attrs.opened(ino, now, clock::wall());
+        let keep_pages = self.config.kernel_cache || (is_same && are_good && !truncate);
         let fh = self.add_open(ino, access, handle, false);
         if shared && !self.shares(ino) {
             // The name got another server file meanwhile, before this open was known.
@@ -323,6 +323,3 @@ pub(super) fn open_flags(access: Access) -> OpenFlags {
     }
     flags
 }
-
-/// SFTP's times are whole seconds; one more for clocks that differ a little.
-const MTIME_GRAIN: u32 = 2;

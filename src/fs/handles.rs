@@ -34,7 +34,7 @@ pub(super) struct OpenFile {
     /// What all opens of this file share.
     pub(super) shared: Arc<SharedFile>,
     /// Where this reader is and what it asked for ahead.
-    pub(super) reader: Mutex<Reader>,
+    pub(super) reader: Arc<Mutex<Reader>>,
     /// The newest write error that this open was told.
     errors_told: AtomicU64,
 }
@@ -187,7 +187,7 @@ impl Handles {
             is_new,
             serving: Mutex::new(Serving::full(handle, None)),
             shared,
-            reader: Mutex::default(),
+            reader: Arc::default(),
             errors_told,
         });
         opens.files.push(Arc::clone(&file));
@@ -209,7 +209,7 @@ impl Handles {
                 is_new: file.is_new,
                 serving: Mutex::default(),
                 shared: Arc::clone(&opens.shared),
-                reader: Mutex::default(),
+                reader: Arc::default(),
                 errors_told: AtomicU64::new(opens.shared.error_count()),
             });
             opens.files.push(Arc::clone(file));
