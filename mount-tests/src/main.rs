@@ -5,6 +5,7 @@ mod case;
 mod cli;
 mod demo;
 mod lab;
+mod link;
 mod mount;
 mod process;
 mod report;
@@ -28,8 +29,10 @@ use report::Report;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "wire") {
-        return wire::be_the_pipe(words);
+    match words.next() {
+        Some(word) if word == "wire" => return wire::be_the_pipe(words),
+        Some(word) if word == "link" => return link::be_the_link(words),
+        _ => {}
     }
     let cli = cli::parse();
     let suites = suites::all();
