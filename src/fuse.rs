@@ -109,8 +109,11 @@ impl fuser::Filesystem for Face {
         let (fs, name) = (self.fs(), owned(name));
         self.answer(async move {
             match fs.lookup(ino(parent), &name).await {
-                Err(Error::Errno(nix::errno::Errno::ENOENT)) if !fs.negative_ttl().is_zero() => {
-                    reply.entry(&fs.negative_ttl(), &NOTHING, GENERATION);
+                Err(Error::Errno(nix::errno::Errno::ENOENT)) => {
+                    match fs.negative_ttl(ino(parent), &name) {
+                        Duration::ZERO => reply.error(Errno::ENOENT),
+                        ttl => reply.entry(&ttl, &NOTHING, GENERATION),
+                    }
                 }
                 result => reply_entry(result, reply),
             }

@@ -139,6 +139,34 @@ impl AttrCache {
         attr
     }
 
+    /// As [`Self::store`], for what a listing says of a file whose every change since it was asked
+    /// for would have taken the attributes out of the listing: also where the file's own changes were
+    /// forgotten.
+    pub(crate) fn store_listed(
+        &mut self,
+        ino: Ino,
+        attr: Attr,
+        asked: Stamp,
+        until: Instant,
+    ) -> Attr {
+        if self.entries.contains(&ino) {
+            return self.store(ino, attr, asked, until);
+        }
+        self.insert(
+            ino,
+            Entry {
+                attr,
+                until: Some(until),
+                named_until: None,
+                changed: asked,
+                asked,
+                same_since: None,
+                is_doubtful: false,
+            },
+        );
+        attr
+    }
+
     /// Notes a change of ours that is done or on its way: what was asked before is out of date,
     /// and what is known must be asked for again.
     pub(crate) fn changed(&mut self, ino: Ino) {
@@ -150,14 +178,6 @@ impl AttrCache {
             }
             None => self.given_up = now,
         }
-    }
-
-    /// Whether a change of ours may have come after `asked`.
-    pub(crate) fn has_changed(&self, ino: Ino, asked: Stamp) -> bool {
-        self.entries
-            .peek(&ino)
-            .map_or(self.given_up, |entry| entry.changed)
-            > asked
     }
 
     /// Notes a change of ours whose outcome is known: `change` makes it, and the result is
@@ -198,14 +218,6 @@ impl AttrCache {
                 .is_some_and(|since| seen_for(since) >= MTIME_GRAIN);
         let was_doubtful = std::mem::replace(&mut entry.is_doubtful, !is_settled);
         is_settled && !was_doubtful
-    }
-
-    /// Nothing is believed any more; what was known is kept for comparison.
-    pub(crate) fn expire(&mut self, ino: Ino) {
-        if let Some(entry) = self.entries.get_mut(&ino) {
-            entry.until = None;
-            entry.named_until = None;
-        }
     }
 
     pub(crate) fn forget(&mut self, ino: Ino) {
@@ -317,7 +329,6 @@ mod tests {
         let asked = cache.stamp();
         cache.store(A, attr(1), asked, now + SECOND);
         cache.touch(A, 100);
-        cache.expire(A);
         let asked = cache.stamp();
         let stored = cache.store(A, attr(1), asked, now + SECOND);
         assert_eq!(stored.ctime, 100);

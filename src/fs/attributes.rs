@@ -37,6 +37,9 @@ impl Filesystem {
         if let Some(known) = self.known(ino) {
             return Ok(known);
         }
+        if let Some((attr, asked)) = self.listed_attr(ino) {
+            return Ok(self.learn_listed(ino, attr, asked));
+        }
         self.ask_attributes(ino).await
     }
 
@@ -149,7 +152,7 @@ impl Filesystem {
         };
         let requests = change.requests(&there, &self.translator)?;
         let through = self.through(ino, change.size.is_some(), fh)?;
-        self.tables().attrs.changed(ino);
+        self.tables().changed(ino);
         let asked = self.now();
         let done = self.apply(&through, requests).await;
         if change.size.is_some()

@@ -325,7 +325,7 @@ impl Filesystem {
             handle: self.full_handle(target).await?,
             path: self.path(to).ok(),
         };
-        self.tables().attrs.changed(to);
+        self.tables().changed(to);
         let until = clock::now() + SLICE;
         let go_on = |_| clock::now() < until;
         let copied = self
@@ -394,7 +394,7 @@ impl Filesystem {
 
     /// Takes in what was just seen of a file that was changed, and tells the kernel.
     pub(super) fn refresh(&self, ino: Ino, attrs: &Attrs) {
-        self.tables().attrs.changed(ino);
+        self.tables().changed(ino);
         let asked = self.now();
         if let Err(error) = self.learn(ino, attrs, asked) {
             log::debug!("{error}");

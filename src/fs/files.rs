@@ -63,7 +63,7 @@ impl Filesystem {
         let mut flags = open_flags(access);
         if truncate {
             flags = flags | OpenFlags::TRUNC;
-            self.tables().attrs.changed(ino);
+            self.tables().changed(ino);
         }
         let before = self.tables().attrs.last(ino);
         let asked = self.now();

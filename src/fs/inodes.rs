@@ -288,6 +288,12 @@ impl Inodes {
         Some(path.freeze())
     }
 
+    /// The names that lead to a node, as far as we know, each with its directory.
+    pub(super) fn places(&self, ino: Ino) -> &[Place] {
+        let node = self.nodes.get(&ino);
+        node.map_or(&[], |node| &node.places)
+    }
+
     /// All paths that lead to a node, as far as we know.
     pub(super) fn paths(&self, ino: Ino) -> Vec<Bytes> {
         let places = self.nodes.get(&ino).map(|node| node.places.as_slice());

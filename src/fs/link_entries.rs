@@ -292,10 +292,10 @@ impl Filesystem {
         {
             let mut tables = self.tables();
             // A number that an earlier file of that name had is not told that file's story.
-            if let Some(old) = tables.inodes.remove(job.target, candidate.name) {
+            if let Some(old) = tables.gone(job.target, candidate.name) {
                 tables.attrs.forget(old);
             }
-            tables.attrs.changed(job.target);
+            tables.made(job.target, candidate.name, FileKind::Regular);
         }
         let asked = self.now();
         if let Ok(entry) = self.enter(job.target, candidate.name, &attrs, asked) {

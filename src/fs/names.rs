@@ -1,10 +1,8 @@
 //! Names: lookup, and making, linking, renaming and removing what they lead to.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
 use nix::errno::Errno;
+use std::sync::Arc;
 
 use super::config::Symlinks;
 use super::cow::Sharing;
@@ -22,6 +20,9 @@ impl Filesystem {
     pub(crate) async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         let mut path = self.path_below(parent, name)?;
         if let Some(entry) = self.known_entry(parent, name) {
+            return Ok(entry);
+        }
+        if let Some(entry) = self.listed_entry(parent, name)? {
             return Ok(entry);
         }
         loop {
@@ -62,14 +63,14 @@ impl Filesystem {
         let (attrs, other) = tokio::join!(self.look(path.clone()), other);
         let attrs = attrs?;
         if other.is_ok_and(|other| !may_be_one_file(&attrs, &other)) {
-            self.tables().inodes.remove(parent, name);
+            self.tables().gone(parent, name);
         }
         Ok(attrs)
     }
 
     async fn refused_lookup(&self, parent: Ino, name: &[u8], error: Error) -> Error {
         if error.is_refused_with(StatusCode::NO_SUCH_FILE) {
-            let ino = self.tables().inodes.remove(parent, name);
+            let ino = self.tables().gone(parent, name);
             if let Ok(path) = self.path_below(parent, name) {
                 self.lost(ino, &path);
             }
@@ -147,14 +148,14 @@ impl Filesystem {
         }
         let (ino, stamp) = {
             let mut tables = self.tables();
-            tables.inodes.remove(parent, name);
+            tables.gone(parent, name);
             let kind = attrs.kind().unwrap_or(FileKind::Regular);
             let ino = tables.inodes.enter(parent, name, kind);
             // Nobody need list the directory for it.
             tables.inodes.listed(ino, 1);
             tables.inodes.looked_up(ino);
             tables.attrs.forget(ino);
-            tables.attrs.changed(parent);
+            tables.made(parent, name, kind);
             (ino, tables.attrs.stamp())
         };
         self.copies.forget(ino);
@@ -188,6 +189,7 @@ impl Filesystem {
             permissions: Some(mode & 0o7777),
             ..Attrs::default()
         };
+        let before = self.now();
         let made = self.client.mkdir(path.clone(), permissions);
         let seen = self.client.lstat(path.clone());
         if let Err(error) = made.await {
@@ -196,8 +198,12 @@ impl Filesystem {
                 .await
                 .into());
         }
-        self.enter_new(parent, name, seen.await?, Some(mode), caller)
-            .await
+        let entry = self
+            .enter_new(parent, name, seen.await?, Some(mode), caller)
+            .await?;
+        let (stamp, at) = (before.stamp, before.at);
+        self.tables().dirs.made_empty(entry.ino, (stamp, at));
+        Ok(entry)
     }
 
     /// Makes a symbolic link that says `target`.
@@ -272,7 +278,9 @@ impl Filesystem {
             let mut tables = self.tables();
             tables.inodes.link(ino, parent, name);
             tables.inodes.looked_up(ino);
-            tables.attrs.changed(parent);
+            let kind = tables.inodes.kind(ino).unwrap_or(FileKind::Regular);
+            tables.made(parent, name, kind);
+            tables.relinked(ino);
         }
         self.sharing_changed(&Sharing::Linked {
             existing: from,
@@ -353,9 +361,7 @@ impl Filesystem {
         let replaced = {
             let mut tables = self.tables();
             let moved = tables.inodes.find(parent, name);
-            let replaced = tables.inodes.rename((parent, name), (new_parent, new_name));
-            tables.attrs.changed(parent);
-            tables.attrs.changed(new_parent);
+            let replaced = tables.renamed((parent, name), (new_parent, new_name));
             let now = clock::now() + self.config.entry_timeout;
             moved
                 .into_iter()
@@ -419,8 +425,8 @@ impl Filesystem {
     /// Takes in that a name is no more.
     fn removed(&self, parent: Ino, name: &[u8]) {
         let mut tables = self.tables();
-        let ino = tables.inodes.remove(parent, name);
-        tables.attrs.changed(parent);
+        let ino = tables.gone(parent, name);
+        tables.changed(parent);
         drop(tables);
         ino.into_iter().for_each(|ino| self.touch(ino));
     }
@@ -428,11 +434,6 @@ impl Filesystem {
     /// The inode was changed by us: its ctime is now.
     pub(super) fn touch(&self, ino: Ino) {
         self.tables().attrs.touch(ino, clock::wall());
-    }
-
-    /// For how long a name that leads nowhere may be believed to.
-    pub(crate) const fn negative_ttl(&self) -> Duration {
-        self.config.negative_timeout
     }
 }
 

@@ -72,13 +72,11 @@ impl Filesystem {
     /// answered.
     pub(super) fn note_written(&self, shared: &SharedFile, end: u64) {
         let now = clock::wall();
-        self.tables()
-            .attrs
-            .change(shared.ino, clock::now(), |attr| {
-                attr.size = attr.size.max(end);
-                attr.mtime = attr.mtime.max(now);
-                attr.ctime = attr.ctime.max(now);
-            });
+        self.tables().change(shared.ino, clock::now(), |attr| {
+            attr.size = attr.size.max(end);
+            attr.mtime = attr.mtime.max(now);
+            attr.ctime = attr.ctime.max(now);
+        });
     }
 
     /// Which of the server's handles a write takes: always one of this open, which stays open for
@@ -132,7 +130,7 @@ async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
                     Err(error) => Err(filesystem.refused_write(&shared, len, error).await),
                 };
                 // What was asked before the answer may be older than the write.
-                filesystem.tables().attrs.changed(shared.ino);
+                filesystem.tables().changed(shared.ino);
                 shared.answered(number, result);
                 drop(budget);
             }
