@@ -120,9 +120,8 @@ impl Filesystem {
             // The kernel may believe the size that it was told for some seconds more.
             self.notices.tell(Notice::Attributes(ino));
         }
-        // A file that changed within this second may change again without showing it.
-        let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
-        self.config.kernel_cache || (is_same && is_old)
+        let are_good = self.tables().attrs.opened(ino, clock::now(), clock::wall());
+        self.config.kernel_cache || (is_same && are_good)
     }
 
     /// Makes a file and opens it. Where there is one already it is opened, unless that is
@@ -356,6 +355,3 @@ pub(super) fn open_flags(access: Access) -> OpenFlags {
     }
     flags
 }
-
-/// SFTP's times are whole seconds; one more for clocks that differ a little.
-const MTIME_GRAIN: u32 = 2;

@@ -38,7 +38,7 @@ pub(super) struct OpenFile {
     /// What all opens of this file share.
     pub(super) shared: Arc<SharedFile>,
     /// Where this reader is and what it asked for ahead.
-    pub(super) reader: Mutex<Reader>,
+    pub(super) reader: Arc<Mutex<Reader>>,
     /// The newest write error that this open was told.
     errors_told: AtomicU64,
     /// All of the file, fetched before it was opened, and of which version.
@@ -89,7 +89,7 @@ impl OpenFile {
             is_new: false,
             serving: Mutex::default(),
             shared,
-            reader: Mutex::default(),
+            reader: Arc::default(),
             errors_told,
             fetched: Mutex::default(),
         }
