@@ -10,7 +10,7 @@ use super::attr::Change;
 use super::handles::{Access, Fh, OpenFile};
 use super::read::{self, Bounds, Reading};
 use super::second_question::Refused;
-use super::{Caller, Entry, Filesystem, Ino, Notice, same_content};
+use super::{Attr, Caller, Entry, Filesystem, Ino, Notice, same_content};
 use crate::client::Handle;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
@@ -66,6 +66,22 @@ impl Filesystem {
             self.tables().changed(ino);
         }
         let before = self.tables().attrs.last(ino);
+        if !access.write
+            && !truncate
+            && let Some(fetched) = self.take_ahead(ino).await
+        {
+            let known = self.learn_from(ino, fetched.attr, fetched.asked);
+            let keep_pages = self.keeps_pages(ino, before, known.attr);
+            self.tables().inodes.opened(ino);
+            let fh = self.handles.add_fetched(ino, access, fetched.data.clone());
+            if let Some(file) = self.handles.file(fh)
+                && !self.is_believed(ino, &fetched)
+            {
+                // Changed just now, before this open was known.
+                file.lose();
+            }
+            return Ok(Opened { fh, keep_pages });
+        }
         let asked = self.now();
         let opened = self
             .client
@@ -85,14 +101,7 @@ impl Filesystem {
             shared.content_changed();
         }
         let after = self.learn(ino, &attrs, asked)?.attr;
-        let is_same = before.is_some_and(|before| same_content(&before, &after));
-        if !is_same {
-            // The kernel may believe the size that it was told for some seconds more.
-            self.notices.tell(Notice::Attributes(ino));
-        }
-        // A file that changed within this second may change again without showing it.
-        let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
-        let keep_pages = self.config.kernel_cache || (is_same && is_old && !truncate);
+        let keep_pages = self.keeps_pages(ino, before, after) && !truncate;
         let fh = self.add_open(ino, access, handle, false);
         if let (Some(owner), Some(shared)) = (attrs.owner, self.handles.shared(ino)) {
             shared.set_owner(owner);
@@ -102,6 +111,18 @@ impl Filesystem {
             self.lose(ino);
         }
         Ok(Opened { fh, keep_pages })
+    }
+
+    /// Whether the kernel's pages of a file that is opened are of this content.
+    fn keeps_pages(&self, ino: Ino, before: Option<Attr>, after: Attr) -> bool {
+        let is_same = before.is_some_and(|before| same_content(&before, &after));
+        if !is_same {
+            // The kernel may believe the size that it was told for some seconds more.
+            self.notices.tell(Notice::Attributes(ino));
+        }
+        // A file that changed within this second may change again without showing it.
+        let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
+        self.config.kernel_cache || (is_same && is_old)
     }
 
     /// Makes a file and opens it. Where there is one already it is opened, unless that is
@@ -220,6 +241,9 @@ impl Filesystem {
     }
 
     async fn read_range(&self, file: &Arc<OpenFile>, wanted: Range<u64>) -> Result<Bytes> {
+        if let Some(data) = file.fetched(&wanted) {
+            return Ok(data);
+        }
         let size = self
             .tables()
             .attrs

@@ -26,12 +26,15 @@ mod info;
 mod inodes;
 mod interrupt;
 mod link_entries;
+mod link_whole;
 mod listings;
+mod may_link;
 #[cfg(test)]
 mod model;
 mod names;
 mod notices;
 mod one_inode;
+mod prefetch;
 mod read;
 mod second_question;
 mod serving;
@@ -40,6 +43,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod unwritten;
+mod walk;
 mod write;
 
 use std::num::NonZeroUsize;
@@ -70,6 +74,7 @@ pub(crate) use self::notices::Notice;
 use self::notices::Notices;
 use self::second_question::Refused;
 use self::tables::Tables;
+use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
 use crate::client::Client;
@@ -173,6 +178,7 @@ impl Filesystem {
             attrs: AttrCache::new(attrs_max),
             dirs: DirCache::new(),
             listings: Listings::new(),
+            walk: Walk::new(),
             groups,
         };
         let filesystem = Arc::new_cyclic(|me| Self {
@@ -296,9 +302,14 @@ impl Filesystem {
     /// is known then: unwritten data and later changes of ours count more than the answer.
     fn learn(&self, ino: Ino, attrs: &Attrs, asked: Asked) -> Result<Known> {
         let attr = self.translator.local(attrs)?;
-        Ok(self.learn_by(ino, asked, |attrs, until| {
+        Ok(self.learn_from(ino, attr, asked))
+    }
+
+    /// As [`Self::learn`], in our terms.
+    fn learn_from(&self, ino: Ino, attr: Attr, asked: Asked) -> Known {
+        self.learn_by(ino, asked, |attrs, until| {
             attrs.store(ino, attr, asked.stamp, until)
-        }))
+        })
     }
 
     /// As [`Self::learn`], from a listing out of which our own changes would have taken it.

@@ -253,6 +253,11 @@ impl SharedFile {
         }
     }
 
+    /// Another number after each change of the content.
+    pub(super) fn version(&self) -> u64 {
+        self.state().version
+    }
+
     pub(super) fn is_written(&self) -> bool {
         self.state().unwritten.is_empty()
     }
