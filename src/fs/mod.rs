@@ -26,7 +26,9 @@ mod info;
 mod inodes;
 mod interrupt;
 mod link_entries;
+mod link_whole;
 mod listings;
+mod may_link;
 #[cfg(test)]
 mod model;
 mod names;

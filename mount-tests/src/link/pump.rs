@@ -111,6 +111,15 @@ impl Pump {
                 self.recycle(raw);
             }
             Fate::Arrives(due, chain) => self.hold(due, chain, packet, raw, length),
+            Fate::InPart(due, chain, lost) => {
+                for part in packet::without(&raw[..length], &lost) {
+                    let length = part.len();
+                    if let Some(packet) = packet::parse(&part) {
+                        self.hold(due, chain, packet, part, length);
+                    }
+                }
+                self.recycle(raw);
+            }
         }
         Ok(true)
     }
@@ -160,7 +169,7 @@ impl Pump {
     }
 
     fn recycle(&mut self, raw: Vec<u8>) {
-        if self.spare.len() < SPARE_MAX {
+        if self.spare.len() < SPARE_MAX && raw.len() == PACKET_MAX {
             self.spare.push(raw);
         }
     }
