@@ -154,9 +154,9 @@ fn command() -> Command {
                 "S",
                 "a measurement longer than this is not repeated",
             )
-            .default_value("12"),
+            .default_value("8"),
         )
-        .arg(number("limit", "S", "one longer than this is not finished").default_value("180"))
+        .arg(number("limit", "S", "one longer than this is not finished").default_value("120"))
         .arg(
             option(
                 "files",

@@ -1,7 +1,7 @@
 //! Makes the files that are worked with: the same on every machine, and nothing that compresses.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,14 +28,22 @@ impl Dice {
     }
 }
 
-/// A file of random bytes.
+/// A file of bytes that look random and in which no two blocks of 4 KiB are the same.
 pub fn large_file(path: &Path, mib: u64) -> io::Result<()> {
     let mut dice = Dice::new(mib);
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    for _ in 0..mib << 17 {
-        file.write_all(&dice.roll().to_le_bytes())?;
+    let mut piece: Vec<u8> = (0..1 << 17)
+        .flat_map(|_| dice.roll().to_le_bytes())
+        .collect();
+    let mut file = File::create(path)?;
+    let mut number: u64 = 0;
+    for _ in 0..mib {
+        for block in piece.chunks_exact_mut(4096) {
+            number += 1;
+            let (head, _) = block.split_at_mut(8);
+            head.copy_from_slice(&number.to_be_bytes());
+        }
+        file.write_all(&piece)?;
     }
-    file.flush()?;
     set_old(path)
 }
 

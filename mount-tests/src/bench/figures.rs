@@ -196,6 +196,13 @@ impl Run {
         self.notes.iter().cloned().chain(failed)
     }
 
+    /// Whether a work could not begin, or a system did one wrong.
+    pub fn has_failed(&self, system: &str) -> bool {
+        let is_failure = |m: &Measurement| matches!(m.ending, Ending::Failed(_));
+        let mut its = self.measurements.iter().filter(|m| m.system == system);
+        !self.notes.is_empty() || its.any(is_failure)
+    }
+
     /// Whether a system takes so long with a work that another round would tell nothing new.
     pub fn is_settled(&self, work: &Work, system: &System, patience: std::time::Duration) -> bool {
         let of_work = |m: &&Measurement| {
@@ -378,6 +385,7 @@ pub mod tests {
         assert_eq!(summary.seconds, Some(Seconds::Exactly(5.0)));
         assert_eq!((summary.rounds, summary.failed), (1, 1));
         assert_eq!(run.failures().count(), 1);
+        assert!(run.has_failed("s") && !run.has_failed("other"));
     }
 
     #[test]

@@ -122,11 +122,17 @@ fn write_settings(dir: &Path, address: Ipv4Addr) -> std::io::Result<()> {
             "ListenAddress {address}:{PORT}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
              StrictModes no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nUsePAM {pam}\nUseDNS no\nPrintMotd no\n\
+             # No client shall be turned away for connecting often.\n\
+             MaxStartups 200\n\
+             # A shell shall not do here what it does at the home of whoever runs this.\n\
+             SetEnv HOME={}\n\
              Subsystem sftp {sftp}\n",
             at("host_key"),
             at("user_key.pub"),
+            at("home"),
         ),
     )?;
+    fs::create_dir(dir.join("home"))?;
     let host_key = fs::read_to_string(dir.join("host_key.pub"))?;
     fs::write(
         dir.join("known_hosts"),

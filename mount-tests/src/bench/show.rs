@@ -60,7 +60,7 @@ pub fn measurement(measurement: &Measurement) {
     let ending = match &measurement.ending {
         Ending::Done => format!("{:.3} s", measurement.seconds),
         Ending::Unfinished => format!("not finished after {:.0} s", measurement.seconds),
-        Ending::Failed(why) => format!("FAILED: {why}"),
+        Ending::Failed(why) => format!("FAILED: {}", in_one_line(why)),
     };
     println!(
         "{row:16} {system:8} {}: {ending}, {} bytes, {} in a chain, cpu {:.2} + {:.2} s, {} MiB, load {:.1}",
@@ -104,7 +104,7 @@ pub fn summary(run: &Run) {
         }
     }
     for failure in run.failures() {
-        println!("FAILED {failure}");
+        println!("FAILED {}", in_one_line(&failure));
     }
     println!("load at the end {}", run.load_at_end);
 }
@@ -170,6 +170,20 @@ fn two_digits(value: f64) -> String {
     };
     format!("{value:.digits$}")
 }
+
+/// The beginning of what may be long; the JSON file has all of it.
+fn in_one_line(text: &str) -> String {
+    let line: Vec<&str> = text.split_whitespace().collect();
+    let line = line.join(" ");
+    if line.chars().count() <= LINE {
+        return line;
+    }
+    let beginning: String = line.chars().take(LINE).collect();
+    format!("{beginning}...")
+}
+
+/// Characters of a message.
+const LINE: usize = 240;
 
 /// A large number in few characters.
 fn short(value: f64) -> String {

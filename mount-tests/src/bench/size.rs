@@ -59,27 +59,28 @@ const NEAR: Size = Size {
 };
 
 const MIDDLE: Size = Size {
-    big_mib: 256,
+    big_mib: 512,
     part_mib: 64,
-    small_files: 400,
+    small_files: 300,
     wide: 100_000,
     single_reads: 100,
     shared_reads: 30,
     git_files: 300,
     sources: 12,
-    listings: 15,
+    listings: 9,
 };
 
+/// The large file is larger here, or TCP's slow start would be most of what is measured.
 const FAR: Size = Size {
-    big_mib: 256,
+    big_mib: 1024,
     part_mib: 32,
-    small_files: 150,
+    small_files: 80,
     wide: 100_000,
     single_reads: 30,
     shared_reads: 10,
-    git_files: 100,
+    git_files: 60,
     sources: 6,
-    listings: 9,
+    listings: 7,
 };
 
 const QUICK: Size = Size {

@@ -26,7 +26,10 @@ pub(super) fn works() -> Vec<Work> {
             has_arrived: |site| site.server().join("project/program").exists(),
             check: |site| {
                 let program = site.server().join("project/program");
-                let said = process::run(&mut Command::new(program), Duration::from_secs(10)).out;
+                // By a shell, because a mount without modes leaves it not executable.
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg("\"$0\"").arg(program);
+                let said = process::run(&mut shell, Duration::from_secs(10)).out;
                 if said.trim() == site.size.sources.to_string() {
                     Ok(())
                 } else {

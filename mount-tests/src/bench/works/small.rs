@@ -126,7 +126,7 @@ static CP_OUT: [Step; 1] = [Step {
     title: "`cp -a` of small files out",
     is_cold: true,
     run: Action::Command("cp -a $AT/tree $LOCAL/out"),
-    yardsticks: &[(Yardstick::Scp, "$SCP -r bench:$SERVER/tree $LOCAL/out")],
+    yardsticks: &[(Yardstick::Scp, "$SCP -rp bench:$SERVER/tree $LOCAL/out")],
     has_arrived: at_once,
     check: |site| same_tree(&site.server().join("tree"), &site.local().join("out")),
 }];
@@ -146,9 +146,9 @@ static CP_IN: [Step; 1] = [Step {
     title: "`cp -a` of small files in",
     is_cold: true,
     run: Action::Command("cp -a $LOCAL/tree $AT/tree"),
-    yardsticks: &[(Yardstick::Scp, "$SCP -r $LOCAL/tree bench:$SERVER/tree")],
+    yardsticks: &[(Yardstick::Scp, "$SCP -rp $LOCAL/tree bench:$SERVER/tree")],
     has_arrived: is_all_there,
-    check: |site| same_tree(&site.local().join("tree"), &site.server().join("tree")),
+    check: |site| same_as_archive(&site.local().join("tar"), &site.server()),
 }];
 
 fn is_all_there(site: &Site) -> bool {
