@@ -13,6 +13,8 @@ pub(crate) struct Features {
     pub(crate) read_max: u32,
     /// Bytes that one WRITE may carry.
     pub(crate) write_max: u32,
+    /// How many handles it gives at once, if it says so and has a limit.
+    pub(crate) handles_max: Option<u64>,
 }
 
 impl Features {
@@ -72,6 +74,7 @@ pub(super) async fn features(connection: &Connection, version: Response) -> Resu
         extensions,
         read_max: IO_DEFAULT,
         write_max: IO_DEFAULT,
+        handles_max: None,
     };
     if features.extensions.limits {
         // A server that announces limits and then refuses to tell them is taken at the default.
@@ -79,6 +82,7 @@ pub(super) async fn features(connection: &Connection, version: Response) -> Resu
             let limits = Limits::decode(body)?;
             features.read_max = io_size(limits.read_max, limits.packet_max);
             features.write_max = io_size(limits.write_max, limits.packet_max);
+            features.handles_max = Some(limits.handles_max).filter(|max| *max > 0);
         }
     }
     Ok(features)

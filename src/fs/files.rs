@@ -73,9 +73,10 @@ impl Filesystem {
             let known = self.learn_from(ino, fetched.attr, fetched.asked);
             let keep_pages = self.keeps_pages(ino, before, known.attr);
             self.tables().inodes.opened(ino);
-            let fh = self.handles.add_fetched(ino, access, fetched.data.clone());
-            if let Some(file) = self.handles.file(fh)
-                && !self.is_believed(ino, &fetched)
+            let (handle, data) = (fetched.handle.clone(), fetched.data.clone());
+            let fh = self.handles.add_fetched(ino, access, handle, data);
+            if (!self.is_believed(ino, &fetched) || (shared && !self.shares(ino)))
+                && let Some(file) = self.handles.file(fh)
             {
                 // Changed just now, before this open was known.
                 file.lose();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Ino;
 use super::dir::OpenDir;
@@ -41,8 +42,16 @@ pub(super) struct OpenFile {
     pub(super) reader: Arc<Mutex<Reader>>,
     /// The newest write error that this open was told.
     errors_told: AtomicU64,
-    /// All of the file, fetched before it was opened, and of which version.
-    fetched: Mutex<Option<(u64, Bytes)>>,
+    /// All of the file, fetched before it was opened.
+    fetched: Mutex<Option<Whole>>,
+}
+
+struct Whole {
+    /// Of this version of the file.
+    version: u64,
+    data: Bytes,
+    /// Part of what all opens together may hold.
+    _held: OwnedSemaphorePermit,
 }
 
 /// The server's handles that serve one open. They change when the file gets another server file:
@@ -99,7 +108,7 @@ impl OpenFile {
     /// wanted at the end of the file.
     pub(super) fn fetched(&self, wanted: &Range<u64>) -> Option<Bytes> {
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        let (version, data) = fetched.as_ref()?;
+        let Whole { version, data, .. } = fetched.as_ref()?;
         let moment = self.shared.moment(wanted);
         if moment.version != *version || !moment.is_settled {
             *fetched = None;
@@ -182,11 +191,25 @@ impl OpenFile {
 }
 
 /// All that is open.
-#[derive(Default)]
 pub(super) struct Handles {
     last: AtomicU64,
     open: Mutex<Open>,
+    /// Bytes of whole files that opens may hold.
+    fetched_budget: Arc<Semaphore>,
 }
+
+impl Default for Handles {
+    fn default() -> Self {
+        Self {
+            last: AtomicU64::default(),
+            open: Mutex::default(),
+            fetched_budget: Arc::new(Semaphore::new(FETCHED_MAX)),
+        }
+    }
+}
+
+/// Bytes of whole files that were fetched ahead and are open now.
+const FETCHED_MAX: usize = 16 << 20;
 
 #[derive(Default)]
 struct Open {
@@ -220,14 +243,24 @@ impl Handles {
         })
     }
 
-    /// An open that needs no handle of the server's for as long as the file stays what was fetched.
-    pub(super) fn add_fetched(&self, ino: Ino, access: Access, data: Bytes) -> Fh {
+    /// An open of a file of which all was fetched before.
+    pub(super) fn add_fetched(&self, ino: Ino, access: Access, handle: Handle, data: Bytes) -> Fh {
+        let held = u32::try_from(data.len()).ok().and_then(|len| {
+            Arc::clone(&self.fetched_budget)
+                .try_acquire_many_owned(len)
+                .ok()
+        });
         self.add(ino, access, |file, others| {
             let version = file.shared.version();
             // Somebody may have written to it just now.
             let is_read_only = !others.iter().any(|other| other.access.write);
-            let fetched = is_read_only.then_some((version, data));
+            let fetched = held.filter(|_| is_read_only).map(|held| Whole {
+                version,
+                data,
+                _held: held,
+            });
             OpenFile {
+                serving: Mutex::new(Serving::full(handle, None)),
                 fetched: Mutex::new(fetched),
                 ..file
             }

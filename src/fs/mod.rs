@@ -178,7 +178,7 @@ impl Filesystem {
             attrs: AttrCache::new(attrs_max),
             dirs: DirCache::new(),
             listings: Listings::new(),
-            walk: Walk::new(),
+            walk: Walk::new(client.features().handles_max),
             relinks: 0,
             groups,
         };

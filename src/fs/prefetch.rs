@@ -67,24 +67,27 @@ impl Filesystem {
         };
         let fetching = async move { filesystem.fetch(ino, len).await };
         let fetching = fetching.boxed().shared();
-        self.tables()
-            .walk
-            .begin(ino, len, fetching.clone(), clock::now());
-        tokio::spawn(fetching);
+        if self.tables().walk.begin(ino, fetching.clone()) {
+            tokio::spawn(fetching);
+        }
     }
 
     async fn fetch(&self, ino: Ino, len: u64) {
+        let began = clock::now();
         let fetched = self.fetch_whole(ino, len).await;
         if let Err(error) = &fetched {
             log::debug!("a file is not fetched ahead: {error}");
         }
-        {
+        let took = clock::now().saturating_duration_since(began);
+        let unwanted = {
             let mut tables = self.tables();
             let tables = &mut *tables;
-            tables
-                .walk
-                .end(ino, fetched.ok().flatten(), &mut tables.inodes);
-        }
+            let fetched = fetched.ok().flatten();
+            let unwanted = tables.walk.end(ino, fetched, took, &mut tables.inodes);
+            (unwanted, tables.walk.take_dropped())
+        };
+        // Closes handles, which sends requests, under no lock.
+        drop(unwanted);
         self.go_ahead();
     }
 
@@ -101,7 +104,12 @@ impl Filesystem {
         let attr = self.translator.local(&attrs)?;
         let is_whole =
             attr.kind == FileKind::Regular && attrs.size == Some(len) && data.len() as u64 == len;
-        Ok(is_whole.then_some(Fetched { attr, data, asked }))
+        Ok(is_whole.then_some(Fetched {
+            handle,
+            attr,
+            data,
+            asked,
+        }))
     }
 
     async fn read_whole(&self, handle: &Handle, len: u64) -> Result<Bytes> {
@@ -152,11 +160,15 @@ async fn sweep(me: Me) {
         let Some(filesystem) = me.upgrade() else {
             return;
         };
-        let mut tables = filesystem.tables();
-        let tables = &mut *tables;
+        let mut guard = filesystem.tables();
+        let tables = &mut *guard;
         let life = filesystem.config.attr_timeout;
-        if tables.walk.sweep(life, &mut tables.inodes, clock::now()) {
-            tables.walk.is_swept = false;
+        let is_done = tables.walk.sweep(life, &mut tables.inodes, clock::now());
+        tables.walk.is_swept = !is_done;
+        let dropped = tables.walk.take_dropped();
+        drop(guard);
+        drop(dropped);
+        if is_done {
             return;
         }
     }

@@ -21,6 +21,7 @@ use lru::LruCache;
 use super::inodes::{Inodes, Name};
 use super::{Asked, Ino};
 use crate::cache::{Attr, DirCache, Directory};
+use crate::client::Handle;
 use crate::sftp::FileKind;
 
 /// What was noticed of programs that walk, and what is ahead of them.
@@ -38,6 +39,11 @@ pub(super) struct Walk {
     files: HashMap<Ino, AheadFile>,
     bytes: u64,
     under_way: usize,
+    /// Files that may be ahead, by the handles that the server has.
+    files_max: usize,
+    /// The shortest time that a fetch took lately.
+    fastest: Duration,
+    dropped: Vec<Handle>,
     directories_pace: Pace,
     files_pace: Pace,
     order: Order,
@@ -73,6 +79,8 @@ struct AheadFile {
 }
 
 enum State {
+    /// Will be fetched at once.
+    Chosen,
     UnderWay(Fetching),
     Here(Fetched),
 }
@@ -80,9 +88,10 @@ enum State {
 /// The end of a fetch that is under way.
 pub(super) type Fetching = Shared<BoxFuture<'static, ()>>;
 
-/// A whole file.
-#[derive(Debug, Clone)]
+/// A whole file, and the server's handle of it.
+#[derive(Clone)]
 pub(super) struct Fetched {
+    pub(super) handle: Handle,
     pub(super) attr: Attr,
     pub(super) data: Bytes,
     pub(super) asked: Asked,
@@ -131,7 +140,11 @@ impl Pace {
 }
 
 impl Walk {
-    pub(super) fn new() -> Self {
+    /// `handles_max`: how many handles the server gives at once, if it says.
+    pub(super) fn new(handles_max: Option<u64>) -> Self {
+        let files_max = handles_max.map_or(FILES_MAX_UNTOLD, |max| {
+            usize::try_from(max / 4).map_or(FILES_MAX, |max| max.min(FILES_MAX))
+        });
         let size = NonZeroUsize::new(REMEMBERED).unwrap_or(NonZeroUsize::MIN);
         Self {
             visits: LruCache::new(size),
@@ -143,6 +156,9 @@ impl Walk {
             files: HashMap::new(),
             bytes: 0,
             under_way: 0,
+            files_max,
+            fastest: Duration::MAX / 64,
+            dropped: Vec::new(),
             directories_pace: Pace::new(DIRECTORIES_FIRST, DIRECTORIES_MAX),
             files_pace: Pace::new(FILES_FIRST, FILES_UNDER_WAY_MAX),
             order: Order::Place,
@@ -213,16 +229,21 @@ impl Walk {
     /// What is ahead of a program that opens a file. What is here is given away.
     pub(super) fn take(&mut self, ino: Ino, inodes: &mut Inodes) -> Option<Ahead> {
         match &self.files.get(&ino)?.state {
+            State::Chosen => {
+                self.drop_file(ino, inodes);
+                None
+            }
             State::UnderWay(fetching) => {
                 self.files_pace.late();
                 Some(Ahead::UnderWay(fetching.clone()))
             }
-            State::Here(fetched) => {
-                let fetched = fetched.clone();
-                self.tally.files_used += 1;
-                self.drop_file(ino, inodes);
-                Some(Ahead::Here(fetched))
-            }
+            State::Here(_) => match self.remove_file(ino, inodes)?.state {
+                State::Here(fetched) => {
+                    self.tally.files_used += 1;
+                    Some(Ahead::Here(fetched))
+                }
+                _ => None,
+            },
         }
     }
 
@@ -244,45 +265,60 @@ impl Walk {
             return jobs;
         }
         while self.under_way < self.files_pace.now
-            && self.files.len() < FILES_MAX
+            && self.files.len() < self.files_max
             && self.bytes < BYTES_MAX
             && let Some((ino, len)) = self.next_file(inodes, dirs)
         {
             jobs.push(Job::Fetch { ino, len });
-            // Until `begin` is called.
             self.under_way += 1;
+            self.bytes += len;
+            let (state, since) = (State::Chosen, now);
+            self.files.insert(ino, AheadFile { state, since, len });
         }
-        self.under_way -= jobs
-            .iter()
-            .filter(|job| matches!(job, Job::Fetch { .. }))
-            .count();
         jobs
     }
 
-    /// A file is being fetched.
-    pub(super) fn begin(&mut self, ino: Ino, len: u64, fetching: Fetching, now: Instant) {
-        self.under_way += 1;
-        self.bytes += len;
-        let state = State::UnderWay(fetching);
-        let since = now;
-        self.files.insert(ino, AheadFile { state, since, len });
+    /// A file that was chosen is being fetched; false if it was changed or opened meanwhile.
+    pub(super) fn begin(&mut self, ino: Ino, fetching: Fetching) -> bool {
+        match self.files.get_mut(&ino) {
+            Some(file) if matches!(file.state, State::Chosen) => {
+                file.state = State::UnderWay(fetching);
+                true
+            }
+            _ => false,
+        }
     }
 
-    /// A fetch has ended, well or not. What was changed meanwhile is not kept.
-    pub(super) fn end(&mut self, ino: Ino, fetched: Option<Fetched>, inodes: &mut Inodes) {
-        let Some(file) = self.files.get_mut(&ino) else {
-            return;
-        };
-        let State::UnderWay(_) = file.state else {
-            return;
+    /// A fetch has ended, well or not, after `took`. What was changed meanwhile is not kept.
+    pub(super) fn end(
+        &mut self,
+        ino: Ino,
+        fetched: Option<Fetched>,
+        took: Duration,
+        inodes: &mut Inodes,
+    ) -> Option<Fetched> {
+        let is_awaited = |file: &&mut AheadFile| matches!(file.state, State::UnderWay(_));
+        let Some(file) = self.files.get_mut(&ino).filter(is_awaited) else {
+            return fetched;
         };
         match fetched {
             Some(fetched) => {
                 self.under_way = self.under_way.saturating_sub(1);
                 file.state = State::Here(fetched);
+                self.fastest = self.fastest.min(took);
+                if took > self.fastest * 3 + QUEUE {
+                    // They wait for each other, and so does whoever reads something else.
+                    self.files_pace.wasted();
+                }
+                self.fastest += self.fastest / 64;
             }
-            None => self.drop_file(ino, inodes),
+            None => {
+                // The server may have no handle left: a program that opens a file needs it more.
+                self.files_pace.wasted();
+                self.drop_file(ino, inodes);
+            }
         }
+        None
     }
 
     /// A file was changed by us: what was fetched of it is out of date.
@@ -329,14 +365,25 @@ impl Walk {
     }
 
     fn drop_file(&mut self, ino: Ino, inodes: &mut Inodes) {
-        let Some(file) = self.files.remove(&ino) else {
-            return;
-        };
+        let file = self.remove_file(ino, inodes);
+        if let Some(State::Here(fetched)) = file.map(|file| file.state) {
+            self.dropped.push(fetched.handle);
+        }
+    }
+
+    fn remove_file(&mut self, ino: Ino, inodes: &mut Inodes) -> Option<AheadFile> {
+        let file = self.files.remove(&ino)?;
         self.bytes -= file.len;
-        if let State::UnderWay(_) = file.state {
+        if !matches!(file.state, State::Here(_)) {
             self.under_way = self.under_way.saturating_sub(1);
         }
         inodes.closed(ino);
+        Some(file)
+    }
+
+    /// Handles that nobody needs: closing them sends a request, and that under no lock.
+    pub(super) fn take_dropped(&mut self) -> Vec<Handle> {
+        std::mem::take(&mut self.dropped)
     }
 
     fn is_walked(&self, ino: Ino, now: Instant) -> bool {
@@ -521,8 +568,13 @@ const DIRECTORIES_MAX: usize = 64;
 /// Files under way, at first and at most: at 100 ms and two round trips each, 640 files a second.
 const FILES_FIRST: usize = 8;
 const FILES_UNDER_WAY_MAX: usize = 128;
-/// Files ahead, and bytes of them: each may go beyond by one file.
-const FILES_MAX: usize = 1024;
-const BYTES_MAX: u64 = 32 << 20;
-/// The largest file fetched whole; larger ones are read ahead when they are opened.
-const FILE_MAX: u64 = 1 << 20;
+/// Files ahead, each with a handle of the server's: a quarter of the handles that it has, and fewer
+/// where it does not say how many.
+const FILES_MAX: usize = 256;
+const FILES_MAX_UNTOLD: usize = 64;
+/// Bytes of them: may go beyond by one file.
+const BYTES_MAX: u64 = 16 << 20;
+/// The largest file fetched whole, one request; larger ones are read ahead when they are opened.
+const FILE_MAX: u64 = 255 << 10;
+/// A fetch that takes so much longer than three of the fastest waits for others.
+const QUEUE: Duration = Duration::from_millis(20);

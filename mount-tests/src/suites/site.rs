@@ -80,6 +80,8 @@ impl Site {
         let mut plan = ctx.lab.plan(ctx.transport, behind);
         plan = plan.sftp_command(wire.command());
         plan = plan.env("XDG_STATE_HOME", &site.state);
+        // The cases make files on the server: that there was none is not to be believed meanwhile.
+        plan = plan.option("negative_timeout=0");
         plan = match copying {
             Copying::Off => plan,
             other => plan.option(format!("copy_is_hardlink={}", other.word())),
