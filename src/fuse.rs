@@ -109,8 +109,11 @@ impl fuser::Filesystem for Face {
         let (fs, name) = (self.fs(), owned(name));
         self.answer(async move {
             match fs.lookup(ino(parent), &name).await {
-                Err(Error::Errno(nix::errno::Errno::ENOENT)) if !fs.negative_ttl().is_zero() => {
-                    reply.entry(&fs.negative_ttl(), &NOTHING, GENERATION);
+                Err(Error::Errno(nix::errno::Errno::ENOENT)) => {
+                    match fs.negative_ttl(ino(parent), &name) {
+                        Duration::ZERO => reply.error(Errno::ENOENT),
+                        ttl => reply.entry(&ttl, &NOTHING, GENERATION),
+                    }
                 }
                 result => reply_entry(result, reply),
             }
@@ -632,5 +635,6 @@ impl fuser::Filesystem for Face {
 const MAX_WRITE: u32 = 1 << 20;
 /// What a 32-bit answer holds in whole pages, and so all that the kernel asks for at once.
 const COPIED_MAX: u32 = 0xffff_f000;
-/// Read-ahead and write-back requests that the kernel keeps under way.
-const MAX_BACKGROUND: u16 = 64;
+/// Requests that the kernel keeps under way for its read-ahead, its write-back, and reads through the
+/// page cache: 64 programs that read one page each, and room for others.
+const MAX_BACKGROUND: u16 = 128;

@@ -2,6 +2,8 @@
 
 mod attrs;
 mod blocks;
+mod dirs;
 
 pub(crate) use attrs::{Attr, AttrCache, Ino, Stamp};
 pub(crate) use blocks::{Block, Blocks};
+pub(crate) use dirs::{DirCache, Directory, Fetch, LISTING_MAX, Listed, Said};

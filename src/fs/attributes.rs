@@ -37,6 +37,9 @@ impl Filesystem {
         if let Some(known) = self.known(ino) {
             return Ok(known);
         }
+        if let Some((attr, asked)) = self.listed_attr(ino) {
+            return Ok(self.learn_listed(ino, attr, asked));
+        }
         self.ask_attributes(ino).await
     }
 
@@ -127,6 +130,10 @@ impl Filesystem {
         if change.is_empty() {
             return self.getattr(ino).await;
         }
+        let sure = self.sure_change(ino, &change);
+        if let Some(known) = sure.as_ref().and_then(|sure| self.change_ahead(sure, true)) {
+            return Ok(known);
+        }
         if !self.is_own(ino) {
             // What the file is already, a `cp -p` may say again without parting the two.
             let known = self.ask_attributes(ino).await?;
@@ -149,7 +156,7 @@ impl Filesystem {
         };
         let requests = change.requests(&there, &self.translator)?;
         let through = self.through(ino, change.size.is_some(), fh)?;
-        self.tables().attrs.changed(ino);
+        self.tables().changed(ino);
         let asked = self.now();
         let done = self.apply(&through, requests).await;
         if change.size.is_some()
@@ -161,6 +168,12 @@ impl Filesystem {
             Ok(seen) => seen,
             Err(error) => return Err(self.refused_change(ino, &change, error).await),
         };
+        if let Some(sure) = &sure {
+            self.was_made(sure);
+        }
+        if let (Some(owner), Some(shared)) = (seen.owner, self.handles.shared(ino)) {
+            shared.set_owner(owner);
+        }
         self.learn(ino, &seen, asked)?;
         self.touch(ino);
         self.tell_aliases(ino);

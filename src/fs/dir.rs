@@ -1,6 +1,6 @@
-//! An open directory: the server's listing as a stream that is read page by page. Only the page
-//! being read and the few asked for ahead are held, whatever the directory's size; one who goes
-//! back further starts the listing anew.
+//! An open directory: a listing that is remembered, or the server's as a stream that is read page
+//! by page. Of that only the page being read and those asked for ahead are held, whatever the
+//! directory's size; one who goes back further starts the listing anew.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -10,27 +10,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use super::inodes::Name;
+use super::attr::Translator;
 use super::{Asked, Ino};
+use crate::cache::{Directory, Fetch, LISTING_MAX, Listed};
 use crate::client::{Client, Handle};
 use crate::error::{Error, Result};
-use crate::sftp::{Attrs, LongName, NameEntry};
+use crate::sftp::{FileKind, LongName, NameEntry};
 
 /// One open(2) of a directory.
 pub(super) struct OpenDir {
     pub(super) ino: Ino,
+    /// The listing that this one reads from the server, until it is complete.
+    pub(super) fetch: Option<Fetch>,
+    /// Before the server was asked.
+    pub(super) began: Asked,
     /// Held while the next page is waited for: readers of one open directory share its position
     /// anyway, and the kernel lets them in one at a time. No other operation takes it.
     pub(super) listing: Mutex<Listing>,
 }
 
-/// One entry of a directory as the server lists it.
+/// One entry of a listing.
 #[derive(Debug, Clone)]
-pub(super) struct Listed {
-    pub(super) name: Name,
-    pub(super) attrs: Attrs,
-    /// st_nlink, if the long name tells.
-    pub(super) links: Option<u32>,
+pub(super) struct Row {
+    pub(super) listed: Listed,
     /// When the server was asked for the page that this was on.
     pub(super) asked: Asked,
 }
@@ -39,10 +41,17 @@ pub(super) struct Listed {
 pub(super) struct Listing {
     client: Arc<Client>,
     path: Bytes,
+    /// What is read instead of asking the server.
+    remembered: Option<Arc<Directory>>,
     handle: Option<Handle>,
     /// READDIR requests under way, oldest first.
     asked: VecDeque<(Asked, Page)>,
-    entries: VecDeque<Listed>,
+    /// READDIR requests that may be under way: more with each page, since who reads on will want
+    /// them all.
+    pages_ahead: usize,
+    entries: VecDeque<Row>,
+    /// All entries so far, for those who list the directory after this one.
+    kept: Option<Vec<Listed>>,
     /// The index of the first of `entries` in the whole directory.
     first: u64,
     is_complete: bool,
@@ -58,37 +67,90 @@ impl Listing {
     /// A listing of an opened directory; asks for its first pages at once.
     pub(super) fn new(client: Arc<Client>, path: Bytes, handle: Handle, now: Asked) -> Self {
         let mut listing = Self {
-            client,
-            path,
             handle: Some(handle),
-            asked: VecDeque::new(),
-            entries: VecDeque::new(),
-            first: 0,
-            is_complete: false,
-            has_begun: false,
-            barren: 0,
+            kept: Some(Vec::new()),
+            ..Self::without(client, path)
         };
         listing.ask(now);
         listing
     }
 
-    /// The entries from `index` on that are here: at least one, unless the directory ends there.
-    pub(super) async fn from(
+    /// A listing that is remembered; the server is asked only by one who begins anew.
+    pub(super) fn remembered(client: Arc<Client>, path: Bytes, directory: Arc<Directory>) -> Self {
+        Self {
+            remembered: Some(directory),
+            ..Self::without(client, path)
+        }
+    }
+
+    const fn without(client: Arc<Client>, path: Bytes) -> Self {
+        Self {
+            client,
+            path,
+            remembered: None,
+            handle: None,
+            asked: VecDeque::new(),
+            pages_ahead: PAGES_AHEAD_FIRST,
+            entries: VecDeque::new(),
+            kept: None,
+            first: 0,
+            is_complete: false,
+            has_begun: false,
+            barren: 0,
+        }
+    }
+
+    /// All entries, once, when they are complete and were read without a break.
+    pub(super) fn take_complete(&mut self) -> Option<Vec<Listed>> {
+        if self.is_complete {
+            self.kept.take()
+        } else {
+            None
+        }
+    }
+
+    /// Reads on to the end.
+    ///
+    /// # Errors
+    /// What the server says; EFBIG for a directory with more entries than are kept.
+    pub(super) async fn read_all(
+        &mut self,
+        now: Asked,
+        translator: &Translator,
+    ) -> Result<Vec<Listed>> {
+        while !self.is_complete {
+            self.next_page(now, translator).await?;
+            self.drop_before(self.end());
+            if self.kept.is_none() {
+                return Err(nix::errno::Errno::EFBIG.into());
+            }
+        }
+        Ok(self.kept.take().unwrap_or_default())
+    }
+
+    /// Reads until the entry of `index` is here, unless the directory ends before it.
+    pub(super) async fn read_to(
         &mut self,
         index: u64,
         now: Asked,
-    ) -> Result<impl Iterator<Item = (u64, &Listed)>> {
+        translator: &Translator,
+    ) -> Result<()> {
         if index < self.first || (index == 0 && self.has_begun) {
             self.restart().await?;
         }
         self.has_begun = true;
         self.drop_before(index.saturating_sub(KEPT_BEHIND));
         while self.end() <= index && !self.is_complete {
-            self.next_page(now).await?;
+            self.next_page(now, translator).await?;
             self.drop_before(index.saturating_sub(KEPT_BEHIND));
         }
+        Ok(())
+    }
+
+    /// The entries from `index` on that are here.
+    pub(super) fn rows(&self, index: u64) -> impl Iterator<Item = (u64, &Row)> {
         let skip = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        Ok((index..).zip(self.entries.iter().skip(skip)))
+        (index..).zip(self.entries.iter().skip(skip))
     }
 
     /// Ends the listing on the server; nobody waits for that.
@@ -103,13 +165,28 @@ impl Listing {
 
     fn ask(&mut self, now: Asked) {
         let Some(handle) = &self.handle else { return };
-        while self.asked.len() < PAGES_AHEAD {
+        while self.asked.len() < self.pages_ahead {
             self.asked
                 .push_back((now, Box::pin(self.client.readdir(handle))));
         }
     }
 
-    async fn next_page(&mut self, now: Asked) -> Result<()> {
+    async fn next_page(&mut self, now: Asked, translator: &Translator) -> Result<()> {
+        if let Some(directory) = &self.remembered {
+            let from = usize::try_from(self.end()).unwrap_or(usize::MAX);
+            let entries = directory.entries().iter().skip(from);
+            let asked = Asked {
+                stamp: directory.asked,
+                at: directory.at,
+            };
+            let rows = entries.take(REMEMBERED_PAGE).map(|listed| Row {
+                listed: listed.clone(),
+                asked,
+            });
+            self.entries.extend(rows);
+            self.is_complete = self.end() >= directory.entries().len() as u64;
+            return Ok(());
+        }
         self.ask(now);
         let Some((asked, page)) = self.asked.front_mut() else {
             self.is_complete = true;
@@ -121,8 +198,10 @@ impl Listing {
         match page? {
             Some(names) => {
                 self.count_barren(&names)?;
-                self.entries
-                    .extend(names.iter().filter_map(|entry| listed(entry, asked)));
+                self.pages_ahead = (self.pages_ahead * 2).min(PAGES_AHEAD_MAX);
+                for entry in &names {
+                    self.take_in(entry, asked, translator);
+                }
             }
             None => {
                 self.is_complete = true;
@@ -130,6 +209,20 @@ impl Listing {
             }
         }
         Ok(())
+    }
+
+    fn take_in(&mut self, entry: &NameEntry, asked: Asked, translator: &Translator) {
+        let place = self.end();
+        let Some(listed) = listed(entry, place, translator) else {
+            return;
+        };
+        if let Some(kept) = &mut self.kept {
+            kept.push(listed.clone());
+            if kept.len() > LISTING_MAX {
+                self.kept = None;
+            }
+        }
+        self.entries.push_back(Row { listed, asked });
     }
 
     /// A server could go on for ever with names that are no entries.
@@ -144,6 +237,7 @@ impl Listing {
 
     async fn restart(&mut self) -> Result<()> {
         self.close();
+        (self.kept, self.remembered) = (None, None);
         self.entries.clear();
         (self.first, self.is_complete) = (0, false);
         self.handle = Some(self.client.opendir(self.path.clone()).await?);
@@ -159,7 +253,7 @@ impl Listing {
 
 /// An entry that can be shown: a server may say anything, and a name with a `/` or a `..` in it
 /// would lead a program elsewhere.
-fn listed(entry: &NameEntry, asked: Asked) -> Option<Listed> {
+fn listed(entry: &NameEntry, place: u64, translator: &Translator) -> Option<Listed> {
     let name = &entry.name[..];
     if is_dot(name) {
         return None;
@@ -172,11 +266,15 @@ fn listed(entry: &NameEntry, asked: Asked) -> Option<Listed> {
         return None;
     }
     let links = LongName::parse(&entry.longname).map(|longname| longname.links);
+    let attrs = &entry.attrs;
+    let says_all = attrs.permissions.is_some() && attrs.size.is_some();
+    let attr = translator.local(attrs).ok().filter(|_| says_all);
     Some(Listed {
         name: name.into(),
-        attrs: entry.attrs.clone(),
+        kind: attrs.kind().unwrap_or(FileKind::Regular),
+        attr,
         links,
-        asked,
+        place: u32::try_from(place).unwrap_or(u32::MAX),
     })
 }
 
@@ -188,7 +286,11 @@ fn is_dot(name: &[u8]) -> bool {
 const BARREN_MAX: u32 = 4;
 /// Longer names cannot go through the kernel (FUSE_NAME_MAX, fs/fuse/fuse_i.h).
 const NAME_MAX: usize = 1024;
-/// Requests under way: OpenSSH answers each with 100 entries.
-const PAGES_AHEAD: usize = 4;
+/// Requests under way at first: OpenSSH answers each with 100 entries.
+const PAGES_AHEAD_FIRST: usize = 4;
+/// Requests under way at most: 6,400 entries a round trip.
+const PAGES_AHEAD_MAX: usize = 64;
+/// Entries of a remembered listing that are handed on at once.
+const REMEMBERED_PAGE: usize = 256;
 /// Entries kept behind the reader, for one who steps back a little (seekdir of the last page).
 const KEPT_BEHIND: u64 = 512;

@@ -1,18 +1,19 @@
 //! Listing directories. A listing also tells attributes, so that nobody need ask for them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use tokio::sync::Mutex;
 
 use super::config::Symlinks;
-use super::dir::{Listed, Listing, OpenDir};
+use super::dir::{Listing, OpenDir, Row};
 use super::handles::Fh;
 use super::second_question::Refused;
-use super::{Asked, Filesystem, Ino, Known, same_content};
+use super::tables::Shown;
+use super::{Attr, Filesystem, Ino, Known, same_content};
+use crate::cache::{Fetch, Listed};
 use crate::error::{Error, Operation, Result};
-use crate::sftp::{Attrs, FileKind};
+use crate::sftp::FileKind;
 
 /// One entry of a directory.
 #[derive(Debug)]
@@ -28,18 +29,38 @@ pub(crate) struct DirEntry<'a> {
 
 impl Filesystem {
     pub(crate) async fn opendir(&self, ino: Ino) -> Result<Fh> {
+        let under_way = self.listing_under_way(ino);
+        let under_way = under_way.filter(|_| self.listing(ino).is_none());
+        let must_wait = under_way.is_some();
+        if let Some(under_way) = under_way {
+            under_way.await;
+        }
+        self.visited(ino, must_wait);
+        self.go_ahead();
         let path = self.path(ino)?;
-        let handle = match self.client.opendir(path.clone()).await {
-            Ok(handle) => handle,
-            Err(error) => {
-                let refused = Refused::Open { path, write: false };
-                return Err(self.explain(Operation::List, error, refused).await.into());
+        let began = self.now();
+        let client = Arc::clone(&self.client);
+        // Who lists a directory looks at the files too.
+        let remembered = self.listing(ino).filter(|it| it.tells_all());
+        let (listing, fetch) = match remembered {
+            Some(directory) => (Listing::remembered(client, path, directory), None),
+            None => {
+                let fetch = self.tables().begin_listing(ino);
+                match self.client.opendir(path.clone()).await {
+                    Ok(handle) => (Listing::new(client, path, handle, began), Some(fetch)),
+                    Err(error) => {
+                        self.tables().dirs.cancel(ino, fetch);
+                        let refused = Refused::Open { path, write: false };
+                        return Err(self.explain(Operation::List, error, refused).await.into());
+                    }
+                }
             }
         };
-        let listing = Listing::new(Arc::clone(&self.client), path, handle, self.now());
         self.tables().inodes.opened(ino);
         Ok(self.handles.add_dir(OpenDir {
             ino,
+            fetch,
+            began,
             listing: Mutex::new(listing),
         }))
     }
@@ -69,29 +90,36 @@ impl Filesystem {
         }
         let now = self.now();
         let mut listing = dir.listing.lock().await;
-        let page = match listing.from(offset.saturating_sub(DOTS), now).await {
-            Ok(page) => page,
-            Err(error) => {
-                return Err(self
-                    .explain(Operation::List, error, Refused::Other)
-                    .await
-                    .into());
-            }
-        };
-        for (index, listed) in page {
-            let (attrs, asked) = self.as_shown(dir.ino, listed).await;
+        let from = offset.saturating_sub(DOTS);
+        if let Err(error) = listing.read_to(from, now, &self.translator).await {
+            return Err(self
+                .explain(Operation::List, error, Refused::Other)
+                .await
+                .into());
+        }
+        self.keep_listing(&dir, &mut listing);
+        for (index, row) in listing.rows(from) {
             let entry = Seen {
                 parent: dir.ino,
-                listed,
-                attrs: &attrs,
+                name: &row.listed.name,
+                shown: self.as_shown(&dir, row, plus).await,
                 next: index + DOTS + 1,
-                asked,
             };
             if self.give(&entry, plus, &mut take) {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Remembers a listing that was read to its end.
+    fn keep_listing(&self, dir: &OpenDir, listing: &mut Listing) {
+        if let (Some(fetch), Some(entries)) = (dir.fetch, listing.take_complete()) {
+            let began = (dir.began.stamp, dir.began.at);
+            self.tables().dirs.finish(dir.ino, fetch, entries, began);
+            self.is_listed(dir.ino);
+            self.go_ahead();
+        }
     }
 
     /// Hands one entry on; true if it was refused.
@@ -101,87 +129,121 @@ impl Filesystem {
         plus: bool,
         take: &mut impl FnMut(&DirEntry<'_>) -> bool,
     ) -> bool {
-        let kind = seen.attrs.kind().unwrap_or(FileKind::Regular);
-        let name = &*seen.listed.name;
+        let Shown { kind, links, .. } = seen.shown;
         let ino = {
             let mut tables = self.tables();
-            let ino = tables.inodes.enter(seen.parent, name, kind);
+            let ino = tables.inodes.enter(seen.parent, seen.name, kind);
             // Counted before it is told: meanwhile the kernel may forget what it was told before.
             tables.inodes.looked_up(ino);
-            if let (Some(links), true) = (seen.listed.links, kind != FileKind::Directory) {
-                let links = tables.real_links(seen.parent, name, links);
-                tables.inodes.listed(ino, links);
-            }
+            tables.count_links(ino, kind, links);
             ino
         };
         let known = plus.then(|| self.listed(ino, seen)).flatten();
         let refused = take(&DirEntry {
             ino,
-            name,
+            name: seen.name,
             kind,
             next: seen.next,
             known,
         });
-        if !plus || refused {
+        if known.is_none() || refused {
             // Nobody was told.
             self.forget(ino, 1);
         }
         refused
     }
 
-    /// What a listing says about a file; nothing if it does not say enough.
+    /// What a listing says about a file; nothing that is believed if it does not say enough, or we
+    /// have changed the file since.
     fn listed(&self, ino: Ino, seen: &Seen<'_>) -> Option<Known> {
-        let says_all = seen.attrs.permissions.is_some() && seen.attrs.size.is_some();
-        let asked = seen.asked;
-        let known = self.learn(ino, seen.attrs, asked).ok()?;
-        let mut tables = self.tables();
-        // A name that we removed after the page was asked for must not be believed.
-        if !says_all || tables.attrs.has_changed(seen.parent, asked.stamp) {
-            tables.attrs.expire(ino);
-            return Some(Known {
-                ttl: Duration::ZERO,
-                ..known
-            });
-        }
-        drop(tables);
+        let asked = seen.shown.asked;
+        let Some(attr) = seen.shown.attr else {
+            return self.unsettled(ino);
+        };
+        let known = self.learn_listed(ino, attr, asked);
         let until = asked.at + self.config.entry_timeout;
         self.tables().attrs.set_named(ino, Some(until));
         Some(known)
     }
 
-    /// The attributes of an entry as the user wants symbolic links to be seen, and when they were
-    /// asked for.
-    async fn as_shown(&self, parent: Ino, listed: &Listed) -> (Attrs, Asked) {
-        let follows = self.config.symlinks == Symlinks::Follow
-            && listed.attrs.kind() == Some(FileKind::Symlink);
-        let as_listed = || (listed.attrs.clone(), listed.asked);
-        if !follows && !self.is_doubtful(parent, listed) {
-            return as_listed();
+    /// An entry as the user wants symbolic links to be seen.
+    async fn as_shown(&self, dir: &OpenDir, row: &Row, plus: bool) -> Shown {
+        let name = &row.listed.name;
+        let follows =
+            self.config.symlinks == Symlinks::Follow && row.listed.kind == FileKind::Symlink;
+        let shown = self.as_listed(dir, row);
+        let is_unknown = || shown.attr.is_none() && self.last_of(dir.ino, name).is_none();
+        if !follows && !self.is_doubtful(dir.ino, row) && !(plus && is_unknown()) {
+            return shown;
         }
-        let path = self.tables().inodes.path_below(parent, &listed.name);
+        let path = self.tables().inodes.path_below(dir.ino, name);
         let Some(path) = path else {
-            return as_listed();
+            return shown;
         };
         let asked = self.now();
         let looked = if follows {
             self.client.stat(path).await
         } else {
-            self.look_at_name(parent, &listed.name, &path).await
+            self.look_at_name(dir.ino, name, &path).await
         };
-        looked.map_or_else(|_| as_listed(), |attrs| (attrs, asked))
+        match looked.and_then(|attrs| self.translator.local(&attrs)) {
+            Ok(attr) => Shown {
+                kind: attr.kind,
+                attr: Some(attr),
+                asked,
+                ..shown
+            },
+            Err(_) => shown,
+        }
+    }
+
+    /// What is said of an entry and was not changed by us since: by the listing while it is read, and
+    /// once that is remembered by what is remembered, where our changes are made.
+    fn as_listed(&self, dir: &OpenDir, row: &Row) -> Shown {
+        let Listed {
+            name,
+            kind,
+            attr,
+            links,
+            ..
+        } = &row.listed;
+        let mut tables = self.tables();
+        let is_read = |fetch: &Fetch| tables.dirs.is_under_way(dir.ino, *fetch);
+        let Some(fetch) = dir.fetch.filter(is_read) else {
+            return tables.remembered(dir.ino, name).unwrap_or(Shown {
+                kind: *kind,
+                attr: None,
+                links: None,
+                asked: row.asked,
+            });
+        };
+        let is_out_of_date = tables.dirs.has_changed(dir.ino, fetch, name);
+        let links = links.map(|links| tables.real_links(dir.ino, name, links));
+        Shown {
+            kind: *kind,
+            attr: attr.filter(|_| !is_out_of_date),
+            links,
+            asked: row.asked,
+        }
+    }
+
+    /// What was known last of the file that a name leads to.
+    fn last_of(&self, parent: Ino, name: &[u8]) -> Option<Attr> {
+        let tables = self.tables();
+        let ino = tables.inodes.find(parent, name)?;
+        tables.attrs.last(ino)
     }
 
     /// One of several names that we know of one file, and the listing says something new of it: it
     /// may have been replaced.
-    fn is_doubtful(&self, parent: Ino, listed: &Listed) -> bool {
+    fn is_doubtful(&self, parent: Ino, row: &Row) -> bool {
         let tables = self.tables();
-        let Some(ino) = tables.inodes.find(parent, &listed.name) else {
+        let Some(ino) = tables.inodes.find(parent, &row.listed.name) else {
             return false;
         };
         let is_as_known = || {
             let known = tables.attrs.last(ino);
-            let said = self.translator.local(&listed.attrs).ok();
-            known.zip(said).is_some_and(|(known, said)| {
+            known.zip(row.listed.attr).is_some_and(|(known, said)| {
                 same_content(&known, &said) && known.permissions == said.permissions
             })
         };
@@ -192,7 +254,13 @@ impl Filesystem {
         let Some(dir) = self.handles.remove_dir(fh) else {
             return;
         };
-        self.tables().inodes.closed(dir.ino);
+        {
+            let mut tables = self.tables();
+            tables.inodes.closed(dir.ino);
+            if let Some(fetch) = dir.fetch {
+                tables.dirs.cancel(dir.ino, fetch);
+            }
+        }
         dir.listing.lock().await.close();
     }
 }
@@ -200,10 +268,9 @@ impl Filesystem {
 /// An entry that the server listed.
 struct Seen<'a> {
     parent: Ino,
-    listed: &'a Listed,
-    attrs: &'a Attrs,
+    name: &'a [u8],
+    shown: Shown,
     next: u64,
-    asked: Asked,
 }
 
 /// `.` and `..` come first and are ours.

@@ -10,7 +10,7 @@ use super::attr::Change;
 use super::handles::{Access, Fh, OpenFile};
 use super::read::{self, Bounds, Reading};
 use super::second_question::Refused;
-use super::{Caller, Entry, Filesystem, Ino, Notice, same_content};
+use super::{Attr, Caller, Entry, Filesystem, Ino, Notice, same_content};
 use crate::client::Handle;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
@@ -63,9 +63,25 @@ impl Filesystem {
         let mut flags = open_flags(access);
         if truncate {
             flags = flags | OpenFlags::TRUNC;
-            self.tables().attrs.changed(ino);
+            self.tables().changed(ino);
         }
         let before = self.tables().attrs.last(ino);
+        if !access.write
+            && !truncate
+            && let Some(fetched) = self.take_ahead(ino).await
+        {
+            let known = self.learn_from(ino, fetched.attr, fetched.asked);
+            let keep_pages = self.keeps_pages(ino, before, known.attr);
+            self.tables().inodes.opened(ino);
+            let fh = self.handles.add_fetched(ino, access, fetched.data.clone());
+            if let Some(file) = self.handles.file(fh)
+                && !self.is_believed(ino, &fetched)
+            {
+                // Changed just now, before this open was known.
+                file.lose();
+            }
+            return Ok(Opened { fh, keep_pages });
+        }
         let asked = self.now();
         let opened = self
             .client
@@ -85,20 +101,27 @@ impl Filesystem {
             shared.content_changed();
         }
         let after = self.learn(ino, &attrs, asked)?.attr;
-        let is_same = before.is_some_and(|before| same_content(&before, &after));
-        if !is_same {
-            // The kernel may believe the size that it was told for some seconds more.
-            self.notices.tell(Notice::Attributes(ino));
-        }
-        // A file that changed within this second may change again without showing it.
-        let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
-        let keep_pages = self.config.kernel_cache || (is_same && is_old && !truncate);
+        let keep_pages = self.keeps_pages(ino, before, after) && !truncate;
         let fh = self.add_open(ino, access, handle, false);
+        if let (Some(owner), Some(shared)) = (attrs.owner, self.handles.shared(ino)) {
+            shared.set_owner(owner);
+        }
         if shared && !self.shares(ino) {
             // The name got another server file meanwhile, before this open was known.
             self.lose(ino);
         }
         Ok(Opened { fh, keep_pages })
+    }
+
+    /// Whether the kernel's pages of a file that is opened are of this content.
+    fn keeps_pages(&self, ino: Ino, before: Option<Attr>, after: Attr) -> bool {
+        let is_same = before.is_some_and(|before| same_content(&before, &after));
+        if !is_same {
+            // The kernel may believe the size that it was told for some seconds more.
+            self.notices.tell(Notice::Attributes(ino));
+        }
+        let are_good = self.tables().attrs.opened(ino, clock::now(), clock::wall());
+        self.config.kernel_cache || (is_same && are_good)
     }
 
     /// Makes a file and opens it. Where there is one already it is opened, unless that is
@@ -135,10 +158,14 @@ impl Filesystem {
                     .into());
             }
         };
-        let entry = self
-            .enter_new(parent, name, seen, Some(mode), caller)
-            .await?;
+        let entry = self.enter_made(parent, name, &seen)?;
         let fh = self.add_open(entry.ino, access, handle, true);
+        if let (Some(owner), Some(shared)) = (seen.owner, self.handles.shared(entry.ino)) {
+            shared.set_made(owner);
+        }
+        // As it is open already, nobody need wait for this.
+        let change = self.correction(parent, &seen, Some(mode), caller);
+        let entry = self.correct(entry, change).await;
         Ok((
             entry,
             Opened {
@@ -213,6 +240,9 @@ impl Filesystem {
     }
 
     async fn read_range(&self, file: &Arc<OpenFile>, wanted: Range<u64>) -> Result<Bytes> {
+        if let Some(data) = file.fetched(&wanted) {
+            return Ok(data);
+        }
         let size = self
             .tables()
             .attrs
@@ -245,6 +275,8 @@ impl Filesystem {
     /// went wrong.
     pub(crate) async fn flush(&self, fh: Fh) -> Result<()> {
         let file = self.open_file(fh)?;
+        // In the same round trip, so that who looks at what was just closed need not ask.
+        file.shared.look(self.client.features().acts_in_order());
         file.shared.written().await;
         file.take_error()
     }
@@ -293,7 +325,7 @@ impl Filesystem {
         tokio::spawn(async move {
             file.shared.written().await;
             if let Err(error) = file.take_error() {
-                log::error!("data written through a mapping was lost: {error}");
+                log::error!("what was done to a file after it was closed was lost: {error}");
             }
             filesystem.close(fh);
         });
@@ -323,6 +355,3 @@ pub(super) fn open_flags(access: Access) -> OpenFlags {
     }
     flags
 }
-
-/// SFTP's times are whole seconds; one more for clocks that differ a little.
-const MTIME_GRAIN: u32 = 2;

@@ -4,12 +4,13 @@
 //! Every method is async and finishes without a wait where memory knows the answer.
 //!
 //! **Locks.** `tables`, and those inside [`Handles`], [`SharedFile`](shared_file::SharedFile) and
-//! a [`Reader`](read::Reader), are each taken for a few lines. Under a reader's requests are
-//! queued; under that of the tables those of what is open and of a file's state may be taken, and
+//! a [`Reader`](read::Reader), are each taken for a few lines. Under a reader's the budget of
+//! readers is, and requests are queued; under that of the tables those of what is open and of a file's state may be taken, and
 //! nothing else is. None is held over an await: such a future could not be spawned, so the compiler
 //! sees to it. The exceptions are an open directory's position ([`dir::OpenDir`]) and the gates of
 //! files that may share storage ([`cow`]).
 
+mod ahead;
 mod attr;
 mod attributes;
 mod config;
@@ -25,18 +26,24 @@ mod info;
 mod inodes;
 mod interrupt;
 mod link_entries;
+mod link_whole;
+mod listings;
+mod may_link;
 #[cfg(test)]
 mod model;
 mod names;
 mod notices;
 mod one_inode;
+mod prefetch;
 mod read;
 mod second_question;
 mod serving;
 mod shared_file;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod unwritten;
+mod walk;
 mod write;
 
 use std::num::NonZeroUsize;
@@ -48,24 +55,28 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::Semaphore;
 
+use self::ahead::Proven;
 pub(crate) use self::attr::Change;
 use self::attr::Translator;
 pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, State, Symlinks};
 use self::copies::Copies;
 use self::copy_entries::CopyBudget;
 pub(crate) use self::copy_entries::CopyEntries;
-use self::cow::{Cow, Groups};
+use self::cow::Cow;
 pub(crate) use self::directories::DirEntry;
 pub(crate) use self::files::{Creation, Opened};
 use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
 pub(crate) use self::interrupt::on_behalf_of;
+use self::listings::{Listings, Me};
 pub(crate) use self::notices::Notice;
 use self::notices::Notices;
 use self::second_question::Refused;
+use self::tables::Tables;
+use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
-use crate::cache::{AttrCache, Stamp};
+use crate::cache::{AttrCache, DirCache, Stamp};
 use crate::client::Client;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
@@ -73,6 +84,7 @@ use crate::sftp::{Attrs, FileKind, Statvfs};
 
 /// A mounted directory of a server.
 pub(crate) struct Filesystem {
+    me: Me,
     client: Arc<Client>,
     config: Config,
     translator: Translator,
@@ -82,20 +94,15 @@ pub(crate) struct Filesystem {
     write_budget: Arc<Semaphore>,
     write_budget_max: u32,
     /// Bytes that may still be asked for ahead of readers.
-    ahead_budget: Arc<Semaphore>,
+    ahead_budget: Arc<read::Budget>,
+    /// Which changes of attributes may be answered before they are made.
+    proven: Proven,
     cow: Cow,
     copies: Copies,
     copy_budget: CopyBudget,
     notices: Notices,
     /// Some number of the kernel may mean another file: see [`one_inode`].
     has_aliases: AtomicBool,
-}
-
-struct Tables {
-    inodes: Inodes,
-    attrs: AttrCache,
-    /// Names that share storage on the server.
-    groups: Groups,
 }
 
 /// When the server was asked: in the order of our own changes, and by the clock.
@@ -129,27 +136,6 @@ pub(crate) struct Entry {
     pub(crate) known: Known,
     /// How long the name may be believed to lead there.
     pub(crate) ttl: Duration,
-}
-
-impl Tables {
-    /// The link count of a listing without what is linked only to share storage.
-    fn real_links(&self, parent: Ino, name: &[u8], links: u32) -> u32 {
-        if links < 2 || self.groups.is_empty() {
-            return links;
-        }
-        let Some(path) = self.inodes.path_below(parent, name) else {
-            return links;
-        };
-        let others = self
-            .groups
-            .other_members(&path)
-            .into_iter()
-            .flatten()
-            .count();
-        links
-            .saturating_sub(u32::try_from(others).unwrap_or(0))
-            .max(1)
-    }
 }
 
 impl Filesystem {
@@ -190,9 +176,13 @@ impl Filesystem {
         let tables = Tables {
             inodes: Inodes::new(root),
             attrs: AttrCache::new(attrs_max),
+            dirs: DirCache::new(),
+            listings: Listings::new(),
+            walk: Walk::new(),
             groups,
         };
-        let filesystem = Self {
+        let filesystem = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             client: Arc::new(client),
             config,
             translator,
@@ -200,16 +190,17 @@ impl Filesystem {
             handles: Handles::default(),
             write_budget: Arc::new(Semaphore::new(write_budget_max as usize)),
             write_budget_max,
-            ahead_budget: Arc::new(Semaphore::new(AHEAD_MAX)),
+            ahead_budget: Arc::new(read::Budget::new(AHEAD_MAX)),
+            proven: Proven::default(),
             cow,
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
             notices: Notices::default(),
             has_aliases: AtomicBool::new(false),
-        };
+        });
         let asked = filesystem.now();
         filesystem.learn(Ino::ROOT, &attrs, asked)?;
-        Ok(Arc::new(filesystem))
+        Ok(filesystem)
     }
 
     /// Waits until everything written is on the server, and says how much is not if the server
@@ -265,6 +256,7 @@ impl Filesystem {
         let mut tables = self.tables();
         if tables.inodes.forget(ino, count) {
             tables.attrs.forget(ino);
+            tables.dirs.forget(ino);
         }
     }
 
@@ -310,17 +302,44 @@ impl Filesystem {
     /// is known then: unwritten data and later changes of ours count more than the answer.
     fn learn(&self, ino: Ino, attrs: &Attrs, asked: Asked) -> Result<Known> {
         let attr = self.translator.local(attrs)?;
+        Ok(self.learn_from(ino, attr, asked))
+    }
+
+    /// As [`Self::learn`], in our terms.
+    fn learn_from(&self, ino: Ino, attr: Attr, asked: Asked) -> Known {
+        self.learn_by(ino, asked, |attrs, until| {
+            attrs.store(ino, attr, asked.stamp, until)
+        })
+    }
+
+    /// As [`Self::learn`], from a listing out of which our own changes would have taken it.
+    fn learn_listed(&self, ino: Ino, attr: Attr, asked: Asked) -> Known {
+        self.learn_by(ino, asked, |attrs, until| {
+            attrs.store_listed(ino, attr, asked.stamp, until)
+        })
+    }
+
+    fn learn_by(
+        &self,
+        ino: Ino,
+        asked: Asked,
+        store: impl FnOnce(&mut AttrCache, Instant) -> Attr,
+    ) -> Known {
         let shared = self.handles.shared(ino);
         if shared.as_ref().is_some_and(|shared| !shared.is_written())
             && let Some(known) = self.unsettled(ino)
         {
-            return Ok(known);
+            return known;
         }
         let until = asked.at + self.config.attr_timeout;
         let mut tables = self.tables();
         let before = tables.attrs.last(ino);
-        let attr = tables.attrs.store(ino, attr, asked.stamp, until);
-        let fresh = tables.attrs.fresh(ino, clock::now());
+        let attr = store(&mut tables.attrs, until);
+        let now = clock::now();
+        if !before.is_some_and(|before| same_content(&before, &attr)) {
+            tables.attrs.content_is_new(ino, now);
+        }
+        let fresh = tables.attrs.fresh(ino, now);
         let links = tables.inodes.links(ino);
         drop(tables);
         let is_same = before.is_none_or(|before| same_content(&before, &attr));
@@ -328,7 +347,7 @@ impl Filesystem {
             shared.content_changed();
         }
         let ttl = fresh.map_or(Duration::ZERO, |(_, left)| left);
-        Ok(Known { attr, links, ttl })
+        Known { attr, links, ttl }
     }
 
     /// What is known of a file whose writes are on their way: our own idea of its size.
@@ -404,4 +423,4 @@ const PATH_LEN_MAX: usize = 4095;
 /// Attributes remembered: more than the files of a large source tree; about 120 bytes each.
 const ATTRS_MAX: usize = 1 << 17;
 /// Bytes held ahead of all readers together.
-const AHEAD_MAX: usize = 128 << 20;
+const AHEAD_MAX: u64 = 128 << 20;

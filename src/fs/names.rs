@@ -1,11 +1,10 @@
 //! Names: lookup, and making, linking, renaming and removing what they lead to.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
 use nix::errno::Errno;
+use std::sync::Arc;
 
+use super::attr::Change;
 use super::config::Symlinks;
 use super::cow::Sharing;
 use super::second_question::Refused;
@@ -22,6 +21,9 @@ impl Filesystem {
     pub(crate) async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         let mut path = self.path_below(parent, name)?;
         if let Some(entry) = self.known_entry(parent, name) {
+            return Ok(entry);
+        }
+        if let Some(entry) = self.listed_entry(parent, name)? {
             return Ok(entry);
         }
         loop {
@@ -62,14 +64,14 @@ impl Filesystem {
         let (attrs, other) = tokio::join!(self.look(path.clone()), other);
         let attrs = attrs?;
         if other.is_ok_and(|other| !may_be_one_file(&attrs, &other)) {
-            self.tables().inodes.remove(parent, name);
+            self.tables().gone(parent, name);
         }
         Ok(attrs)
     }
 
     async fn refused_lookup(&self, parent: Ino, name: &[u8], error: Error) -> Error {
         if error.is_refused_with(StatusCode::NO_SUCH_FILE) {
-            let ino = self.tables().inodes.remove(parent, name);
+            let ino = self.tables().gone(parent, name);
             if let Ok(path) = self.path_below(parent, name) {
                 self.lost(ino, &path);
             }
@@ -132,8 +134,7 @@ impl Filesystem {
         Ok(Entry { ino, known, ttl })
     }
 
-    /// Takes in what we just made. A number that an earlier file of that name had is not told
-    /// that file's story.
+    /// Takes in what we just made, and makes it what its maker asked for.
     pub(super) async fn enter_new(
         self: &Arc<Self>,
         parent: Ino,
@@ -142,19 +143,27 @@ impl Filesystem {
         mode: Option<u32>,
         caller: Caller,
     ) -> Result<Entry> {
+        let entry = self.enter_made(parent, name, &attrs)?;
+        let change = self.correction(parent, &attrs, mode, caller);
+        Ok(self.correct(entry, change).await)
+    }
+
+    /// Takes in what we just made. A number that an earlier file of that name had is not told
+    /// that file's story.
+    pub(super) fn enter_made(&self, parent: Ino, name: &[u8], attrs: &Attrs) -> Result<Entry> {
         if let Ok(path) = self.path_below(parent, name) {
             self.sharing_changed(&Sharing::Removed(path));
         }
         let (ino, stamp) = {
             let mut tables = self.tables();
-            tables.inodes.remove(parent, name);
+            tables.gone(parent, name);
             let kind = attrs.kind().unwrap_or(FileKind::Regular);
             let ino = tables.inodes.enter(parent, name, kind);
             // Nobody need list the directory for it.
             tables.inodes.listed(ino, 1);
             tables.inodes.looked_up(ino);
             tables.attrs.forget(ino);
-            tables.attrs.changed(parent);
+            tables.made(parent, name, kind);
             (ino, tables.attrs.stamp())
         };
         self.copies.forget(ino);
@@ -162,16 +171,23 @@ impl Filesystem {
             stamp,
             at: clock::now(),
         };
-        let entry = self.entered(ino, &attrs, asked)?;
-        let change = self.correction(parent, &attrs, mode, caller);
+        self.entered(ino, attrs, asked)
+    }
+
+    /// Gives what we just made its owner and mode.
+    pub(super) async fn correct(self: &Arc<Self>, entry: Entry, change: Change) -> Entry {
         if change.is_empty() {
-            return Ok(entry);
+            return entry;
+        }
+        let sure = self.sure_change(entry.ino, &change);
+        if let Some(known) = sure.and_then(|sure| self.change_ahead(&sure, false)) {
+            return Entry { known, ..entry };
         }
         match self.setattr(entry.ino, change, None).await {
-            Ok(known) => Ok(Entry { known, ..entry }),
+            Ok(known) => Entry { known, ..entry },
             Err(error) => {
                 log::warn!("cannot give a new file its owner or mode: {error}");
-                Ok(entry)
+                entry
             }
         }
     }
@@ -188,6 +204,7 @@ impl Filesystem {
             permissions: Some(mode & 0o7777),
             ..Attrs::default()
         };
+        let before = self.now();
         let made = self.client.mkdir(path.clone(), permissions);
         let seen = self.client.lstat(path.clone());
         if let Err(error) = made.await {
@@ -196,8 +213,12 @@ impl Filesystem {
                 .await
                 .into());
         }
-        self.enter_new(parent, name, seen.await?, Some(mode), caller)
-            .await
+        let entry = self
+            .enter_new(parent, name, seen.await?, Some(mode), caller)
+            .await?;
+        let (stamp, at) = (before.stamp, before.at);
+        self.tables().dirs.made_empty(entry.ino, (stamp, at));
+        Ok(entry)
     }
 
     /// Makes a symbolic link that says `target`.
@@ -272,7 +293,9 @@ impl Filesystem {
             let mut tables = self.tables();
             tables.inodes.link(ino, parent, name);
             tables.inodes.looked_up(ino);
-            tables.attrs.changed(parent);
+            let kind = tables.inodes.kind(ino).unwrap_or(FileKind::Regular);
+            tables.made(parent, name, kind);
+            tables.relinked(ino);
         }
         self.sharing_changed(&Sharing::Linked {
             existing: from,
@@ -353,9 +376,7 @@ impl Filesystem {
         let replaced = {
             let mut tables = self.tables();
             let moved = tables.inodes.find(parent, name);
-            let replaced = tables.inodes.rename((parent, name), (new_parent, new_name));
-            tables.attrs.changed(parent);
-            tables.attrs.changed(new_parent);
+            let replaced = tables.renamed((parent, name), (new_parent, new_name));
             let now = clock::now() + self.config.entry_timeout;
             moved
                 .into_iter()
@@ -419,8 +440,8 @@ impl Filesystem {
     /// Takes in that a name is no more.
     fn removed(&self, parent: Ino, name: &[u8]) {
         let mut tables = self.tables();
-        let ino = tables.inodes.remove(parent, name);
-        tables.attrs.changed(parent);
+        let ino = tables.gone(parent, name);
+        tables.changed(parent);
         drop(tables);
         ino.into_iter().for_each(|ino| self.touch(ino));
     }
@@ -428,11 +449,6 @@ impl Filesystem {
     /// The inode was changed by us: its ctime is now.
     pub(super) fn touch(&self, ino: Ino) {
         self.tables().attrs.touch(ino, clock::wall());
-    }
-
-    /// For how long a name that leads nowhere may be believed to.
-    pub(crate) const fn negative_ttl(&self) -> Duration {
-        self.config.negative_timeout
     }
 }
 

@@ -35,7 +35,8 @@ impl Filesystem {
             let mut tables = self.tables();
             let places = tables.inodes.merge(target.0, source.0);
             tables.attrs.forget(target.0);
-            tables.attrs.changed(source.0);
+            tables.changed(source.0);
+            tables.relinked(source.0);
             places
         };
         self.has_aliases.store(true, Ordering::Relaxed);

@@ -58,6 +58,8 @@ pub(in crate::fs) struct Groups {
     /// By age: the first is the original. Never fewer than two.
     groups: BTreeMap<GroupId, BTreeSet<MemberId>>,
     last_id: u64,
+    /// Counts changes of who shares storage.
+    version: u64,
     /// See [`Groups::take_moved`].
     moved: Vec<Bytes>,
 }
@@ -65,6 +67,11 @@ pub(in crate::fs) struct Groups {
 impl Groups {
     pub(in crate::fs) fn is_empty(&self) -> bool {
         self.names.is_empty()
+    }
+
+    /// Another number whenever somebody else shares storage than before.
+    pub(in crate::fs) const fn version(&self) -> u64 {
+        self.version
     }
 
     /// Names in the table.
@@ -323,6 +330,7 @@ impl Groups {
     }
 
     fn add_member(&mut self, group: GroupId, name: &Bytes) {
+        self.version += 1;
         let id = self.next_id();
         let names = vec![name.clone()];
         self.names.insert(name.clone(), id);
@@ -334,6 +342,7 @@ impl Groups {
     /// member now.
     fn take_name(&mut self, path: &[u8]) -> Option<GroupId> {
         let (name, id) = self.names.remove_entry(path)?;
+        self.version += 1;
         self.moved.push(name);
         let member = self.members.get_mut(&id)?;
         let group = member.group;
@@ -346,6 +355,7 @@ impl Groups {
     }
 
     fn forget_member(&mut self, group: GroupId, id: MemberId) {
+        self.version += 1;
         if let Some(members) = self.groups.get_mut(&group) {
             members.remove(&id);
         }

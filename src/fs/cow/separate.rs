@@ -130,7 +130,8 @@ impl Filesystem {
         if put.is_ok() {
             let mut tables = self.tables();
             for ino in &parting.files {
-                tables.attrs.changed(*ino);
+                tables.changed(*ino);
+                tables.relinked(*ino);
             }
         }
         put

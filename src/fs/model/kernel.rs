@@ -67,15 +67,20 @@ impl Kernel {
         while !self.opens.is_empty() {
             self.release(0).await;
         }
-        // Tasks that write, or look after a file that is being parted, hold it a little longer.
-        while Arc::strong_count(&self.fs) > 1 {
-            tokio::task::yield_now().await;
-        }
+        self.quiet().await;
         drop(self.fs);
         let has_twins = self.model.forget_links();
         let mut mounted = Self::mount(self.server, config, self.model).await;
         mounted.has_twins = has_twins;
         mounted
+    }
+
+    /// Waits for tasks that write, list a directory, or look after a file that is being parted: they
+    /// hold the filesystem a little longer.
+    pub(super) async fn quiet(&self) {
+        while Arc::strong_count(&self.fs) > 1 {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Does one thing to the filesystem and to the model, if it can be done.

@@ -78,7 +78,7 @@ async fn one_name_that_others_took_does_not_part_the_further_ones() {
     fs.link(b, Ino::ROOT, b"b2").await.unwrap();
     replace_on_server(&server, "b", b"precious");
     // The kernel asks again.
-    fs.tables().attrs.expire(b);
+    fs.tables().changed(b);
     written(&fs, "b", b"P").await;
     written(&fs, "b2", b"J").await;
     assert_eq!(on_server(&server, "a"), "hello");
@@ -324,7 +324,11 @@ async fn a_reader_follows_what_another_mount_moved_together() {
 #[tokio::test]
 async fn a_directory_that_is_renamed_during_a_break_has_no_temporary_names_in_it() {
     for turns in 0..60 {
-        let (server, fs) = mount_with(Options::default(), cow(), &[]).await;
+        let config = Config {
+            negative_timeout: Duration::ZERO,
+            ..cow()
+        };
+        let (server, fs) = mount_with(Options::default(), config, &[]).await;
         fs.mkdir(Ino::ROOT, b"d", 0o755, USER).await.unwrap();
         server.tree(|tree| tree.put(b"/home/ann/d/a", b"hello"));
         let d = look_up(&fs, "d").await;

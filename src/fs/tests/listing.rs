@@ -107,7 +107,8 @@ fn a_directory_of_any_size_is_listed_in_bounded_memory() {
         })
     });
     assert_eq!(count, COUNT);
-    assert!(bytes < 2 << 20, "{bytes} bytes for a listing of {COUNT}");
+    // Pages asked for ahead, and what would be remembered of a smaller directory.
+    assert!(bytes < 6 << 20, "{bytes} bytes for a listing of {COUNT}");
 }
 
 #[tokio::test]
