@@ -165,6 +165,12 @@ impl Connection {
         self.submit_in(place, None, request)
     }
 
+    /// Notes what the round trip is by another connection to the same server. What is seen on one that
+    /// begins among others at work is longer.
+    pub(super) fn expect(&self, round_trip: Duration) {
+        self.shared.queue().window.heard(round_trip);
+    }
+
     /// Round trip and rate, as far as they were seen.
     pub(super) fn flow(&self) -> Flow {
         self.shared.queue().window.flow(clock::of_timers())

@@ -134,7 +134,7 @@ impl Spread {
             return drop(opened);
         }
         state.handles.extend(opened.into_iter().flatten());
-        state.is_spread = !state.handles.is_empty();
+        state.is_spread |= !state.handles.is_empty();
     }
 
     /// What a request that must stay in order with WRITEs waits for; `None` if that is nothing.

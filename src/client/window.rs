@@ -72,7 +72,8 @@ impl Window {
             self.size -= 1;
             return Place::Gone;
         }
-        let late = least * 2 + QUEUE;
+        let late = least + least / 4 + QUEUE;
+        let size_min = size_min(least);
         if took <= late && self.size < SIZE_MAX {
             self.size += 1;
             self.target = self.size;
@@ -80,8 +81,8 @@ impl Window {
         }
         if took > late && self.cut.is_none_or(|cut| asked > cut) {
             self.cut = Some(now);
-            self.target = (self.size - self.size.div_ceil(8)).max(SIZE_MIN);
-            if self.size == SIZE_MIN {
+            self.target = (self.size - self.size.div_ceil(8)).max(size_min.min(self.size));
+            if self.size <= size_min {
                 // Nothing queues up behind so little: the way itself has become longer.
                 self.least = Some(least + (took - least) / 8);
             }
@@ -111,7 +112,7 @@ impl Rate {
         let since = *self.since.get_or_insert(now);
         self.bytes += bytes;
         let passed = now.saturating_duration_since(since);
-        if passed >= round_trip.max(WHILE) {
+        if passed >= (round_trip * 2).max(WHILE) {
             self.last = per_second(self.bytes, passed);
             (self.since, self.bytes) = (Some(now), 0);
         }
@@ -125,6 +126,12 @@ impl Rate {
     }
 }
 
+/// The least size, by the round trip: at most the first one.
+fn size_min(round_trip: Duration) -> usize {
+    let by_way = round_trip.as_millis() / ONE_MORE.as_millis();
+    usize::try_from(by_way).map_or(SIZE_FIRST, |size| size.clamp(SIZE_MIN, SIZE_FIRST))
+}
+
 fn per_second(bytes: u64, time: Duration) -> u64 {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
     bytes.saturating_mul(1_000_000) / micros
@@ -134,13 +141,15 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
 pub(super) const SIZE_FIRST: usize = 8;
 /// Fewer would leave nothing to read ahead with beside those who wait.
 const SIZE_MIN: usize = 4;
+/// For so long a round trip one more: what one connection carries of such a way, 20 MB/s.
+const ONE_MORE: Duration = Duration::from_millis(12);
 /// 64 requests of 255 KiB are 16 MiB, four times what one TCP connection carries on its way.
 const SIZE_MAX: usize = 64;
-/// Beside a second round trip, so long may an answer wait behind others: without a round trip to
+/// Beside a quarter of a round trip, so long may an answer wait behind others: without a round trip to
 /// speak of, that is what keeps the other side busy while we are not.
-const QUEUE: Duration = Duration::from_millis(25);
-/// The least time over which a rate is measured.
-const WHILE: Duration = Duration::from_millis(50);
+const QUEUE: Duration = Duration::from_millis(10);
+/// The least time over which a rate is measured; two round trips, if that is longer.
+const WHILE: Duration = Duration::from_millis(100);
 /// An older rate says nothing.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -193,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_covers_the_way_and_queues_no_more_than_that_again() {
+    fn a_window_covers_the_way_and_queues_little_more() {
         // 1 Gbit/s at 20 ms; one connection of 20 MB/s at 100 ms; 250 MB/s without a way.
         for (round_trip, rate) in [(20, 119_000_000), (100, 20_000_000), (0, 250_000_000)] {
             let mut window = Window::new();
@@ -203,7 +212,7 @@ mod tests {
             let under_way = (window.size * LEN) as u64;
             let way = rate * u64::try_from(round_trip.as_millis()).unwrap() / 1000;
             assert!(under_way >= way, "{under_way} of {way}");
-            let most = 2 * way + rate / 40 + 2 * LEN as u64;
+            let most = way + way / 4 + rate / 100 + 4 * LEN as u64;
             assert!(under_way <= most, "{under_way} of {way}");
         }
     }
