@@ -94,11 +94,11 @@ fn measure(cli: &Cli) -> Result<Run, String> {
             run.note_failure(work.name, &why);
         }
         site.tidy_up(cli.keep)?;
+        run.load_at_end = figures::load();
         if let Some(file) = &cli.json {
             fs::write(file, run.to_json()).map_err(|why| format!("{}: {why}", file.display()))?;
         }
     }
-    run.load_at_end = figures::load();
     show::summary(&run);
     Ok(run)
 }

@@ -25,11 +25,12 @@ pub fn make(files: &[PathBuf], picture: Option<&PathBuf>) -> Result<(), String> 
     Ok(())
 }
 
-/// Runs over the same link as one, links with little delay first.
+/// Runs over the same link with the same amounts as one, links with little delay first.
 fn by_link(runs: Vec<Run>) -> Vec<Run> {
     let mut merged: Vec<Run> = Vec::new();
     for run in runs {
-        match merged.iter_mut().find(|other| link(other) == link(&run)) {
+        let is_same = |other: &&mut Run| link(other) == link(&run) && other.amounts == run.amounts;
+        match merged.iter_mut().find(is_same) {
             Some(other) => other.absorb(run),
             None => merged.push(run),
         }
@@ -70,9 +71,12 @@ pub fn title(row: &str) -> &str {
         .map_or(row, |step| step.title)
 }
 
-/// Seconds of sftpfs and sshfs, and how many times faster sftpfs is.
+/// Seconds of sftpfs and sshfs, and how many times as fast sftpfs is.
 fn table(runs: &[Run]) -> String {
-    let mut text = String::from("| work |");
+    let mut text = String::from(
+        "Seconds that sftpfs takes, that sshfs takes, and how many times as fast sftpfs is:\n\n\
+         | work |",
+    );
     for run in runs {
         text += &format!(" {} |", link(run));
     }
@@ -100,11 +104,10 @@ fn cell(run: &Run, row: &str) -> String {
     match times(ratio(ours.seconds, theirs.seconds)).as_str() {
         "-" if ours.seconds.is_none() => "-".into(),
         "-" => seconds(ours.seconds),
-        times => format!(
-            "{} / {} = {times}",
-            seconds(ours.seconds),
-            seconds(theirs.seconds)
-        ),
+        times => {
+            let (ours, theirs) = (seconds(ours.seconds), seconds(theirs.seconds));
+            format!("{ours}, {theirs}: **{times} x**")
+        }
     }
 }
 
@@ -147,16 +150,16 @@ mod tests {
         let text = table(&by_link(vec![far, near]));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
-            lines[0],
+            lines[2],
             "| work | RTT 0 ms, 1000 Mbit/s | RTT 20 ms, 1000 Mbit/s |"
         );
-        assert_eq!(lines[1], "|---|---|---|");
+        assert_eq!(lines[3], "|---|---|---|");
         let row = format!(
-            "| {} | 2.00 / 3.00 = 1.5 | 2.50 / > 60 = > 24 |",
+            "| {} | 2.00, 3.00: **1.5 x** | 2.50, > 60: **> 24 x** |",
             title("read")
         );
-        assert_eq!(lines[2], row);
-        assert_eq!(lines[3], "");
+        assert_eq!(lines[4], row);
+        assert_eq!(lines[5], "");
     }
 
     #[test]
@@ -173,5 +176,13 @@ mod tests {
         let runs = by_link(vec![one, other]);
         assert_eq!(runs.len(), 1);
         assert_eq!(cell(&runs[0], "read"), "2.00");
+    }
+
+    #[test]
+    fn runs_of_different_amounts_are_not_mixed() {
+        let one = run_of(20.0, &[("read", "sftpfs", 1.0)]);
+        let mut other = one.clone();
+        other.amounts.insert("big_mib".into(), 64);
+        assert_eq!(by_link(vec![one, other]).len(), 2);
     }
 }
