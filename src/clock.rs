@@ -14,6 +14,12 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// Monotonic time as the runtime's timers see it, for how long answers take. A test that stops those
+/// timers stops this too.
+pub(crate) fn of_timers() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Wall-clock time, for time stamps of files. Held to what SFTP v3 can say.
 #[expect(
     clippy::disallowed_methods,

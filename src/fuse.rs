@@ -635,5 +635,6 @@ impl fuser::Filesystem for Face {
 const MAX_WRITE: u32 = 1 << 20;
 /// What a 32-bit answer holds in whole pages, and so all that the kernel asks for at once.
 const COPIED_MAX: u32 = 0xffff_f000;
-/// Read-ahead and write-back requests that the kernel keeps under way.
-const MAX_BACKGROUND: u16 = 64;
+/// Requests that the kernel keeps under way for its read-ahead, its write-back, and reads through the
+/// page cache: 64 programs that read one page each, and room for others.
+const MAX_BACKGROUND: u16 = 128;

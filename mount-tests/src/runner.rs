@@ -167,7 +167,8 @@ fn prepare(
             (at.unwrap_or_default(), behind)
         }
     };
-    fs::create_dir(&behind).map_err(|why| format!("{}: {why}", behind.display()))?;
+    // Through the mount, which may know for some time yet that there was none on the server.
+    fs::create_dir(&dir).map_err(|why| format!("{}: {why}", dir.display()))?;
     Ok(Ctx {
         dir,
         behind,

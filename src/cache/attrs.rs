@@ -61,6 +61,10 @@ struct Entry {
     changed: Stamp,
     /// The question that `attr` answers.
     asked: Stamp,
+    /// Since when the content was seen unchanged, by size and mtime.
+    same_since: Option<Instant>,
+    /// Pages may have been read while a change would not have shown.
+    is_doubtful: bool,
 }
 
 impl AttrCache {
@@ -118,6 +122,8 @@ impl AttrCache {
         attr.ctime = known.map_or(attr.mtime, |entry| entry.attr.ctime.max(attr.mtime));
         let changed = known.map_or(self.given_up, |entry| entry.changed);
         let named_until = known.and_then(|entry| entry.named_until);
+        let same_since = known.and_then(|entry| entry.same_since);
+        let is_doubtful = known.is_some_and(|entry| entry.is_doubtful);
         self.insert(
             ino,
             Entry {
@@ -126,6 +132,8 @@ impl AttrCache {
                 named_until,
                 changed,
                 asked,
+                same_since,
+                is_doubtful,
             },
         );
         attr
@@ -152,6 +160,8 @@ impl AttrCache {
                 named_until: None,
                 changed: asked,
                 asked,
+                same_since: None,
+                is_doubtful: false,
             },
         );
         attr
@@ -187,6 +197,29 @@ impl AttrCache {
         }
     }
 
+    /// Notes that what the server said last is other content than before, or the first that is known.
+    pub(crate) fn content_is_new(&mut self, ino: Ino, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&ino) {
+            entry.same_since = Some(now);
+            entry.is_doubtful = false;
+        }
+    }
+
+    /// Notes an open of the file. Says whether pages that were read of it before are of the content
+    /// that the server told of last: a change within the second of the mtime does not show.
+    pub(crate) fn opened(&mut self, ino: Ino, now: Instant, wall: Seconds) -> bool {
+        let Some(entry) = self.entries.get_mut(&ino) else {
+            return false;
+        };
+        let seen_for = |since| now.saturating_duration_since(since);
+        let is_settled = wall.saturating_sub(entry.attr.mtime) > CLOCKS_DIFFER_MAX
+            || entry
+                .same_since
+                .is_some_and(|since| seen_for(since) >= MTIME_GRAIN);
+        let was_doubtful = std::mem::replace(&mut entry.is_doubtful, !is_settled);
+        is_settled && !was_doubtful
+    }
+
     pub(crate) fn forget(&mut self, ino: Ino) {
         if let Some(entry) = self.entries.pop(&ino) {
             self.given_up = self.given_up.max(entry.changed);
@@ -201,6 +234,12 @@ impl AttrCache {
         }
     }
 }
+
+/// SFTP's times are whole seconds; one more for good measure.
+const MTIME_GRAIN: Duration = Duration::from_secs(2);
+/// Seconds by which clocks of servers are believed to be wrong: who changes a file now gives it no
+/// mtime that is further back.
+const CLOCKS_DIFFER_MAX: Seconds = 3600;
 
 #[cfg(test)]
 mod tests {
@@ -293,5 +332,51 @@ mod tests {
         let asked = cache.stamp();
         let stored = cache.store(A, attr(1), asked, now + SECOND);
         assert_eq!(stored.ctime, 100);
+    }
+
+    #[test]
+    fn pages_are_kept_only_if_none_was_read_while_a_change_would_not_show() {
+        // What of mtime 5 is opened at these moments (milliseconds after it was seen first, by a
+        // clock that says so many seconds), and whether pages are kept.
+        let cases: &[(Seconds, &[(u64, bool)])] = &[
+            (
+                5,
+                &[
+                    (0, false),
+                    (1999, false),
+                    (2000, false),
+                    (2001, true),
+                    (9000, true),
+                ],
+            ),
+            (5, &[(2000, true), (2001, true)]),
+            (0, &[(1000, false), (5000, false), (6000, true)]),
+            (
+                5 + CLOCKS_DIFFER_MAX,
+                &[(0, false), (2000, false), (2001, true)],
+            ),
+            (6 + CLOCKS_DIFFER_MAX, &[(0, true), (1, true)]),
+        ];
+        for (wall, opens) in cases {
+            let (mut cache, now) = cache(4);
+            let asked = cache.stamp();
+            cache.store(A, attr(1), asked, now);
+            cache.content_is_new(A, now);
+            for (at, kept) in *opens {
+                let then = now + Duration::from_millis(*at);
+                assert_eq!(cache.opened(A, then, *wall), *kept, "at {at}, clock {wall}");
+                let asked = cache.stamp();
+                cache.store(A, attr(1), asked, then);
+            }
+            let later = now + SECOND * 100;
+            assert!(cache.opened(A, later, *wall));
+            cache.content_is_new(A, later);
+            let is_old = *wall > 5 + CLOCKS_DIFFER_MAX;
+            assert_eq!(
+                cache.opened(A, later + SECOND, *wall),
+                is_old,
+                "clock {wall}"
+            );
+        }
     }
 }

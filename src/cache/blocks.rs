@@ -1,13 +1,14 @@
 //! What of one file is here or on its way: blocks that were asked for, by offset. They are held
 //! only between asking and reading; what was read stays in the kernel's page cache.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Result;
 
@@ -21,8 +22,10 @@ pub(crate) struct Block {
     /// Bytes asked for; fewer may come.
     pub(crate) len: u64,
     pub(crate) fetch: Fetch,
-    /// This block's part of what may be held for all readers together; given back with it.
-    pub(crate) _budget: Option<Arc<OwnedSemaphorePermit>>,
+    /// Which of the file's streams of reads it was asked for; 0 for none.
+    pub(crate) stream: u64,
+    /// Of a block that was asked for ahead: its part of what may be held, given back with it.
+    pub(crate) part: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// The blocks of one file. No two overlap.
@@ -35,6 +38,11 @@ pub(crate) struct Blocks {
 impl Block {
     pub(crate) const fn end(&self) -> u64 {
         self.start.saturating_add(self.len)
+    }
+
+    /// It was asked for ahead and has not come yet.
+    pub(crate) fn is_late(&self) -> bool {
+        self.part.is_some() && self.fetch.clone().now_or_never().is_none()
     }
 }
 
@@ -62,14 +70,33 @@ impl Blocks {
         }
     }
 
-    /// Drops every block that ends at or before `offset`.
-    pub(crate) fn remove_before(&mut self, offset: u64) {
-        while let Some((&start, block)) = self.by_start.first_key_value()
-            && block.end() <= offset
-        {
-            self.bytes -= block.len;
-            self.by_start.remove(&start);
+    /// Drops every block of a stream that ends at or before `offset`.
+    pub(crate) fn remove_before(&mut self, stream: u64, offset: u64) {
+        let before = self.by_start.range(..offset);
+        let gone: Vec<_> = before
+            .filter(|(_, block)| block.stream == stream && block.end() <= offset)
+            .map(|(&start, _)| start)
+            .collect();
+        for start in gone {
+            if let Some(block) = self.by_start.remove(&start) {
+                self.bytes -= block.len;
+            }
         }
+    }
+
+    /// Drops every block of a stream.
+    pub(crate) fn remove_of(&mut self, stream: u64) {
+        self.retain(|block| block.stream != stream);
+    }
+
+    /// Drops every block that was asked for ahead, also what is on its way.
+    pub(crate) fn remove_ahead(&mut self) {
+        self.retain(|block| block.part.is_none());
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Block) -> bool) {
+        self.by_start.retain(|_, block| stays(block));
+        self.bytes = self.by_start.values().map(|block| block.len).sum();
     }
 
     pub(crate) fn clear(&mut self) {
@@ -114,7 +141,8 @@ mod tests {
                 start: range.start,
                 len: range.end - range.start,
                 fetch,
-                _budget: None,
+                stream: range.start / 20,
+                part: None,
             });
         }
         blocks
@@ -159,7 +187,28 @@ mod tests {
     #[test]
     fn removing_what_lies_before_keeps_the_block_that_is_being_read() {
         let mut blocks = blocks(&[0..10, 10..20]);
-        blocks.remove_before(12);
+        blocks.remove_before(0, 12);
         assert!(blocks.at(0).is_none() && blocks.at(12).is_some());
+    }
+
+    #[test]
+    fn what_lies_before_one_stream_may_be_ahead_of_another() {
+        let mut blocks = blocks(&[0..10, 20..30, 40..50]);
+        blocks.remove_before(1, 100);
+        assert!(blocks.at(0).is_some() && blocks.at(20).is_none() && blocks.at(40).is_some());
+        blocks.remove_of(2);
+        assert_eq!(blocks.bytes(), 10);
+    }
+
+    #[test]
+    fn what_was_asked_for_ahead_goes_and_what_is_waited_for_stays() {
+        let mut blocks = blocks(&[0..10, 10..20]);
+        let ahead = Block {
+            part: Some(Arc::new(())),
+            ..blocks.at(10).unwrap().clone()
+        };
+        blocks.insert(ahead);
+        blocks.remove_ahead();
+        assert!(blocks.at(0).is_some() && blocks.at(10).is_none());
     }
 }

@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -17,10 +18,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::outline;
-use super::pending::{Answer, Pending};
-use super::window::{self, Window};
+use super::pending::{Answer, Asked, Data, Pending, Unanswered};
+use super::window::{self, Flow, Place, Window};
+use crate::clock;
 use crate::error::{Error, Result};
-use crate::sftp::{Encoded, Frames, Request, RequestId, Response};
+use crate::sftp::{Encoded, Frames, Request, RequestId, Response, StatusCode};
 use crate::transport::{Diagnosis, Link};
 
 /// One SFTP channel. Dropping it ends it.
@@ -34,6 +36,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Places for READ and WRITE requests.
     places: Arc<Semaphore>,
+    /// How many there are, free or not.
+    places_all: AtomicUsize,
     diagnosis: Diagnosis,
 }
 
@@ -95,6 +99,7 @@ impl Connection {
                 window: Window::new(),
             }),
             places: Arc::new(Semaphore::new(window::SIZE_FIRST)),
+            places_all: AtomicUsize::new(window::SIZE_FIRST),
             diagnosis: link.diagnosis,
         });
         let reader = tokio::spawn(read(Arc::clone(&shared), read_half, frames)).abort_handle();
@@ -111,25 +116,65 @@ impl Connection {
 
     /// Sends a request; never waits. A failure to send is the ticket's answer.
     pub(crate) fn submit(&self, request: &Request) -> Ticket {
-        self.shared.submit(request, None)
+        self.shared.submit(request, None, None)
+    }
+
+    /// Waits for a place for a READ or WRITE among those outstanding.
+    pub(super) fn place(&self) -> impl Future<Output = OwnedSemaphorePermit> + Send + use<> {
+        let places = Arc::clone(&self.shared.places);
+        async move {
+            match places.acquire_owned().await {
+                Ok(place) => place,
+                Err(_) => unreachable!("the semaphore of places is never closed"),
+            }
+        }
+    }
+
+    /// A place for a READ or WRITE, if there is one now.
+    pub(super) fn place_now(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.shared.places).try_acquire_owned().ok()
+    }
+
+    /// As [`Self::place_now`], for a READ that nobody waits for: some places are kept for who does.
+    pub(super) fn place_ahead(&self) -> Option<OwnedSemaphorePermit> {
+        if self.shared.places.available_permits() <= PLACES_KEPT {
+            return None;
+        }
+        self.place_now()
+    }
+
+    /// How many places are taken.
+    pub(super) fn places_taken(&self) -> usize {
+        let all = self.shared.places_all.load(Ordering::Relaxed);
+        all.saturating_sub(self.shared.places.available_permits())
+    }
+
+    /// Sends a READ or WRITE in its place; what else is held goes with the answer.
+    pub(super) fn submit_in(
+        &self,
+        place: OwnedSemaphorePermit,
+        unanswered: Option<Unanswered>,
+        request: &Request,
+    ) -> Ticket {
+        self.shared.submit(request, Some(place), unanswered)
     }
 
     /// Sends a READ or WRITE when there is a place for it among those outstanding.
-    pub(crate) async fn submit_data(&self, request: &Request) -> Ticket {
-        // The semaphore is never closed.
-        let place = Arc::clone(&self.shared.places).acquire_owned().await.ok();
-        self.shared.submit(request, place)
+    pub(super) async fn submit_data(&self, request: &Request) -> Ticket {
+        let place = self.place().await;
+        self.submit_in(place, None, request)
     }
 
-    /// Sends a READ that nobody waits for yet, if there is a place for it now beyond those kept for
-    /// readers who do wait.
-    pub(crate) fn submit_ahead(&self, request: &Request) -> Option<Ticket> {
-        let places = &self.shared.places;
-        if places.available_permits() <= PLACES_KEPT {
-            return None;
-        }
-        let place = Arc::clone(places).try_acquire_owned().ok()?;
-        Some(self.shared.submit(request, Some(place)))
+    /// Round trip and rate, as far as they were seen.
+    pub(super) fn flow(&self) -> Flow {
+        self.shared.queue().window.flow(clock::of_timers())
+    }
+
+    /// `None` while something is under way; else a number that is another one when something was
+    /// asked since.
+    pub(super) fn rests(&self) -> Option<u32> {
+        let queue = self.shared.queue();
+        queue.pending.is_empty().then(|| queue.pending.last_id())
     }
 
     /// Whether the connection has ended, and why.
@@ -154,9 +199,26 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, request: &Request, place: Option<OwnedSemaphorePermit>) -> Ticket {
+    fn submit(
+        &self,
+        request: &Request,
+        place: Option<OwnedSemaphorePermit>,
+        unanswered: Option<Unanswered>,
+    ) -> Ticket {
+        let carried = match request {
+            Request::Write { data, .. } => data.len(),
+            _ => 0,
+        };
+        let asked = Asked {
+            when: clock::of_timers(),
+            data: place.map(|place| Data {
+                place,
+                carried,
+                _unanswered: unanswered,
+            }),
+        };
         let mut queue = self.queue();
-        let (id, told) = match queue.pending.register(place) {
+        let (id, told) = match queue.pending.register(asked) {
             Ok(registered) => registered,
             Err(error) => return Ticket(TicketState::Failed(Some(error))),
         };
@@ -168,11 +230,31 @@ impl Shared {
 
     fn complete(&self, id: RequestId, response: Response) -> Result<()> {
         log::debug!("{} < {}", id.0, outline::response(&response));
+        let brought = match &response {
+            Response::Data(data) => Some(data.len()),
+            Response::Status {
+                code: StatusCode::OK,
+                ..
+            } => None,
+            _ => Some(0),
+        };
+        let now = clock::of_timers();
         let mut queue = self.queue();
-        let good = matches!(&response, Response::Data(_));
-        queue.pending.complete(id, response)?;
-        if good {
-            self.places.add_permits(queue.window.answered());
+        let Asked { when, data } = queue.pending.complete(id, response)?;
+        let Some(Data { place, carried, .. }) = data else {
+            queue.window.heard(now.saturating_duration_since(when));
+            return Ok(());
+        };
+        match queue.window.answered(when, now, brought.unwrap_or(carried)) {
+            Place::Free => {}
+            Place::FreeAndOneMore => {
+                self.places_all.fetch_add(1, Ordering::Relaxed);
+                self.places.add_permits(1);
+            }
+            Place::Gone => {
+                self.places_all.fetch_sub(1, Ordering::Relaxed);
+                place.forget();
+            }
         }
         Ok(())
     }

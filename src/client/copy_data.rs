@@ -187,9 +187,8 @@ impl Client {
     /// Looks at two files, in one round trip.
     async fn look(&self, source: &Handle, target: &Handle) -> Result<Pair> {
         // Sent in this order before any is waited for, and answered as if done in it.
-        let before = self.fstat(source);
-        let between = self.fstat(target);
-        let after = self.fstat(source);
+        let seen = |handle: &Handle| attrs(handle.submit_fstat());
+        let (before, between, after) = (seen(source), seen(target), seen(source));
         let (before, target_attrs, source_attrs) = (before.await?, between.await?, after.await?);
         let (Some(source_size), Some(target_size)) = (source_attrs.size, target_attrs.size) else {
             return Err(Error::Protocol("an open file without a size"));

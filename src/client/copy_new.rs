@@ -48,7 +48,7 @@ impl Client {
     pub(crate) async fn copy_lane(&self) -> CopyLane {
         CopyLane(match self.lanes.copies().await {
             Some(connection) => connection,
-            None => self.lanes.data(),
+            None => Arc::clone(self.lanes.metadata()),
         })
     }
 
@@ -209,7 +209,9 @@ impl Client {
     async fn remove_failed(&self, lane: &CopyLane, path: Bytes) {
         // On the lane on which it was made, and so after it.
         let request = Request::Remove { path: path.clone() };
-        if let Err(error) = done(lane.0.submit(&request)).await {
+        let removed = done(lane.0.submit(&request)).await;
+        self.lanes.note_move(&path);
+        if let Err(error) = removed {
             log::warn!(
                 "\"{}\", a copy that failed, stays: {error}",
                 path.escape_ascii()

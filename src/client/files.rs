@@ -2,18 +2,21 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 
 use super::connection::Connection;
+use super::lanes::Lanes;
 use super::pieces::Span;
+use super::spread::{self, Origin, Seat, Spread, Work};
 use super::{Client, Ticket, attrs, done, unexpected};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, NameEntry, OpenFlags, Request, Response, StatusCode};
 
 /// A file or directory that the server has open for us, until the last clone of this is dropped.
-/// Lives on one connection.
+/// Lives on one connection; a file of which much is read or written has further handles inside, on
+/// others (see [`spread`]).
 #[derive(Clone)]
 pub(crate) struct Handle(Arc<Open>);
 
@@ -24,9 +27,13 @@ impl PartialEq for Handle {
     }
 }
 
-struct Open {
+pub(super) struct Open {
     connection: Arc<Connection>,
     bytes: Bytes,
+    /// `None`: it stays on its connection.
+    origin: Option<Origin>,
+    reads: Spread,
+    writes: Spread,
     /// The same file on the copy lane and for what it was opened there, once a copy needed it;
     /// closed together with this.
     twin: Mutex<Option<(Handle, OpenFlags)>>,
@@ -44,12 +51,44 @@ impl Drop for Open {
     }
 }
 
+impl Open {
+    /// Its further handles for some work, if it may have any, and from how many bytes on.
+    pub(super) fn spread(&self, work: Work) -> Option<(&Spread, u64)> {
+        let origin = self.origin.as_ref()?;
+        let spread = match work {
+            Work::Read => &self.reads,
+            // What is written goes to the end, in the order of one connection.
+            Work::Write if origin.flags.contains(OpenFlags::APPEND) => return None,
+            Work::Write => &self.writes,
+        };
+        Some((spread, origin.much))
+    }
+
+    pub(super) fn lanes(&self) -> Option<Arc<Lanes>> {
+        self.origin.as_ref()?.lanes.upgrade()
+    }
+
+    pub(super) fn path(&self) -> Option<Bytes> {
+        self.origin.as_ref().map(|origin| origin.path.clone())
+    }
+
+    /// Whether its path may lead to another file since it was opened, because of us.
+    pub(super) fn is_moved(&self) -> bool {
+        let moved = |origin: &Origin| {
+            let lanes = origin.lanes.upgrade();
+            lanes.is_none_or(|lanes| lanes.is_moved(&origin.path, origin.since))
+        };
+        self.origin.as_ref().is_none_or(moved)
+    }
+}
+
 impl Client {
     pub(crate) fn fstat(
         &self,
         handle: &Handle,
     ) -> impl Future<Output = Result<Attrs>> + Send + use<> {
-        attrs(handle.submit_fstat())
+        let request = handle.fstat_request();
+        attrs(spread::in_order(handle, request))
     }
 
     pub(crate) fn fsetstat(
@@ -57,19 +96,30 @@ impl Client {
         handle: &Handle,
         attrs: Attrs,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(handle.submit_fsetstat(attrs))
+        let request = handle.fsetstat_request(attrs);
+        done(spread::in_order(handle, request))
     }
 
-    /// Opens a file on the connection that data takes.
+    /// Opens a file.
     pub(crate) fn open(
         &self,
         path: Bytes,
         flags: OpenFlags,
         attrs: Attrs,
     ) -> impl Future<Output = Result<Handle>> + Send + use<> {
-        let connection = self.lanes.data();
-        let ticket = connection.submit(&Request::Open { path, flags, attrs });
-        opened(connection, ticket)
+        let origin = self.origin(&path, flags);
+        let ticket = self.submit(&Request::Open { path, flags, attrs });
+        opened_from(Arc::clone(self.lanes.metadata()), ticket, Some(origin))
+    }
+
+    fn origin(&self, path: &Bytes, flags: OpenFlags) -> Origin {
+        Origin {
+            path: path.clone(),
+            flags,
+            since: self.lanes.moment(),
+            lanes: Arc::downgrade(&self.lanes),
+            much: self.lanes.much(),
+        }
     }
 
     /// Opens a file and looks at it, in one round trip: what `open` and `lstat` give.
@@ -79,15 +129,16 @@ impl Client {
         flags: OpenFlags,
         attrs: Attrs,
     ) -> Result<(Handle, Attrs)> {
-        let connection = self.lanes.data();
-        let open = connection.submit(&Request::Open {
+        let origin = self.origin(&path, flags);
+        let open = self.submit(&Request::Open {
             path: path.clone(),
             flags,
             attrs,
         });
         // By path and on the same connection: the handle is not known yet, the order is.
-        let look = connection.submit(&Request::Stat { path });
-        let handle = opened(connection, open).await?;
+        let look = self.submit(&Request::Stat { path });
+        let connection = Arc::clone(self.lanes.metadata());
+        let handle = opened_from(connection, open, Some(origin)).await?;
         match self::attrs(look).await {
             Ok(seen) => Ok((handle, seen)),
             Err(Error::Refused { .. }) => {
@@ -102,9 +153,8 @@ impl Client {
         &self,
         path: Bytes,
     ) -> impl Future<Output = Result<Handle>> + Send + use<> {
-        let connection = self.lanes.metadata();
-        let ticket = connection.submit(&Request::Opendir { path });
-        opened(connection, ticket)
+        let ticket = self.submit(&Request::Opendir { path });
+        opened(Arc::clone(self.lanes.metadata()), ticket)
     }
 
     /// The next entries of a directory; `None` at its end.
@@ -135,15 +185,12 @@ impl Client {
     /// Empty means the end of the file, and nothing else does; fewer bytes than asked for mean
     /// nothing.
     pub(crate) async fn read(&self, handle: &Handle, offset: u64, len: u32) -> Result<Bytes> {
-        data(
-            handle
-                .0
-                .connection
-                .submit_data(&read_request(handle, offset, len))
-                .await,
-            len,
-        )
-        .await
+        let seat = spread::seat(handle, Work::Read, size(len)).await;
+        let is_further = seat.handle != *handle;
+        match data(seat.submit_read(offset, len), len).await {
+            Err(Error::Lost(_)) if is_further => read_first(handle, offset, len).await,
+            answer => answer,
+        }
     }
 
     /// As `read`, for data that nobody waits for yet; `None` if there is no place now.
@@ -153,26 +200,49 @@ impl Client {
         offset: u64,
         len: u32,
     ) -> Option<impl Future<Output = Result<Bytes>> + Send + 'static + use<>> {
-        let ticket = handle
-            .0
-            .connection
-            .submit_ahead(&read_request(handle, offset, len))?;
-        Some(data(ticket, len))
+        let seat = spread::seat_ahead(handle, size(len))?;
+        let is_further = seat.handle != *handle;
+        let first = is_further.then(|| Arc::downgrade(&handle.0));
+        let ticket = seat.submit_read(offset, len);
+        Some(async move {
+            let answer = data(ticket, len).await;
+            match (answer, first.as_ref().and_then(Weak::upgrade)) {
+                (Err(Error::Lost(_)), Some(first)) => read_first(&Handle(first), offset, len).await,
+                (answer, _) => answer,
+            }
+        })
     }
 
     /// Sends a WRITE when there is a place for it; the future inside tells what became of it.
+    ///
+    /// Two WRITEs by one handle may take two connections and be done in any order: the caller sees to
+    /// it that neither is of bytes of the other while that has no answer. What else is asked by the
+    /// handle, but to read, stays in order with them; what is asked by path does not.
     pub(crate) async fn write(
         &self,
         handle: &Handle,
         offset: u64,
         data: Bytes,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let request = Request::Write {
-            handle: handle.0.bytes.clone(),
-            offset,
-            data,
+        let seat = spread::seat(handle, Work::Write, data.len()).await;
+        done(seat.submit_write(offset, data))
+    }
+
+    /// As `write`, in order with all else that is asked by the handle and by path.
+    pub(super) async fn write_in_order(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        data: Bytes,
+    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+        let handle = handle.clone();
+        let place = handle.0.connection.place().await;
+        let seat = Seat {
+            handle,
+            place,
+            unanswered: None,
         };
-        done(handle.0.connection.submit_data(&request).await)
+        done(seat.submit_write(offset, data))
     }
 
     /// Brings a file's data to the server's disk (fsync@openssh.com, OpenSSH 6.5). Where the
@@ -181,14 +251,56 @@ impl Client {
         if !self.features.extensions.fsync {
             return Ok(());
         }
-        done(handle.submit(&Request::Fsync {
+        // One handle is enough: all are of one file.
+        let request = Request::Fsync {
             handle: handle.0.bytes.clone(),
-        }))
-        .await
+        };
+        done(spread::in_order(handle, request)).await
+    }
+}
+
+impl Seat {
+    fn submit_read(self, offset: u64, len: u32) -> Ticket {
+        let request = read_request(&self.handle, offset, len);
+        self.submit(request)
+    }
+
+    fn submit_write(self, offset: u64, data: Bytes) -> Ticket {
+        let request = Request::Write {
+            handle: self.handle.0.bytes.clone(),
+            offset,
+            data,
+        };
+        self.submit(request)
+    }
+
+    fn submit(self, request: Request) -> Ticket {
+        let Self {
+            handle,
+            place,
+            unanswered,
+        } = self;
+        handle.0.connection.submit_in(place, unanswered, &request)
     }
 }
 
 impl Handle {
+    pub(super) const fn of(open: Arc<Open>) -> Self {
+        Self(open)
+    }
+
+    pub(super) const fn open(&self) -> &Arc<Open> {
+        &self.0
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
+    pub(super) fn is_on(&self, connection: &Arc<Connection>) -> bool {
+        Arc::ptr_eq(&self.0.connection, connection)
+    }
+
     fn submit(&self, request: &Request) -> Ticket {
         self.0.connection.submit(request)
     }
@@ -199,16 +311,24 @@ impl Handle {
     }
 
     pub(super) fn submit_fstat(&self) -> Ticket {
-        self.submit(&Request::Fstat {
+        self.submit(&self.fstat_request())
+    }
+
+    fn fstat_request(&self) -> Request {
+        Request::Fstat {
             handle: self.0.bytes.clone(),
-        })
+        }
     }
 
     pub(super) fn submit_fsetstat(&self, attrs: Attrs) -> Ticket {
-        self.submit(&Request::Fsetstat {
+        self.submit(&self.fsetstat_request(attrs))
+    }
+
+    fn fsetstat_request(&self, attrs: Attrs) -> Request {
+        Request::Fsetstat {
             handle: self.0.bytes.clone(),
             attrs,
-        })
+        }
     }
 
     /// copy-data, from this handle to another of the same connection.
@@ -250,7 +370,17 @@ impl Handle {
     }
 }
 
-fn read_request(handle: &Handle, offset: u64, len: u32) -> Request {
+/// Reads by the first handle of a file what a further connection has lost.
+async fn read_first(handle: &Handle, offset: u64, len: u32) -> Result<Bytes> {
+    let request = read_request(handle, offset, len);
+    data(handle.0.connection.submit_data(&request).await, len).await
+}
+
+fn size(len: u32) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+pub(super) fn read_request(handle: &Handle, offset: u64, len: u32) -> Request {
     Request::Read {
         handle: handle.0.bytes.clone(),
         offset,
@@ -270,10 +400,21 @@ pub(super) fn open_on(
 }
 
 pub(super) async fn opened(connection: Arc<Connection>, ticket: Ticket) -> Result<Handle> {
+    opened_from(connection, ticket, None).await
+}
+
+async fn opened_from(
+    connection: Arc<Connection>,
+    ticket: Ticket,
+    origin: Option<Origin>,
+) -> Result<Handle> {
     match ticket.await? {
         Response::Handle(bytes) => Ok(Handle(Arc::new(Open {
             connection,
             bytes,
+            origin,
+            reads: Spread::default(),
+            writes: Spread::default(),
             twin: Mutex::default(),
             piece_len: AtomicU64::new(0),
         }))),
@@ -281,9 +422,9 @@ pub(super) async fn opened(connection: Arc<Connection>, ticket: Ticket) -> Resul
     }
 }
 
-async fn data(ticket: Ticket, len: u32) -> Result<Bytes> {
+pub(super) async fn data(ticket: Ticket, len: u32) -> Result<Bytes> {
     match ticket.await? {
-        Response::Data(data) if data.len() > usize::try_from(len).unwrap_or(usize::MAX) => {
+        Response::Data(data) if data.len() > size(len) => {
             Err(Error::Protocol("DATA longer than asked for"))
         }
         // No data without an error: neither is it the end of the file, nor may we ask for ever.

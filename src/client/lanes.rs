@@ -1,24 +1,31 @@
-//! Which connection a request takes.
+//! The connections of one mount.
 //!
-//! The first connection takes all requests that name a path. Open files share it, until more
-//! connections are allowed; then each new open file takes the next of those that carry data.
-//! Server-side copies have a connection of their own: a server answers nothing else on a connection
-//! while it copies.
+//! The first one takes all requests that name a path, and opens the files. A file of which much is
+//! read or written is opened once more on each of the connections for data ([`Pool`]), which are
+//! dialled when that is worth it. Server-side copies have a connection of their own: a server
+//! answers nothing else on a connection while it copies.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::connection::Connection;
+use super::moves::{Moment, Moves};
+use super::pool::Pool;
+use super::spread;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::transport::Dialer;
 
-/// The connections of one mount.
+/// The connections of one mount, and what must be known of all requests to use them.
 pub(super) struct Lanes {
     metadata: Arc<Connection>,
-    more: Option<More>,
+    data: Arc<Pool>,
     copies: Arc<Copies>,
+    moves: Mutex<Moves>,
+    /// See [`spread::MUCH`].
+    much: u64,
 }
 
 /// The connection for copies, dialled for the first large one and kept. One copy dials while the
@@ -36,68 +43,68 @@ enum CopyLane {
     Failed(Instant),
 }
 
-/// Connections for open files, dialled when the first file that would use one is opened.
-struct More {
-    dialer: Arc<Dialer>,
-    lanes: Arc<Mutex<Vec<Lane>>>,
-    next: AtomicUsize,
-}
-
-enum Lane {
-    Unused,
-    Dialling,
-    Open(Arc<Connection>),
-}
-
 impl Lanes {
-    /// One connection for everything.
-    #[cfg(test)]
-    pub(super) fn one(connection: Connection) -> Self {
-        Self {
-            metadata: Arc::new(connection),
-            more: None,
-            copies: Copies::new(None, CopyLane::Unused),
-        }
-    }
-
-    /// One connection for everything but copies, and one for those.
-    #[cfg(test)]
-    pub(super) fn two(connection: Connection, copies: Connection) -> Self {
-        let lane = CopyLane::Open(Arc::new(copies));
-        Self {
-            copies: Copies::new(None, lane),
-            ..Self::one(connection)
-        }
-    }
-
     /// The first connection, and up to `connections_max` altogether beside that for copies.
     pub(super) fn new(first: Connection, dialer: Dialer, connections_max: usize) -> Self {
         let dialer = Arc::new(dialer);
-        let more = (connections_max > 1).then(|| More {
-            dialer: Arc::clone(&dialer),
-            lanes: Arc::new(Mutex::new(
-                (1..connections_max).map(|_| Lane::Unused).collect(),
-            )),
-            next: AtomicUsize::new(0),
-        });
+        let further = connections_max.saturating_sub(1);
         Self {
             metadata: Arc::new(first),
-            more,
+            data: Arc::new(Pool::new(Some(Arc::clone(&dialer)), further, Vec::new())),
             copies: Copies::new(Some(dialer), CopyLane::Unused),
+            moves: Mutex::default(),
+            much: spread::MUCH,
         }
     }
 
-    pub(super) fn metadata(&self) -> Arc<Connection> {
-        Arc::clone(&self.metadata)
+    /// These connections and no others.
+    #[cfg(test)]
+    pub(super) fn given(
+        first: Connection,
+        data: Vec<Connection>,
+        copies: Option<Connection>,
+        much: u64,
+    ) -> Self {
+        let data = data.into_iter().map(Arc::new).collect();
+        let copies = copies.map_or(CopyLane::Unused, |copies| CopyLane::Open(Arc::new(copies)));
+        Self {
+            metadata: Arc::new(first),
+            data: Arc::new(Pool::new(None, 0, data)),
+            copies: Copies::new(None, copies),
+            moves: Mutex::default(),
+            much,
+        }
     }
 
-    /// A connection for one more open file. Never waits: while a new connection is being dialled
-    /// the first one serves.
-    pub(super) fn data(&self) -> Arc<Connection> {
-        self.more
-            .as_ref()
-            .and_then(More::next)
-            .unwrap_or_else(|| self.metadata())
+    /// From how many bytes on much of a file is read or written.
+    pub(super) const fn much(&self) -> u64 {
+        self.much
+    }
+
+    pub(super) const fn metadata(&self) -> &Arc<Connection> {
+        &self.metadata
+    }
+
+    /// The connections for data.
+    pub(super) const fn data(&self) -> &Arc<Pool> {
+        &self.data
+    }
+
+    /// Notes that a path leads elsewhere: see [`Moves::note`].
+    pub(super) fn note_move(&self, path: &Bytes) {
+        self.moves().note(path.clone());
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        self.moves().now()
+    }
+
+    pub(super) fn is_moved(&self, path: &[u8], since: Moment) -> bool {
+        self.moves().is_moved(path, since)
+    }
+
+    fn moves(&self) -> MutexGuard<'_, Moves> {
+        self.moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection for copies, if it is there. Never waits.
@@ -147,9 +154,7 @@ impl Copies {
             _ => {}
         }
         let dialer = self.dialer.as_ref()?;
-        let dialled = tokio::time::timeout(DIAL_WAIT, connect(dialer)).await;
-        let late = || Error::setup(format!("not within {} s", DIAL_WAIT.as_secs()));
-        match dialled.unwrap_or_else(|_| Err(late())) {
+        match connect(dialer).await {
             Ok(connection) => {
                 log::info!("one more connection to the server, for its copies");
                 *lane = CopyLane::Open(Arc::clone(&connection));
@@ -164,45 +169,17 @@ impl Copies {
     }
 }
 
-impl More {
-    /// The connection whose turn it is, if it is there.
-    fn next(&self) -> Option<Arc<Connection>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = self.next.fetch_add(1, Ordering::Relaxed) % lanes.len().max(1);
-        let lane = lanes.get_mut(index)?;
-        match lane {
-            Lane::Open(connection) if connection.lost().is_none() => Some(Arc::clone(connection)),
-            Lane::Dialling => None,
-            Lane::Unused | Lane::Open(_) => {
-                *lane = Lane::Dialling;
-                tokio::spawn(dial(
-                    Arc::clone(&self.dialer),
-                    Arc::clone(&self.lanes),
-                    index,
-                ));
-                None
-            }
-        }
-    }
-}
-
-async fn dial(dialer: Arc<Dialer>, lanes: Arc<Mutex<Vec<Lane>>>, index: usize) {
-    let lane = match connect(&dialer).await {
-        Ok(connection) => Lane::Open(connection),
-        Err(error) => {
-            log::warn!("no further connection to the server: {error}");
-            Lane::Unused
-        }
-    };
-    let mut lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(slot) = lanes.get_mut(index) {
-        *slot = lane;
-    }
-}
-
-async fn connect(dialer: &Dialer) -> Result<Arc<Connection>> {
-    let (connection, _) = Connection::open(dialer.dial().await?).await?;
-    Ok(Arc::new(connection))
+/// One more connection, within a time.
+///
+/// # Errors
+/// Why there is none.
+pub(super) async fn connect(dialer: &Dialer) -> Result<Arc<Connection>> {
+    let dialled = tokio::time::timeout(DIAL_WAIT, async {
+        let (connection, _) = Connection::open(dialer.dial().await?).await?;
+        Ok(Arc::new(connection))
+    });
+    let late = || Error::setup(format!("not within {} s", DIAL_WAIT.as_secs()));
+    dialled.await.unwrap_or_else(|_| Err(late()))
 }
 
 /// A program waits meanwhile and cannot be interrupted; its copy can be made without.

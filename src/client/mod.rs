@@ -10,10 +10,13 @@ mod copy_new;
 mod features;
 mod files;
 mod lanes;
+mod moves;
 mod outline;
 mod pending;
 mod pieces;
+mod pool;
 mod rename;
+mod spread;
 mod stream;
 mod symlink;
 #[cfg(test)]
@@ -21,6 +24,7 @@ mod tests;
 mod window;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
 
 use bytes::Bytes;
@@ -33,6 +37,7 @@ pub(crate) use self::features::Features;
 use self::features::features;
 pub(crate) use self::files::Handle;
 use self::lanes::Lanes;
+use self::pending::Answer;
 pub(crate) use self::pieces::Span;
 use self::symlink::SymlinkOrder;
 use crate::error::{Error, Result};
@@ -49,13 +54,13 @@ pub(crate) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { connections_max: 1 }
+        Self { connections_max: 8 }
     }
 }
 
 /// A server, logged in to.
 pub(crate) struct Client {
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
     features: Features,
     /// In which order this server takes SYMLINK's arguments; see [`SymlinkOrder`].
     symlink_order: AtomicU8,
@@ -79,7 +84,10 @@ impl Client {
     #[cfg(test)]
     pub(crate) async fn over(link: Link) -> Result<Self> {
         let (connection, features) = greet(link).await?;
-        Ok(Self::new(Lanes::one(connection), features))
+        Ok(Self::new(
+            Lanes::given(connection, Vec::new(), None, spread::MUCH),
+            features,
+        ))
     }
 
     /// As `over`, with a second connection to the same server for copies.
@@ -87,12 +95,28 @@ impl Client {
     pub(crate) async fn over_two(link: Link, copies: Link) -> Result<Self> {
         let (connection, features) = greet(link).await?;
         let (copies, _) = Connection::open(copies).await?;
-        Ok(Self::new(Lanes::two(connection, copies), features))
+        let lanes = Lanes::given(connection, Vec::new(), Some(copies), spread::MUCH);
+        Ok(Self::new(lanes, features))
     }
 
-    const fn new(lanes: Lanes, features: Features) -> Self {
+    /// As `over`, with these further connections to the same server for the data of files of which
+    /// so many bytes are read or written.
+    #[cfg(test)]
+    pub(crate) async fn over_many(link: Link, data: Vec<Link>, much: u64) -> Result<Self> {
+        let (connection, features) = greet(link).await?;
+        let mut lanes = Vec::new();
+        for link in data {
+            lanes.push(Connection::open(link).await?.0);
+        }
+        Ok(Self::new(
+            Lanes::given(connection, lanes, None, much),
+            features,
+        ))
+    }
+
+    fn new(lanes: Lanes, features: Features) -> Self {
         Self {
-            lanes,
+            lanes: Arc::new(lanes),
             features,
             symlink_order: AtomicU8::new(SymlinkOrder::Unknown as u8),
             copies_refused: AtomicBool::new(false),
@@ -109,8 +133,26 @@ impl Client {
         self.lanes.metadata().lost()
     }
 
+    /// Sends a request on the first connection.
     fn submit(&self, request: &Request) -> Ticket {
-        self.lanes.metadata().submit(request)
+        let moved = match request {
+            Request::Remove { path } => [Some(path), None],
+            Request::Rename { from, to } | Request::PosixRename { from, to } => {
+                [Some(from), Some(to)]
+            }
+            _ => return self.lanes.metadata().submit(request),
+        };
+        // Whoever opens a file between the two does not know which it is.
+        self.note_moves(moved);
+        let ticket = self.lanes.metadata().submit(request);
+        self.note_moves(moved);
+        ticket
+    }
+
+    fn note_moves(&self, paths: [Option<&Bytes>; 2]) {
+        for path in paths.into_iter().flatten() {
+            self.lanes.note_move(path);
+        }
     }
 
     // Attributes.
@@ -233,14 +275,14 @@ async fn greet(link: Link) -> Result<(Connection, Features)> {
     Ok((connection, features))
 }
 
-async fn attrs(ticket: Ticket) -> Result<Attrs> {
+async fn attrs(ticket: impl Future<Output = Answer>) -> Result<Attrs> {
     match ticket.await? {
         Response::Attrs(attrs) => Ok(attrs),
         other => Err(unexpected(other)),
     }
 }
 
-async fn done(ticket: Ticket) -> Result<()> {
+async fn done(ticket: impl Future<Output = Answer>) -> Result<()> {
     match ticket.await? {
         Response::Status {
             code: StatusCode::OK,

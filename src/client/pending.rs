@@ -1,8 +1,9 @@
 //! Which requests await an answer, and who waits for each. Pure state: no I/O and no locks.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, oneshot};
 
 use crate::error::{Error, Result};
 use crate::sftp::{RequestId, Response};
@@ -22,9 +23,30 @@ pub(super) struct Pending {
 #[derive(Debug)]
 struct Waiter {
     tell: oneshot::Sender<Answer>,
-    /// The request's place in the data window, given back with the answer.
-    _place: Option<OwnedSemaphorePermit>,
+    asked: Asked,
 }
+
+/// What is known of a request when its answer comes.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) when: Instant,
+    /// Of READ and WRITE.
+    pub(super) data: Option<Data>,
+}
+
+/// A READ's or WRITE's part of the window.
+#[derive(Debug)]
+pub(super) struct Data {
+    /// Given back with the answer.
+    pub(super) place: OwnedSemaphorePermit,
+    /// Bytes that the request carries: of WRITE.
+    pub(super) carried: usize,
+    /// Of a file that is written on several connections.
+    pub(super) _unanswered: Option<Unanswered>,
+}
+
+/// Held until the answer: what must come after it waits for this to go.
+pub(super) type Unanswered = OwnedRwLockReadGuard<()>;
 
 impl Pending {
     /// A number for a new request, and where its answer will arrive.
@@ -33,31 +55,26 @@ impl Pending {
     /// The connection's end, once it has ended.
     pub(super) fn register(
         &mut self,
-        place: Option<OwnedSemaphorePermit>,
+        asked: Asked,
     ) -> Result<(RequestId, oneshot::Receiver<Answer>)> {
         if let Some(error) = &self.lost {
             return Err(error.clone());
         }
         let id = self.free_id()?;
         let (tell, told) = oneshot::channel();
-        self.waiters.insert(
-            id,
-            Waiter {
-                tell,
-                _place: place,
-            },
-        );
+        self.waiters.insert(id, Waiter { tell, asked });
         Ok((id, told))
     }
 
     /// Hands an answer to its waiter. A waiter that gave up is no error; an id we never used is.
-    pub(super) fn complete(&mut self, id: RequestId, response: Response) -> Result<()> {
+    /// Gives what was known of the request.
+    pub(super) fn complete(&mut self, id: RequestId, response: Response) -> Result<Asked> {
         let waiter = self
             .waiters
             .remove(&id)
             .ok_or(Error::Protocol("answer nobody asked for"))?;
         let _ = waiter.tell.send(Ok(response));
-        Ok(())
+        Ok(waiter.asked)
     }
 
     /// Ends every wait, present and future, with the same error.
@@ -75,6 +92,11 @@ impl Pending {
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiters.is_empty()
+    }
+
+    /// Another number than before: something was asked meanwhile.
+    pub(super) const fn last_id(&self) -> u32 {
+        self.last_id
     }
 
     /// The next number that no unanswered request has; the counter wraps after 4 billion.
@@ -98,11 +120,18 @@ const WAITERS_MAX: usize = 1 << 16;
 mod tests {
     use super::*;
 
+    fn small() -> Asked {
+        Asked {
+            when: crate::clock::now(),
+            data: None,
+        }
+    }
+
     #[test]
     fn an_answer_reaches_the_one_who_asked() {
         let mut pending = Pending::default();
-        let (first, mut told_first) = pending.register(None).unwrap();
-        let (second, mut told_second) = pending.register(None).unwrap();
+        let (first, mut told_first) = pending.register(small()).unwrap();
+        let (second, mut told_second) = pending.register(small()).unwrap();
         pending
             .complete(second, Response::Data(b"2"[..].into()))
             .unwrap();
@@ -134,27 +163,27 @@ mod tests {
     #[test]
     fn a_lost_connection_fails_those_waiting_and_those_to_come() {
         let mut pending = Pending::default();
-        let (_, mut told) = pending.register(None).unwrap();
+        let (_, mut told) = pending.register(small()).unwrap();
         let lost = Error::Lost("the server hung up".into());
         pending.lose(&lost);
         assert_eq!(told.try_recv().unwrap(), Err(lost.clone()));
-        assert_eq!(pending.register(None).unwrap_err(), lost);
+        assert_eq!(pending.register(small()).unwrap_err(), lost);
     }
 
     #[test]
     fn a_number_is_not_given_twice_while_its_first_owner_waits() {
         let mut pending = Pending::default();
-        let (first, _told) = pending.register(None).unwrap();
+        let (first, _told) = pending.register(small()).unwrap();
         pending.last_id = first.0.wrapping_sub(1);
-        let (second, _told) = pending.register(None).unwrap();
+        let (second, _told) = pending.register(small()).unwrap();
         assert_ne!(first, second);
     }
 
     #[test]
     fn an_answer_to_a_waiter_that_gave_up_is_no_error() {
         let mut pending = Pending::default();
-        let (id, told) = pending.register(None).unwrap();
+        let (id, told) = pending.register(small()).unwrap();
         drop(told);
-        assert_eq!(pending.complete(id, Response::Data(b""[..].into())), Ok(()));
+        assert!(pending.complete(id, Response::Data(b""[..].into())).is_ok());
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
-use super::Client;
 use super::files::Handle;
 use super::pieces::Span;
+use super::{Client, attrs};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::sftp::Attrs;
@@ -103,7 +103,7 @@ impl Client {
         }
         let block_len = u64::from(self.features.read_max.min(self.features.write_max)).max(1);
         // Sent before all that changes it; looked at only if something goes wrong.
-        let before = self.fstat(target);
+        let before = attrs(target.submit_fstat());
         let mut depth = Depth::new(usize::try_from(HELD_MAX / block_len).unwrap_or(1));
         let mut progress = Progress::default();
         let (mut asked, mut going) = (0, true);
@@ -161,7 +161,9 @@ impl Client {
         let data = self.read(source, span.source_offset, len).await?;
         let read = data.len() as u64;
         if read > 0 {
-            self.write(target, span.target_offset, data).await.await?;
+            self.write_in_order(target, span.target_offset, data)
+                .await
+                .await?;
         }
         Ok(read)
     }

@@ -1,43 +1,244 @@
-//! How many READ and WRITE requests may be without an answer on one connection: few at first,
-//! more with every good answer. Pure state.
+//! How many READ and WRITE requests may be without an answer on one connection. Pure state.
 //!
-//! Servers exist that never answer a connection with 64 large requests outstanding; they do answer
-//! the first few. OpenSSH carries a 20 ms link with 16 and gains nothing from more than 64.
+//! Few at first, more with every good answer that comes soon, fewer when answers come late: what
+//! only waits in a queue makes nothing faster, and everybody else wait. Servers exist that never
+//! answer a connection with 64 large requests outstanding; they do answer the first few.
 
-/// The size of the window, in requests.
+use std::time::{Duration, Instant};
+
+/// The size of the window, in requests, and what it follows from.
 #[derive(Debug)]
 pub(super) struct Window {
     size: usize,
+    /// Where `size` is on its way to, if that is less.
+    target: usize,
+    /// The least that an answer took: the round trip, as nearly as it can be seen.
+    least: Option<Duration>,
+    /// What was asked before this says nothing about the size since.
+    cut: Option<Instant>,
+    rate: Rate,
+}
+
+/// What becomes of the place that an answered request had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Free for the next request.
+    Free,
+    /// Free, and one more with it.
+    FreeAndOneMore,
+    /// There is one place less.
+    Gone,
+}
+
+/// How a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Flow {
+    /// `None` before the first answer.
+    pub(super) round_trip: Option<Duration>,
+    /// Of the data of READ and WRITE that was answered lately, in bytes a second.
+    pub(super) rate: u64,
 }
 
 impl Window {
     pub(super) const fn new() -> Self {
-        Self { size: SIZE_FIRST }
+        Self {
+            size: SIZE_FIRST,
+            target: SIZE_FIRST,
+            least: None,
+            cut: None,
+            rate: Rate {
+                since: None,
+                bytes: 0,
+                last: 0,
+            },
+        }
     }
 
-    /// Notes a good answer; says how many places to add.
-    pub(super) const fn answered(&mut self) -> usize {
-        if self.size >= SIZE_MAX {
-            return 0;
-        }
-        self.size += 1;
-        1
+    /// Notes how long an answer took that carries no data.
+    pub(super) fn heard(&mut self, took: Duration) {
+        self.least = Some(self.least.map_or(took, |least| least.min(took)));
     }
+
+    /// Notes the answer to a READ or WRITE and the bytes that it brought; 0 if it was not good.
+    pub(super) fn answered(&mut self, asked: Instant, now: Instant, bytes: usize) -> Place {
+        let took = now.saturating_duration_since(asked);
+        self.heard(took);
+        if bytes == 0 {
+            return Place::Free;
+        }
+        let least = self.least.unwrap_or(took);
+        self.rate.note(now, bytes as u64, least);
+        if self.target < self.size {
+            self.size -= 1;
+            return Place::Gone;
+        }
+        let late = least * 2 + QUEUE;
+        if took <= late && self.size < SIZE_MAX {
+            self.size += 1;
+            self.target = self.size;
+            return Place::FreeAndOneMore;
+        }
+        if took > late && self.cut.is_none_or(|cut| asked > cut) {
+            self.cut = Some(now);
+            self.target = (self.size - self.size.div_ceil(8)).max(SIZE_MIN);
+            if self.size == SIZE_MIN {
+                // Nothing queues up behind so little: the way itself has become longer.
+                self.least = Some(least + (took - least) / 8);
+            }
+        }
+        Place::Free
+    }
+
+    pub(super) fn flow(&self, now: Instant) -> Flow {
+        Flow {
+            round_trip: self.least,
+            rate: self.rate.now(now),
+        }
+    }
+}
+
+/// Bytes a second, over the last little while.
+#[derive(Debug)]
+struct Rate {
+    since: Option<Instant>,
+    bytes: u64,
+    /// Of the last whole while.
+    last: u64,
+}
+
+impl Rate {
+    fn note(&mut self, now: Instant, bytes: u64, round_trip: Duration) {
+        let since = *self.since.get_or_insert(now);
+        self.bytes += bytes;
+        let passed = now.saturating_duration_since(since);
+        if passed >= round_trip.max(WHILE) {
+            self.last = per_second(self.bytes, passed);
+            (self.since, self.bytes) = (Some(now), 0);
+        }
+    }
+
+    fn now(&self, now: Instant) -> u64 {
+        let is_fresh = self
+            .since
+            .is_some_and(|since| now.saturating_duration_since(since) < FRESH);
+        if is_fresh { self.last } else { 0 }
+    }
+}
+
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+    bytes.saturating_mul(1_000_000) / micros
 }
 
 /// Places before the first answer.
 pub(super) const SIZE_FIRST: usize = 8;
-/// 64 requests of 255 KiB are 16 MiB, four times the bandwidth x delay of 1 Gbit/s at 30 ms.
+/// Fewer would leave nothing to read ahead with beside those who wait.
+const SIZE_MIN: usize = 4;
+/// 64 requests of 255 KiB are 16 MiB, four times what one TCP connection carries on its way.
 const SIZE_MAX: usize = 64;
+/// Beside a second round trip, so long may an answer wait behind others: without a round trip to
+/// speak of, that is what keeps the other side busy while we are not.
+const QUEUE: Duration = Duration::from_millis(25);
+/// The least time over which a rate is measured.
+const WHILE: Duration = Duration::from_millis(50);
+/// An older rate says nothing.
+const FRESH: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MS: Duration = Duration::from_millis(1);
+    const LEN: usize = 261_120;
+
+    /// What a window comes to on a link: answers take the round trip and what waits before them.
+    fn settle(window: &mut Window, start: Instant, round_trip: Duration, rate: u64) -> Instant {
+        let mut now = start;
+        for _ in 0..2000 {
+            let transfer = Duration::from_micros(LEN as u64 * 1_000_000 / rate);
+            let queued = transfer * u32::try_from(window.size).unwrap();
+            let took = queued.max(round_trip);
+            now += transfer.max(round_trip / u32::try_from(window.size).unwrap());
+            window.answered(now - took, now, LEN);
+        }
+        now
+    }
+
     #[test]
     fn the_window_grows_by_one_with_each_answer_and_stops_at_its_bound() {
         let mut window = Window::new();
-        let added: usize = (0..1000).map(|_| window.answered()).sum();
+        let now = crate::clock::now();
+        let added = (0..1000)
+            .filter(|_| window.answered(now, now, LEN) == Place::FreeAndOneMore)
+            .count();
         assert_eq!(SIZE_FIRST + added, SIZE_MAX);
+    }
+
+    #[test]
+    fn places_are_as_many_as_the_window_says() {
+        let mut window = Window::new();
+        let (mut places, mut now) = (SIZE_FIRST, crate::clock::now());
+        window.heard(MS);
+        for n in 0..5000_u32 {
+            now += MS;
+            let took = MS * (n * 7919 % 100);
+            match window.answered(now - took, now, LEN) {
+                Place::Free => {}
+                Place::FreeAndOneMore => places += 1,
+                Place::Gone => places -= 1,
+            }
+            assert_eq!(places, window.size);
+            assert!((SIZE_MIN..=SIZE_MAX).contains(&places));
+        }
+    }
+
+    #[test]
+    fn a_window_covers_the_way_and_queues_no_more_than_that_again() {
+        // 1 Gbit/s at 20 ms; one connection of 20 MB/s at 100 ms; 250 MB/s without a way.
+        for (round_trip, rate) in [(20, 119_000_000), (100, 20_000_000), (0, 250_000_000)] {
+            let mut window = Window::new();
+            let round_trip = MS * round_trip;
+            window.heard(round_trip);
+            settle(&mut window, crate::clock::now(), round_trip, rate);
+            let under_way = (window.size * LEN) as u64;
+            let way = rate * u64::try_from(round_trip.as_millis()).unwrap() / 1000;
+            assert!(under_way >= way, "{under_way} of {way}");
+            let most = 2 * way + rate / 40 + 2 * LEN as u64;
+            assert!(under_way <= most, "{under_way} of {way}");
+        }
+    }
+
+    #[test]
+    fn on_a_slow_link_the_window_is_at_its_least() {
+        let mut window = Window::new();
+        window.heard(MS * 30);
+        let now = crate::clock::now();
+        for n in 0..20 {
+            let now = now + MS * 800 * n;
+            window.answered(now - MS * 800, now, LEN);
+        }
+        assert!(window.size <= SIZE_FIRST, "{}", window.size);
+    }
+
+    #[test]
+    fn a_way_that_became_longer_is_believed_in_the_end() {
+        let mut window = Window::new();
+        let now = settle(&mut window, crate::clock::now(), MS, 100_000_000);
+        settle(&mut window, now, MS * 200, 100_000_000);
+        assert_eq!(window.size, SIZE_MAX);
+    }
+
+    #[test]
+    fn the_rate_is_of_the_last_while() {
+        let mut window = Window::new();
+        let mut now = crate::clock::now();
+        assert_eq!(window.flow(now).rate, 0);
+        for _ in 0..1000 {
+            now += MS;
+            window.answered(now - MS, now, 100_000);
+        }
+        let rate = window.flow(now).rate;
+        assert!((98_000_000..104_000_000).contains(&rate), "{rate}");
+        assert_eq!(window.flow(now + FRESH * 2).rate, 0);
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Config {
     pub kernel_cache: bool,
     /// write(2) returns when the server has answered (`-o sync`, `-o sshfs_sync`).
     pub sync: bool,
-    /// Bytes read ahead of one sequential reader at most; 0 reads nothing ahead.
+    /// Bytes held and on their way ahead of one open file at most; 0 reads nothing ahead.
     pub readahead_max: usize,
     /// Bytes written but not yet answered by the server, over all files, at most.
     pub write_behind_max: usize,
@@ -122,7 +122,7 @@ impl Default for Config {
             direct_io: false,
             kernel_cache: false,
             sync: false,
-            readahead_max: 16 << 20,
+            readahead_max: 64 << 20,
             write_behind_max: 64 << 20,
             id_map: IdMap::None,
             uid: None,

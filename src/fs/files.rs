@@ -103,6 +103,9 @@ impl Filesystem {
         let after = self.learn(ino, &attrs, asked)?.attr;
         let keep_pages = self.keeps_pages(ino, before, after) && !truncate;
         let fh = self.add_open(ino, access, handle, false);
+        if let (Some(owner), Some(shared)) = (attrs.owner, self.handles.shared(ino)) {
+            shared.set_owner(owner);
+        }
         if shared && !self.shares(ino) {
             // The name got another server file meanwhile, before this open was known.
             self.lose(ino);
@@ -117,9 +120,8 @@ impl Filesystem {
             // The kernel may believe the size that it was told for some seconds more.
             self.notices.tell(Notice::Attributes(ino));
         }
-        // A file that changed within this second may change again without showing it.
-        let is_old = clock::wall().saturating_sub(after.mtime) > MTIME_GRAIN;
-        self.config.kernel_cache || (is_same && is_old)
+        let are_good = self.tables().attrs.opened(ino, clock::now(), clock::wall());
+        self.config.kernel_cache || (is_same && are_good)
     }
 
     /// Makes a file and opens it. Where there is one already it is opened, unless that is
@@ -156,10 +158,14 @@ impl Filesystem {
                     .into());
             }
         };
-        let entry = self
-            .enter_new(parent, name, seen, Some(mode), caller)
-            .await?;
+        let entry = self.enter_made(parent, name, &seen)?;
         let fh = self.add_open(entry.ino, access, handle, true);
+        if let (Some(owner), Some(shared)) = (seen.owner, self.handles.shared(entry.ino)) {
+            shared.set_made(owner);
+        }
+        // As it is open already, nobody need wait for this.
+        let change = self.correction(parent, &seen, Some(mode), caller);
+        let entry = self.correct(entry, change).await;
         Ok((
             entry,
             Opened {
@@ -269,6 +275,8 @@ impl Filesystem {
     /// went wrong.
     pub(crate) async fn flush(&self, fh: Fh) -> Result<()> {
         let file = self.open_file(fh)?;
+        // In the same round trip, so that who looks at what was just closed need not ask.
+        file.shared.look(self.client.features().acts_in_order());
         file.shared.written().await;
         file.take_error()
     }
@@ -317,7 +325,7 @@ impl Filesystem {
         tokio::spawn(async move {
             file.shared.written().await;
             if let Err(error) = file.take_error() {
-                log::error!("data written through a mapping was lost: {error}");
+                log::error!("what was done to a file after it was closed was lost: {error}");
             }
             filesystem.close(fh);
         });
@@ -347,6 +355,3 @@ pub(super) fn open_flags(access: Access) -> OpenFlags {
     }
     flags
 }
-
-/// SFTP's times are whole seconds; one more for clocks that differ a little.
-const MTIME_GRAIN: u32 = 2;

@@ -30,6 +30,7 @@ pub(crate) struct Access {
 
 /// One open(2) of a file.
 pub(super) struct OpenFile {
+    pub(super) fh: Fh,
     pub(super) access: Access,
     /// Made by this open(2): it was not there before.
     pub(super) is_new: bool,
@@ -37,7 +38,7 @@ pub(super) struct OpenFile {
     /// What all opens of this file share.
     pub(super) shared: Arc<SharedFile>,
     /// Where this reader is and what it asked for ahead.
-    pub(super) reader: Mutex<Reader>,
+    pub(super) reader: Arc<Mutex<Reader>>,
     /// The newest write error that this open was told.
     errors_told: AtomicU64,
     /// All of the file, fetched before it was opened, and of which version.
@@ -80,14 +81,15 @@ impl Serving {
 
 impl OpenFile {
     /// Not served yet.
-    fn new(access: Access, shared: Arc<SharedFile>) -> Self {
+    fn new(fh: Fh, access: Access, shared: Arc<SharedFile>) -> Self {
         let errors_told = AtomicU64::new(shared.error_count());
         Self {
+            fh,
             access,
             is_new: false,
             serving: Mutex::default(),
             shared,
-            reader: Mutex::default(),
+            reader: Arc::default(),
             errors_told,
             fetched: Mutex::default(),
         }
@@ -241,7 +243,7 @@ impl Handles {
         let fh = self.next();
         let mut open = self.open();
         let opens = open.inodes.entry(ino).or_insert_with(|| Opens::new(ino));
-        let file = OpenFile::new(access, Arc::clone(&opens.shared));
+        let file = OpenFile::new(fh, access, Arc::clone(&opens.shared));
         let file = Arc::new(with(file, &opens.files));
         opens.files.push(Arc::clone(&file));
         open.files.insert(fh, file);
@@ -259,7 +261,7 @@ impl Handles {
         for (_, file) in files.iter_mut().filter(|(_, file)| file.shared.ino == from) {
             *file = Arc::new(OpenFile {
                 is_new: file.is_new,
-                ..OpenFile::new(file.access, Arc::clone(&opens.shared))
+                ..OpenFile::new(file.fh, file.access, Arc::clone(&opens.shared))
             });
             opens.files.push(Arc::clone(file));
         }

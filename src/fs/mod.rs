@@ -4,8 +4,8 @@
 //! Every method is async and finishes without a wait where memory knows the answer.
 //!
 //! **Locks.** `tables`, and those inside [`Handles`], [`SharedFile`](shared_file::SharedFile) and
-//! a [`Reader`](read::Reader), are each taken for a few lines. Under a reader's requests are
-//! queued; under that of the tables those of what is open and of a file's state may be taken, and
+//! a [`Reader`](read::Reader), are each taken for a few lines. Under a reader's the budget of
+//! readers is, and requests are queued; under that of the tables those of what is open and of a file's state may be taken, and
 //! nothing else is. None is held over an await: such a future could not be spawned, so the compiler
 //! sees to it. The exceptions are an open directory's position ([`dir::OpenDir`]) and the gates of
 //! files that may share storage ([`cow`]).
@@ -34,6 +34,7 @@ mod model;
 mod names;
 mod notices;
 mod one_inode;
+mod prefetch;
 mod read;
 mod second_question;
 mod serving;
@@ -54,6 +55,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::Semaphore;
 
+use self::ahead::Proven;
 pub(crate) use self::attr::Change;
 use self::attr::Translator;
 pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, State, Symlinks};
@@ -92,7 +94,9 @@ pub(crate) struct Filesystem {
     write_budget: Arc<Semaphore>,
     write_budget_max: u32,
     /// Bytes that may still be asked for ahead of readers.
-    ahead_budget: Arc<Semaphore>,
+    ahead_budget: Arc<read::Budget>,
+    /// Which changes of attributes may be answered before they are made.
+    proven: Proven,
     cow: Cow,
     copies: Copies,
     copy_budget: CopyBudget,
@@ -186,7 +190,8 @@ impl Filesystem {
             handles: Handles::default(),
             write_budget: Arc::new(Semaphore::new(write_budget_max as usize)),
             write_budget_max,
-            ahead_budget: Arc::new(Semaphore::new(AHEAD_MAX)),
+            ahead_budget: Arc::new(read::Budget::new(AHEAD_MAX)),
+            proven: Proven::default(),
             cow,
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
@@ -330,7 +335,11 @@ impl Filesystem {
         let mut tables = self.tables();
         let before = tables.attrs.last(ino);
         let attr = store(&mut tables.attrs, until);
-        let fresh = tables.attrs.fresh(ino, clock::now());
+        let now = clock::now();
+        if !before.is_some_and(|before| same_content(&before, &attr)) {
+            tables.attrs.content_is_new(ino, now);
+        }
+        let fresh = tables.attrs.fresh(ino, now);
         let links = tables.inodes.links(ino);
         drop(tables);
         let is_same = before.is_none_or(|before| same_content(&before, &attr));
@@ -414,4 +423,4 @@ const PATH_LEN_MAX: usize = 4095;
 /// Attributes remembered: more than the files of a large source tree; about 120 bytes each.
 const ATTRS_MAX: usize = 1 << 17;
 /// Bytes held ahead of all readers together.
-const AHEAD_MAX: usize = 128 << 20;
+const AHEAD_MAX: u64 = 128 << 20;

@@ -1,6 +1,6 @@
 //! Recognises that a program walks through a tree, and says what it will want next: listings of the
 //! directories that come, and small files. Pure state; time is an argument. What it says is done in
-//! [`ahead`](super::ahead).
+//! [`prefetch`](super::prefetch).
 //!
 //! A walk is a directory that is listed soon after its parent was. Files are fetched ahead in
 //! directories of which a second file is opened, and in those that come next while that goes on. The

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use super::site::{Copying, Site};
 use crate::case::{Case, Ctx, Suite, case};
 use crate::process;
+use crate::wire::Manner;
 
 /// The suite.
 pub fn suite() -> Suite {
@@ -21,7 +23,10 @@ pub fn suite() -> Suite {
 }
 
 fn cases() -> Vec<Case> {
-    vec![case(a_tree_copied_in_and_out_is_identical).within_s(400)]
+    vec![
+        case(a_tree_copied_in_and_out_is_identical).within_s(400),
+        case(small_files_copied_in_take_two_round_trips_each).on_mount_only(),
+    ]
 }
 
 fn a_tree_copied_in_and_out_is_identical(ctx: &Ctx) {
@@ -64,6 +69,53 @@ fn a_tree_copied_in_and_out_is_identical(ctx: &Ctx) {
     for dir in [original, outside] {
         fs::remove_dir_all(dir).unwrap();
     }
+}
+
+/// A delay that keeps apart what waits and what does not.
+const LATENCY: Duration = Duration::from_millis(30);
+const SMALL_FILES: u64 = 40;
+
+/// One to make a file, one to close it; mode, owner and times wait for nobody.
+fn small_files_copied_in_take_two_round_trips_each(ctx: &Ctx) {
+    let original = ctx.lab.fresh("small");
+    fs::create_dir(&original).unwrap();
+    for number in 0..SMALL_FILES {
+        let path = original.join(format!("f{number}"));
+        fs::write(&path, vec![1; 5000]).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    let archive = ctx.lab.fresh("small.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-cf").arg(&archive).arg("-C").arg(&original);
+    process::must_run(tar.arg("."), COPY_LIMIT);
+    let manner = Manner {
+        latency: LATENCY,
+        ..Manner::default()
+    };
+    let site = Site::new(ctx, Copying::Off, manner);
+    let count = |how: &str, work: &dyn Fn()| {
+        site.wire().reset();
+        work();
+        let counts = site.wire().counts();
+        let (trips, requests) = (counts.trips, counts.requests);
+        let said = format!("{how} of {SMALL_FILES} files: {trips} round trips, {requests:?}");
+        ctx.note(said.clone());
+        // What belongs to the directory, and what is waited for once, comes on top.
+        assert!(trips <= SMALL_FILES * 12 / 5 + 20, "{said}");
+    };
+    count("cp -a", &|| copy(&original, &site.dir.join("copied")));
+    count("tar x", &|| {
+        let to = site.dir.join("unpacked");
+        fs::create_dir(&to).unwrap();
+        let mut tar = Command::new("tar");
+        tar.arg("-xf").arg(&archive).arg("-C").arg(&to);
+        process::must_run(&mut tar, COPY_LIMIT);
+    });
+    let described = describe(&original);
+    for made in ["copied", "unpacked"] {
+        same(made, &described, &describe(&site.behind.join(made)));
+    }
+    site.end();
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -139,7 +139,7 @@ async fn when_the_lane_is_lost_the_copy_goes_another_way() {
 
 /// A client of OpenSSH's server in a directory, by a command that notes each of its starts in the
 /// file `starts`, and of which no more than `allowed` serve.
-async fn dialled(directory: &Path, allowed: u32) -> Client {
+pub(super) async fn dialled(directory: &Path, allowed: u32) -> Client {
     let script = "cd \"$1\" && echo x >> starts && [ $(wc -l < starts) -le $2 ] && exec \"$3\"";
     let words = [
         "sh".as_ref(),

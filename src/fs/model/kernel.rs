@@ -44,7 +44,10 @@ const ANN: Caller = Caller {
 
 impl Kernel {
     pub(super) async fn mount(server: Server, config: &Config, model: Reference) -> Self {
-        let client = Client::over(server.link()).await.unwrap();
+        // A file is large from its first byte on: the first requests take the one connection, and
+        // those after them the others.
+        let data = vec![server.link(), server.link()];
+        let client = Client::over_many(server.link(), data, 1).await.unwrap();
         let has = client.features().extensions.clone();
         let fs = Filesystem::new(client, b"", config.clone()).await.unwrap();
         Self {

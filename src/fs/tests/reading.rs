@@ -180,3 +180,71 @@ async fn a_lost_connection_fails_what_needs_it_and_keeps_nobody_waiting() {
     fs.release(fh);
     assert_eq!(fs.shut_down(Duration::from_secs(3600)).await, Ok(()));
 }
+
+/// What was asked of the server's content since the last time, in order.
+fn reads_of(server: &Server) -> Vec<std::ops::Range<u64>> {
+    let requests = server.take_requests().into_iter();
+    let reads = requests.filter_map(|request| match request {
+        Request::Read { offset, len, .. } => Some(offset..offset + u64::from(len)),
+        _ => None,
+    });
+    reads.collect()
+}
+
+#[tokio::test]
+async fn what_a_program_waits_for_is_asked_for_before_what_it_may_want_next() {
+    let (server, fs) = mount(&[("f", &pattern(3_000_000))]).await;
+    let fh = open(&fs, "f", READ).await;
+    server.take_requests();
+    fs.read(fh, 0, 512 << 10).await.unwrap();
+    idle().await;
+    let asked = reads_of(&server);
+    assert!(asked.len() > 3, "{asked:?}");
+    assert!(asked.is_sorted_by_key(|range| range.start), "{asked:?}");
+}
+
+#[tokio::test]
+async fn of_what_lies_between_the_columns_of_a_table_nothing_is_asked_for() {
+    let content = pattern(4_000_000);
+    let (server, fs) = mount(&[("f", &content)]).await;
+    let fh = open(&fs, "f", READ).await;
+    server.take_requests();
+    let (row, columns, len) = (100_000, [1_000, 50_000], 4096);
+    for start in (row..4_000_000).step_by(row) {
+        for column in columns {
+            let data = fs.read(fh, (start + column) as u64, 4096).await.unwrap();
+            assert!(data == content[start + column..][..len]);
+        }
+    }
+    idle().await;
+    let mut asked = reads_of(&server);
+    assert_eq!(asked.len(), 39 * 2);
+    asked.sort_by_key(|range| range.start);
+    for pair in asked.windows(2) {
+        assert!(pair[0].end <= pair[1].start, "{pair:?}");
+    }
+    let bytes: u64 = asked.iter().map(|range| range.end - range.start).sum();
+    assert_eq!(bytes, 39 * 2 * len as u64);
+}
+
+#[tokio::test]
+async fn threads_that_read_parts_of_one_file_get_their_data_and_no_byte_twice() {
+    // So far apart that what is read ahead of one is nothing that another has read.
+    let content = pattern(20_000_000);
+    let (server, fs) = mount(&[("f", &content)]).await;
+    let fh = open(&fs, "f", READ).await;
+    server.take_requests();
+    for offset in (0..2_000_000).step_by(50_000) {
+        for part in [0, 6_000_000, 12_000_000, 18_000_000] {
+            let data = fs.read(fh, part + offset, 50_000).await.unwrap();
+            let start = usize::try_from(part + offset).unwrap();
+            assert!(data == content[start..][..50_000], "at {start}");
+        }
+    }
+    idle().await;
+    let mut asked = reads_of(&server);
+    asked.sort_by_key(|range| range.start);
+    for pair in asked.windows(2) {
+        assert!(pair[0].end <= pair[1].start, "{pair:?}");
+    }
+}

@@ -18,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case(chmod_sets_all_twelve_bits),
         case(fchmod_works_on_an_open_file),
+        case(what_is_set_on_a_file_being_written_is_seen_at_once_and_there_after_close),
         case(chmod_of_a_directory_is_seen),
         case(chown_sets_owner_and_group),
         case(chown_with_minus_one_keeps_the_other),
@@ -56,7 +57,29 @@ fn fchmod_works_on_an_open_file(ctx: &Ctx) {
     file.set_permissions(fs::Permissions::from_mode(0o604))
         .unwrap();
     assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o604);
+    drop(file);
     assert_eq!(mode_of(&ctx.behind.join("f")), 0o604);
+}
+
+fn what_is_set_on_a_file_being_written_is_seen_at_once_and_there_after_close(ctx: &Ctx) {
+    // The second one need not wait for what the server was seen to do with the first.
+    for name in ["first", "second"] {
+        let path = ctx.dir.join(name);
+        let mut file = File::create(&path).unwrap();
+        file.write_all(&[1; 70_000]).unwrap();
+        let meta = file.metadata().unwrap();
+        file.set_permissions(fs::Permissions::from_mode(0o640))
+            .unwrap();
+        fchown(&file, Some(meta.uid()), Some(meta.gid())).unwrap();
+        futimens(&file, &TimeSpec::UTIME_OMIT, &TimeSpec::new(222, 0)).unwrap();
+        let told = |meta: &fs::Metadata| (meta.mode() & 0o7777, meta.mtime(), meta.size());
+        assert_eq!(told(&file.metadata().unwrap()), (0o640, 222, 70_000));
+        assert_eq!(told(&fs::metadata(&path).unwrap()), (0o640, 222, 70_000));
+        drop(file);
+        let behind = fs::metadata(ctx.behind.join(name)).unwrap();
+        assert_eq!(told(&behind), (0o640, 222, 70_000));
+        assert_eq!(told(&fs::metadata(&path).unwrap()), (0o640, 222, 70_000));
+    }
 }
 
 fn chmod_of_a_directory_is_seen(ctx: &Ctx) {

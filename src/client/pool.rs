@@ -1,0 +1,229 @@
+//! The connections for data: as many as a link needs, dialled in the background, closed again when
+//! nothing was asked of them for long.
+//!
+//! **Invariant:** nobody waits for a connection of the pool to be made.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::lanes::connect;
+use super::window::Flow;
+use crate::clock;
+use crate::transport::Dialer;
+
+/// The connections for data of one mount.
+pub(super) struct Pool {
+    /// `None` where no further connection can be made.
+    dialer: Option<Arc<Dialer>>,
+    connections_max: usize,
+    lanes: Mutex<Lanes>,
+}
+
+#[derive(Default)]
+struct Lanes {
+    open: Vec<Lane>,
+    dialling: usize,
+    /// When the server would not have one more.
+    refused: Option<Instant>,
+    /// Somebody closes what rests.
+    is_watched: bool,
+}
+
+struct Lane {
+    connection: Arc<Connection>,
+    /// What [`Connection::rests`] said when it was last looked at.
+    rested: Option<u32>,
+}
+
+impl Pool {
+    pub(super) fn new(
+        dialer: Option<Arc<Dialer>>,
+        connections_max: usize,
+        open: Vec<Arc<Connection>>,
+    ) -> Self {
+        let open = open.into_iter().map(Lane::new).collect();
+        Self {
+            dialer,
+            connections_max,
+            lanes: Mutex::new(Lanes {
+                open,
+                ..Lanes::default()
+            }),
+        }
+    }
+
+    /// The connections that are there, which may be none.
+    pub(super) fn open(&self) -> Vec<Arc<Connection>> {
+        let mut lanes = self.lanes();
+        lanes.open.retain(|lane| lane.connection.lost().is_none());
+        lanes
+            .open
+            .iter()
+            .map(|lane| Arc::clone(&lane.connection))
+            .collect()
+    }
+
+    /// Has more connections dialled if what `first` and they carry together asks for more.
+    pub(super) fn grow(self: &Arc<Self>, first: &Connection) {
+        let open = self.open();
+        let flows = open.iter().map(|lane| lane.flow());
+        let wanted = wanted(first.flow(), flows).min(self.connections_max);
+        let mut lanes = self.lanes();
+        let is_refused = lanes
+            .refused
+            .is_some_and(|when| clock::now().duration_since(when) < DIAL_AGAIN);
+        let there = lanes.open.len() + lanes.dialling;
+        let more = wanted.saturating_sub(there);
+        let Some(dialer) = self.dialer.as_ref().filter(|_| !is_refused) else {
+            return;
+        };
+        lanes.dialling += more;
+        drop(lanes);
+        for _ in 0..more {
+            tokio::spawn(dial(Arc::clone(self), Arc::clone(dialer)));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_dialling(&self) -> bool {
+        self.lanes().dialling > 0
+    }
+
+    fn add(self: &Arc<Self>, connection: Arc<Connection>) {
+        let mut lanes = self.lanes();
+        lanes.dialling -= 1;
+        lanes.open.push(Lane::new(connection));
+        let count = lanes.open.len();
+        let must_watch = !std::mem::replace(&mut lanes.is_watched, true);
+        drop(lanes);
+        log::info!("connections for data: {count}");
+        if must_watch {
+            tokio::spawn(watch(Arc::clone(self)));
+        }
+    }
+
+    /// Says whether it is the first time.
+    fn refuse(&self) -> bool {
+        let mut lanes = self.lanes();
+        lanes.dialling -= 1;
+        lanes.refused.replace(clock::now()).is_none()
+    }
+
+    /// Closes what nothing was asked of since the last time. False when no connection is left.
+    pub(super) fn sweep(&self) -> bool {
+        let mut lanes = self.lanes();
+        let mut gone = Vec::new();
+        for mut lane in std::mem::take(&mut lanes.open) {
+            let rests = lane.connection.rests();
+            if rests.is_some() && rests == lane.rested {
+                gone.push(lane);
+            } else {
+                lane.rested = rests;
+                lanes.open.push(lane);
+            }
+        }
+        lanes.is_watched = !lanes.open.is_empty();
+        let is_watched = lanes.is_watched;
+        drop(lanes);
+        if !gone.is_empty() {
+            log::info!("{} connections for data closed, which rested", gone.len());
+        }
+        is_watched
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    const fn new(connection: Arc<Connection>) -> Self {
+        Self {
+            connection,
+            rested: None,
+        }
+    }
+}
+
+async fn dial(pool: Arc<Pool>, dialer: Arc<Dialer>) {
+    match connect(&dialer).await {
+        Ok(connection) => pool.add(connection),
+        Err(error) if pool.refuse() => {
+            log::warn!("no further connection to the server for data: {error}");
+        }
+        Err(error) => log::debug!("no further connection to the server for data: {error}"),
+    }
+}
+
+async fn watch(pool: Arc<Pool>) {
+    loop {
+        tokio::time::sleep(REST_MAX).await;
+        if !pool.sweep() {
+            return;
+        }
+    }
+}
+
+/// How many connections for data the work under way is worth: one, so that data and metadata do not
+/// wait for each other, and one more for each part of what is on its way that a connection carries
+/// with ease. What is on its way is rate x round trip, so that a slow link, or a near server, gets
+/// one.
+fn wanted(first: Flow, lanes: impl Iterator<Item = Flow>) -> usize {
+    let (mut rate, mut round_trip) = (first.rate, first.round_trip);
+    for lane in lanes {
+        rate = rate.saturating_add(lane.rate);
+        round_trip = match (round_trip, lane.round_trip) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+    let micros = round_trip.map_or(0, |round_trip| round_trip.as_micros());
+    let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+    let on_its_way = rate.saturating_mul(micros) / 1_000_000;
+    usize::try_from(on_its_way.div_ceil(CARRIED)).map_or(usize::MAX, |lanes| lanes.max(1))
+}
+
+/// A quarter of OpenSSH's window for what it receives, 2 MiB a channel: a connection that carries so
+/// much may be held back by it.
+const CARRIED: u64 = 512 << 10;
+/// A server that would not have one more connection (MaxStartups, MaxSessions, a firewall) is left
+/// alone for so long.
+const DIAL_AGAIN: Duration = Duration::from_secs(600);
+/// A connection of which nothing was asked for so long, or up to twice that, is closed.
+const REST_MAX: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    fn flow(round_trip_ms: u64, rate: u64) -> Flow {
+        Flow {
+            round_trip: Some(Duration::from_millis(round_trip_ms)),
+            rate,
+        }
+    }
+
+    fn alone(round_trip_ms: u64, rate: u64) -> usize {
+        wanted(flow(round_trip_ms, rate), std::iter::empty())
+    }
+
+    #[test]
+    fn a_near_server_and_a_slow_link_get_one_connection_for_data() {
+        assert_eq!(alone(0, 500 * MB), 1);
+        assert_eq!(alone(1, 500 * MB), 1);
+        assert_eq!(alone(30, 2 * MB), 1);
+        assert_eq!(wanted(Flow::default(), std::iter::empty()), 1);
+    }
+
+    #[test]
+    fn a_connection_that_is_held_back_by_its_window_gets_more_beside_it() {
+        assert!(alone(20, 100 * MB) >= 4);
+        let first = alone(100, 20 * MB);
+        assert!(first >= 4);
+        let lanes = std::iter::repeat_n(flow(100, 20 * MB), first);
+        assert!(wanted(flow(100, 0), lanes) >= 2 * first);
+    }
+}

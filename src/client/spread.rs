@@ -1,0 +1,401 @@
+//! One open file on several connections: which of them a READ or WRITE takes, and how the file gets
+//! there.
+//!
+//! The first handle, on the first connection, serves until much was read or written by it. Then the
+//! file is opened once more on each connection for data, in the background, and READs and WRITEs go
+//! there; everything else stays with the first handle.
+//!
+//! A server does what it is asked on several connections in any order. So whatever is asked of a file
+//! that is written on several, other than to read or write it, waits for the answers to its WRITEs, and
+//! later WRITEs wait for the answer to that.
+//!
+//! **Invariant:** a further handle serves only after it was seen to be of the same file. It is opened
+//! by path, and a path may lead to another file by then.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{Either, join_all, select_all};
+use tokio::sync::{OwnedSemaphorePermit, RwLock};
+
+use super::attrs;
+use super::connection::Connection;
+use super::files::{Handle, Open, data, open_on, read_request};
+use super::lanes::Lanes;
+use super::moves::Moment;
+use super::pending::{Answer, Unanswered};
+use crate::error::{Error, Result};
+use crate::sftp::{Attrs, FileKind, OpenFlags, Request};
+
+/// What requests do with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    Read,
+    Write,
+}
+
+/// How a file was opened, so that it can be opened once more.
+pub(super) struct Origin {
+    pub(super) path: Bytes,
+    pub(super) flags: OpenFlags,
+    /// When that was.
+    pub(super) since: Moment,
+    pub(super) lanes: Weak<Lanes>,
+    /// From so many bytes on, much of it is read or written.
+    pub(super) much: u64,
+}
+
+/// Further handles of one open file, for one kind of work.
+#[derive(Default)]
+pub(super) struct Spread {
+    state: Mutex<State>,
+    /// Held to be shared until a WRITE on several connections is answered, and alone for what must
+    /// come before or after it. Fair: who asks first gets it first.
+    order: Arc<RwLock<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Bytes that were asked for.
+    asked: u64,
+    /// With how many of them it was last looked for more connections.
+    looked: u64,
+    /// A task is opening further handles.
+    is_opening: bool,
+    /// How often a further handle was not to be had.
+    failures: u32,
+    /// Requests, other than WRITEs, of which order matters.
+    others: u64,
+    /// That many there were when the opening of handles began.
+    others_before: u64,
+    /// There are handles, or were.
+    is_spread: bool,
+    handles: Vec<Handle>,
+}
+
+impl Spread {
+    /// Notes that so many more bytes are asked for. True if it is time to look for more connections.
+    fn note(&self, len: usize, much: u64) -> bool {
+        let mut state = self.state();
+        state.asked = state.asked.saturating_add(len as u64);
+        let is_due = state.asked >= much
+            && state.asked - state.looked >= much / 2
+            && !state.is_opening
+            && state.failures < FAILURES_MAX;
+        if is_due {
+            state.looked = state.asked;
+        }
+        is_due
+    }
+
+    /// The handles that serve, if the first one does not.
+    fn handles(&self) -> Vec<Handle> {
+        let mut state = self.state();
+        let mut lost = Vec::new();
+        if state
+            .handles
+            .iter()
+            .any(|handle| handle.connection().lost().is_some())
+        {
+            let all = std::mem::take(&mut state.handles);
+            (lost, state.handles) = all
+                .into_iter()
+                .partition(|handle| handle.connection().lost().is_some());
+        }
+        let handles = state.handles.clone();
+        drop(state);
+        // Closing sends a request, under no lock.
+        drop(lost);
+        handles
+    }
+
+    /// Those of `lanes` where the file is not open yet, if it is to be opened there now.
+    fn begin(&self, lanes: Vec<Arc<Connection>>) -> Vec<Arc<Connection>> {
+        let mut state = self.state();
+        let is_new =
+            |lane: &Arc<Connection>| state.handles.iter().all(|handle| !handle.is_on(lane));
+        let new: Vec<_> = lanes.into_iter().filter(is_new).collect();
+        state.is_opening = !new.is_empty();
+        state.others_before = state.others;
+        new
+    }
+
+    fn end(&self, opened: Vec<Option<Handle>>) {
+        let mut state = self.state();
+        state.is_opening = false;
+        if opened.iter().any(Option::is_none) {
+            state.failures += 1;
+        }
+        if state.others != state.others_before {
+            // May still be on its way on the first connection, and WRITEs must not pass it.
+            drop(state);
+            return drop(opened);
+        }
+        state.handles.extend(opened.into_iter().flatten());
+        state.is_spread = !state.handles.is_empty();
+    }
+
+    /// What a request that must stay in order with WRITEs waits for; `None` if that is nothing.
+    pub(super) fn turn(&self) -> Option<Arc<RwLock<()>>> {
+        let mut state = self.state();
+        state.others += 1;
+        state.is_spread.then(|| Arc::clone(&self.order))
+    }
+
+    /// To be had before a WRITE may take any connection, and held until its answer.
+    async fn unanswered(&self) -> Option<Unanswered> {
+        let is_spread = self.state().is_spread;
+        match is_spread {
+            true => Some(Arc::clone(&self.order).read_owned().await),
+            false => None,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle with a place for one READ or WRITE.
+pub(super) struct Seat {
+    pub(super) handle: Handle,
+    pub(super) place: OwnedSemaphorePermit,
+    /// Of a WRITE on several connections.
+    pub(super) unanswered: Option<Unanswered>,
+}
+
+/// Which of a file's handles the next READ or WRITE takes: the one where the fewest are under way.
+pub(super) async fn seat(handle: &Handle, work: Work, len: usize) -> Seat {
+    note(handle, work, len);
+    let mut unanswered = None;
+    let handles = match (work, handle.open().spread(work)) {
+        (Work::Write, Some((spread, _))) => {
+            unanswered = spread.unanswered().await;
+            // Without it, what is to come after this WRITE would not wait for one elsewhere.
+            let is_free = unanswered.is_some();
+            serving(handle, is_free.then_some(spread))
+        }
+        (_, spread) => serving(handle, spread.map(|(spread, _)| spread)),
+    };
+    if let Some((handle, place)) = place_on(&handles, Connection::place_now) {
+        return Seat {
+            handle,
+            place,
+            unanswered,
+        };
+    }
+    let places = handles
+        .iter()
+        .map(|handle| Box::pin(handle.connection().place()));
+    let (place, index, _) = select_all(places).await;
+    let handle = handles.into_iter().nth(index);
+    let handle = handle.unwrap_or_else(|| unreachable!("a place is of one of the handles"));
+    Seat {
+        handle,
+        place,
+        unanswered,
+    }
+}
+
+/// As [`seat`], for a READ that nobody waits for; `None` if there is no room.
+pub(super) fn seat_ahead(handle: &Handle, len: usize) -> Option<Seat> {
+    note(handle, Work::Read, len);
+    let spread = handle.open().spread(Work::Read);
+    let handles = serving(handle, spread.map(|(spread, _)| spread));
+    let (handle, place) = place_on(&handles, Connection::place_ahead)?;
+    Some(Seat {
+        handle,
+        place,
+        unanswered: None,
+    })
+}
+
+fn place_on(
+    handles: &[Handle],
+    place: impl Fn(&Connection) -> Option<OwnedSemaphorePermit>,
+) -> Option<(Handle, OwnedSemaphorePermit)> {
+    let mut handles: Vec<_> = handles.iter().collect();
+    handles.sort_by_key(|handle| handle.connection().places_taken());
+    handles
+        .into_iter()
+        .find_map(|handle| Some((handle.clone(), place(handle.connection())?)))
+}
+
+/// The handles that serve, never none: the further ones, if there are any.
+fn serving(handle: &Handle, spread: Option<&Spread>) -> Vec<Handle> {
+    match spread.map(Spread::handles) {
+        Some(handles) if !handles.is_empty() => handles,
+        _ => vec![handle.clone()],
+    }
+}
+
+/// Notes what is asked for. From time to time has more connections made if that is worth it, and the
+/// file opened on those that are there.
+fn note(handle: &Handle, work: Work, len: usize) {
+    let open = handle.open();
+    let Some((spread, much)) = open.spread(work) else {
+        return;
+    };
+    if !spread.note(len, much) {
+        return;
+    }
+    let Some(lanes) = open.lanes() else {
+        return;
+    };
+    lanes.data().grow(lanes.metadata());
+    let new = spread.begin(lanes.data().open());
+    if !new.is_empty() {
+        tokio::spawn(open_further(Arc::downgrade(open), work, new));
+    }
+}
+
+/// Sends what must be done behind the WRITEs that were asked for before, and before those that come
+/// later. At once, unless the file is written on several connections.
+pub(super) fn in_order(handle: &Handle, request: Request) -> impl Future<Output = Answer> + use<> {
+    let writes = handle.open().spread(Work::Write);
+    let Some(order) = writes.and_then(|(spread, _)| spread.turn()) else {
+        return Either::Left(handle.connection().submit(&request));
+    };
+    // Asked for once here, so that its turn is before that of what the caller asks for next.
+    let mut turn = Box::pin(order.write_owned());
+    let ready = (&mut turn).now_or_never();
+    let handle = handle.clone();
+    let answer = tokio::spawn(async move {
+        let _turn = match ready {
+            Some(turn) => turn,
+            None => turn.await,
+        };
+        handle.connection().submit(&request).await
+    });
+    Either::Right(async move {
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Lost("the client is stopping".into())),
+        }
+    })
+}
+
+/// Opens a file on further connections. Holds no handle while it waits, so that the file may be
+/// closed meanwhile.
+async fn open_further(open: Weak<Open>, work: Work, lanes: Vec<Arc<Connection>>) {
+    let opened = join_all(lanes.iter().map(|lane| open_one(&open, work, lane))).await;
+    let opened = opened.into_iter().map(|opened| match opened {
+        Ok(handle) => handle,
+        Err(error) => {
+            log::debug!("a file is not opened on one more connection: {error}");
+            None
+        }
+    });
+    let opened = opened.collect();
+    if let Some(open) = open.upgrade()
+        && let Some((spread, _)) = open.spread(work)
+    {
+        spread.end(opened);
+    }
+}
+
+/// `None` if what is there now may be another file, or if nobody needs it any more.
+async fn open_one(open: &Weak<Open>, work: Work, lane: &Arc<Connection>) -> Result<Option<Handle>> {
+    let Some(path) = open.upgrade().and_then(|open| open.path()) else {
+        return Ok(None);
+    };
+    let flags = match work {
+        Work::Read => OpenFlags::READ,
+        Work::Write => OpenFlags::WRITE,
+    };
+    let handle = open_on(lane, path, flags).await?;
+    let is_same = match work {
+        Work::Read => is_same_to_read(open, &handle).await?,
+        Work::Write => is_same_to_write(open, &handle).await?,
+    };
+    // Whatever we moved until here, the handle was opened before it, or is not believed.
+    let is_there = open.upgrade().is_some_and(|open| !open.is_moved());
+    Ok((is_same && is_there).then_some(handle))
+}
+
+/// A file that is read: it looks the same, and begins the same.
+async fn is_same_to_read(open: &Weak<Open>, further: &Handle) -> Result<bool> {
+    let Some(first) = open.upgrade().map(Handle::of) else {
+        return Ok(false);
+    };
+    let seen = |handle: &Handle| attrs(handle.submit_fstat());
+    let begin = |handle: &Handle| {
+        let ticket = handle
+            .connection()
+            .submit(&read_request(handle, 0, SAMPLE_LEN));
+        data(ticket, SAMPLE_LEN)
+    };
+    let looks = (seen(&first), seen(further), begin(&first), begin(further));
+    drop(first);
+    let (here, there) = (looks.0.await?, looks.1.await?);
+    let (begins_here, begins_there) = (looks.2.await?, looks.3.await?);
+    Ok(are_whole(&here, &there)
+        && here.size == there.size
+        && here.times.map(|times| times.1) == there.times.map(|times| times.1)
+        && begins_here == begins_there)
+}
+
+/// A file that is written: it grows as ours does. What is written meanwhile by the first handle is
+/// seen through the further one.
+async fn is_same_to_write(open: &Weak<Open>, further: &Handle) -> Result<bool> {
+    for _ in 0..GROWTH_LOOKS_MAX {
+        // One after the other, so that each is of a later moment.
+        let Some(before) = look_at_first(open).await? else {
+            return Ok(false);
+        };
+        let there = attrs(further.submit_fstat()).await?;
+        let Some(after) = look_at_first(open).await? else {
+            return Ok(false);
+        };
+        if !are_whole(&before, &there) || !are_whole(&there, &after) {
+            return Ok(false);
+        }
+        let modified = |attrs: &Attrs| attrs.times.map(|times| times.1);
+        let is_between = before.size <= there.size
+            && there.size <= after.size
+            && modified(&before) <= modified(&there)
+            && modified(&there) <= modified(&after);
+        if !is_between {
+            return Ok(false);
+        }
+        if before.size < there.size {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn look_at_first(open: &Weak<Open>) -> Result<Option<Attrs>> {
+    let Some(first) = open.upgrade().map(Handle::of) else {
+        return Ok(None);
+    };
+    let seen = attrs(first.submit_fstat());
+    drop(first);
+    seen.await.map(Some)
+}
+
+/// Two looks that say all that is to be compared, at regular files of one owner and mode.
+fn are_whole(one: &Attrs, other: &Attrs) -> bool {
+    let is_whole = |attrs: &Attrs| {
+        attrs.kind() == Some(FileKind::Regular)
+            && attrs.size.is_some()
+            && attrs.times.is_some()
+            && attrs.owner.is_some()
+    };
+    is_whole(one)
+        && is_whole(other)
+        && one.permissions == other.permissions
+        && one.owner == other.owner
+}
+
+/// From so many bytes on a file is one of which much is read or written. Less than that goes with
+/// the metadata, in order and without a further round trip.
+pub(super) const MUCH: u64 = 2 << 20;
+/// After so many tries in vain a file stays on one connection.
+const FAILURES_MAX: u32 = 3;
+/// A page.
+const SAMPLE_LEN: u32 = 4 << 10;
+/// Of looks at a file that should grow, each of two round trips.
+const GROWTH_LOOKS_MAX: u32 = 8;
