@@ -7,6 +7,7 @@ mod content;
 mod cost;
 mod figures;
 mod host;
+mod medians;
 mod mixed;
 mod plot;
 mod readers;

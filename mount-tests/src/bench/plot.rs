@@ -1,7 +1,8 @@
 //! The picture: a line for each work, a panel for each link, a mark for each system, seconds on a
 //! logarithmic scale. Written as SVG by hand: text, lines and circles are all it takes.
 
-use super::figures::{Run, Seconds, ratio};
+use super::figures::Run;
+use super::medians::{Seconds, ratio};
 use super::report::{link, rows, title};
 use super::show::times;
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::figures::{Run, ratio};
+use super::figures::Run;
+use super::medians::ratio;
 use super::plot;
 use super::show::{seconds, times};
 use super::works;
