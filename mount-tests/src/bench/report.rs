@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::figures::Run;
-use super::medians::ratio;
+use super::medians::{Seconds, ratio};
 use super::plot;
 use super::show::{seconds, times};
 use super::works;
@@ -91,7 +91,7 @@ fn table(runs: &[Run]) -> String {
     }
     text.push('\n');
     for run in runs {
-        text += &format!("{}\n", caption(run));
+        text += &format!("{}{}\n", caption(run), parts_of_the_link(run));
     }
     text
 }
@@ -139,6 +139,31 @@ fn caption(run: &Run) -> String {
     )
 }
 
+/// How much of a link with a cap the large file took, by each system.
+fn parts_of_the_link(run: &Run) -> String {
+    let mut text = String::new();
+    for (row, does) in [("read", "reads"), ("write", "writes")] {
+        for system in ["sftpfs", "sshfs", "ssh"] {
+            if let Some(part) = part_of_the_link(run, row, system) {
+                text += &format!(" {system} {does} at {:.0} % of the link.", part * 100.0);
+            }
+        }
+    }
+    text
+}
+
+fn part_of_the_link(run: &Run, row: &str, system: &str) -> Option<f64> {
+    let Some(Seconds::Exactly(seconds)) = run.summary(row, system).seconds else {
+        return None;
+    };
+    let bytes = run.amounts.get("big_mib")? << 20;
+    let carried = f64::from(run.mbit) * 1e6 / 8.0 * DATA_OF_A_PACKET;
+    (run.mbit > 0).then(|| bytes as f64 / seconds / carried)
+}
+
+/// Of 1500 bytes: without the headers of IP and of TCP with its timestamps.
+const DATA_OF_A_PACKET: f64 = 1448.0 / 1500.0;
+
 #[cfg(test)]
 mod tests {
     use super::super::figures::tests::run_of;
@@ -177,6 +202,19 @@ mod tests {
         let runs = by_link(vec![one, other]);
         assert_eq!(runs.len(), 1);
         assert_eq!(cell(&runs[0], "read"), "2.00");
+    }
+
+    #[test]
+    fn the_part_of_the_link_is_that_of_the_data_it_can_carry() {
+        let mut run = run_of(20.0, &[("read", "sftpfs", 10.0), ("read", "sshfs", -60.0)]);
+        // 1448 bytes of 1500 are data, so 100 MiB/s is 86.9 % of 1000 Mbit/s.
+        run.amounts.insert("big_mib".into(), 1000);
+        assert_eq!(
+            parts_of_the_link(&run),
+            " sftpfs reads at 87 % of the link."
+        );
+        run.mbit = 0;
+        assert_eq!(parts_of_the_link(&run), "");
     }
 
     #[test]
