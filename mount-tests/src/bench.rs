@@ -7,6 +7,7 @@ mod content;
 mod cost;
 mod figures;
 mod host;
+mod medians;
 mod mixed;
 mod plot;
 mod readers;
@@ -94,11 +95,11 @@ fn measure(cli: &Cli) -> Result<Run, String> {
             run.note_failure(work.name, &why);
         }
         site.tidy_up(cli.keep)?;
+        run.load_at_end = figures::load();
         if let Some(file) = &cli.json {
             fs::write(file, run.to_json()).map_err(|why| format!("{}: {why}", file.display()))?;
         }
     }
-    run.load_at_end = figures::load();
     show::summary(&run);
     Ok(run)
 }

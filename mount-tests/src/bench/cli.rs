@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::works::Work;
 
@@ -26,7 +26,7 @@ pub struct Cli {
     pub options: Vec<String>,
     /// How often everything is measured.
     pub rounds: usize,
-    /// After a measurement longer than this, the same is not measured again.
+    /// After this long with a work, a system gets no further round of it.
     pub patience: Duration,
     /// After this long, a measurement counts as not finished.
     pub limit: Duration,
@@ -96,90 +96,107 @@ fn list(matches: &ArgMatches, name: &str) -> Vec<String> {
 }
 
 fn command() -> Command {
-    let option = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help)
-    };
-    let number = |name: &'static str, value: &'static str, help: &'static str| {
-        option(name, value, help).value_parser(clap::value_parser!(f64))
-    };
-    let path = |name: &'static str, help: &'static str| {
-        option(name, "FILE", help).value_parser(clap::value_parser!(PathBuf))
-    };
-    let flag = |name: &'static str, help: &'static str| {
-        let arg = Arg::new(name).long(name).help(help);
-        arg.action(ArgAction::SetTrue)
-    };
     Command::new("cargo mount-tests bench")
         .about("Times the same work on sftpfs and others. SFTPFS=path measures that binary.")
-        .arg(number("rtt", "MS", "round trip time of the link").default_value("0"))
-        .arg(
-            option("mbit", "N", "rate of the link each way; 0: as it goes")
-                .value_parser(clap::value_parser!(u32))
-                .default_value("0"),
-        )
-        .arg(number("loss", "P", "part of the packets that is lost").default_value("0"))
-        .arg(
-            option(
-                "work",
-                "NAME",
-                "what to measure; all if not given, see --list",
-            )
-            .value_delimiter(',')
-            .action(ArgAction::Append),
-        )
-        .arg(
-            option("against", "SYSTEM", "beside sftpfs; none: only sftpfs")
-                .value_delimiter(',')
-                .value_parser([
-                    "sshfs", "rclone", "ssh", "sftp", "scp", "local", "all", "none",
-                ])
-                .default_value("sshfs,ssh,sftp"),
-        )
-        .arg(
-            option(
-                "also",
-                "NAME=PATH[:OPTIONS]",
-                "another build of sftpfs, beside the others",
-            )
-            .action(ArgAction::Append),
-        )
-        .arg(option("option", "OPTION", "an option of sftpfs' mount").action(ArgAction::Append))
-        .arg(
-            option("rounds", "N", "how often everything is measured")
-                .value_parser(clap::value_parser!(usize)),
-        )
-        .arg(
-            number(
-                "patience",
-                "S",
-                "a measurement longer than this is not repeated",
-            )
-            .default_value("8"),
-        )
-        .arg(number("limit", "S", "one longer than this is not finished").default_value("120"))
-        .arg(
-            option(
-                "files",
-                "N",
-                "small files, instead of as many as suit the delay",
-            )
-            .value_parser(clap::value_parser!(u32).range(40..)),
-        )
-        .arg(
-            option("wide", "N", "entries of the wide directory")
-                .value_parser(clap::value_parser!(u32).range(1..)),
-        )
-        .arg(path("json", "write everything measured there"))
-        .arg(
-            path(
-                "report",
-                "measure nothing: make README's table of such files",
-            )
-            .num_args(1..)
-            .action(ArgAction::Append),
-        )
-        .arg(path("plot", "with --report: draw the picture there (SVG)").requires("report"))
+        .args(the_link())
+        .args(what_to_measure())
+        .args(how_much())
+        .args(files())
         .arg(flag("list", "print what there is to measure"))
-        .arg(flag("quick", "small sizes, to try the benchmark itself"))
         .arg(flag("keep", "leave the folder with all files behind"))
+}
+
+fn the_link() -> [Arg; 3] {
+    [
+        option("rtt", "MS", "round trip time of the link")
+            .value_parser(value_parser!(f64))
+            .default_value("0"),
+        option("mbit", "N", "rate of the link each way; 0: as it goes")
+            .value_parser(value_parser!(u32))
+            .default_value("0"),
+        option("loss", "P", "part of the packets that is lost")
+            .value_parser(value_parser!(f64))
+            .default_value("0"),
+    ]
+}
+
+fn what_to_measure() -> [Arg; 4] {
+    let systems = [
+        "sshfs", "rclone", "ssh", "sftp", "scp", "local", "all", "none",
+    ];
+    [
+        option(
+            "work",
+            "NAME",
+            "what to measure; all if not given, see --list",
+        )
+        .value_delimiter(',')
+        .action(ArgAction::Append),
+        option("against", "SYSTEM", "beside sftpfs; none: only sftpfs")
+            .value_delimiter(',')
+            .value_parser(systems)
+            .default_value("sshfs,ssh,sftp"),
+        option(
+            "also",
+            "NAME=PATH[:OPTIONS]",
+            "another build of sftpfs, beside the others",
+        )
+        .action(ArgAction::Append),
+        option("option", "OPTION", "an option of sftpfs' mount").action(ArgAction::Append),
+    ]
+}
+
+fn how_much() -> [Arg; 6] {
+    [
+        option("rounds", "N", "how often everything is measured")
+            .value_parser(value_parser!(usize)),
+        option(
+            "patience",
+            "S",
+            "no further round of what has taken longer than this",
+        )
+        .value_parser(value_parser!(f64))
+        .default_value("8"),
+        option(
+            "limit",
+            "S",
+            "a command that takes longer than this has not finished",
+        )
+        .value_parser(value_parser!(f64))
+        .default_value("120"),
+        option(
+            "files",
+            "N",
+            "small files, instead of as many as suit the delay",
+        )
+        .value_parser(value_parser!(u32).range(40..)),
+        option("wide", "N", "entries of the wide directory")
+            .value_parser(value_parser!(u32).range(1..)),
+        flag("quick", "small sizes, to try the benchmark itself"),
+    ]
+}
+
+fn files() -> [Arg; 3] {
+    let file = |name: &'static str, help: &'static str| {
+        option(name, "FILE", help).value_parser(value_parser!(PathBuf))
+    };
+    [
+        file("json", "write everything measured there"),
+        file(
+            "report",
+            "measure nothing: make README's table of such files",
+        )
+        .num_args(1..)
+        .action(ArgAction::Append),
+        file("plot", "with --report: draw the picture there (SVG)").requires("report"),
+    ]
+}
+
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    let arg = Arg::new(name).long(name).help(help);
+    arg.action(ArgAction::SetTrue)
 }

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::attached::Attached;
 use super::content;
-use super::figures;
+use super::medians::median;
 use super::site::Site;
 use super::timed;
 use crate::process;
@@ -45,7 +45,7 @@ pub fn listings(
         }
     }
     drop(copying);
-    Ok(figures::median(&seconds))
+    Ok(median(&seconds))
 }
 
 struct Copying(Child);

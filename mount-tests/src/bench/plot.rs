@@ -1,7 +1,8 @@
 //! The picture: a line for each work, a panel for each link, a mark for each system, seconds on a
 //! logarithmic scale. Written as SVG by hand: text, lines and circles are all it takes.
 
-use super::figures::{Run, Seconds, ratio};
+use super::figures::Run;
+use super::medians::{Seconds, ratio};
 use super::report::{link, rows, title};
 use super::show::times;
 
@@ -44,7 +45,7 @@ fn panel(run: &Run, rows: &[String], scale: &Scale, left: f64) -> String {
         TOP - 14.0,
         link(run)
     );
-    for power in scale.low..=scale.high {
+    for power in scale.lines() {
         let x = scale.x(left, 10_f64.powi(power));
         svg += &format!(
             "<line x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#d0d7de\"/>\n"
@@ -132,9 +133,9 @@ impl Style {
 
 /// Seconds to places, the same in all panels.
 struct Scale {
-    /// Powers of ten.
-    low: i32,
-    high: i32,
+    /// The ends, as powers of ten.
+    low: f64,
+    high: f64,
 }
 
 impl Scale {
@@ -148,24 +149,20 @@ impl Scale {
                 all.extend(run.summary(row, style.system).seconds.map(length));
             }
         }
-        let low = all.iter().copied().fold(f64::INFINITY, f64::min).max(0.001);
-        let high = all.iter().copied().fold(0.0, f64::max).max(1.0);
-        // Whole powers of ten between -3 and 9.
-        let power = |value: f64| value as i32;
-        let low = if low.is_finite() {
-            power(low.log10().floor())
-        } else {
-            -1
-        };
+        let powers = all.iter().map(|seconds| seconds.max(SHORTEST).log10());
         Self {
-            low,
-            high: power(high.log10().ceil()).max(low + 1),
+            low: powers.clone().fold(-1.0, f64::min),
+            high: powers.fold(1.0, f64::max),
         }
     }
 
+    /// The powers of ten between the ends.
+    fn lines(&self) -> impl Iterator<Item = i32> {
+        (-9..9).filter(|power| (self.low..=self.high).contains(&f64::from(*power)))
+    }
+
     fn x(&self, left: f64, seconds: f64) -> f64 {
-        let part =
-            (seconds.max(0.001).log10() - f64::from(self.low)) / f64::from(self.high - self.low);
+        let part = (seconds.max(SHORTEST).log10() - self.low) / (self.high - self.low);
         left + MARGIN + part * (PANEL - MARGIN - RATIOS)
     }
 }
@@ -220,6 +217,8 @@ const STYLES: [Style; 4] = [
     },
 ];
 
+/// Seconds; a logarithm must begin somewhere.
+const SHORTEST: f64 = 0.001;
 const LABELS: f64 = 224.0;
 const PANEL: f64 = 270.0;
 const GAP: f64 = 12.0;
@@ -251,7 +250,10 @@ mod tests {
 
     #[test]
     fn ten_times_as_long_is_the_same_step_to_the_right() {
-        let scale = Scale { low: -2, high: 2 };
+        let scale = Scale {
+            low: -2.0,
+            high: 2.0,
+        };
         let steps = [0.1, 1.0, 10.0].map(|s| scale.x(0.0, s * 10.0) - scale.x(0.0, s));
         assert!((steps[0] - steps[1]).abs() < 1e-9 && (steps[1] - steps[2]).abs() < 1e-9);
     }

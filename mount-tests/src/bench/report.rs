@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::figures::{Run, ratio};
+use super::figures::Run;
+use super::medians::{Seconds, ratio};
 use super::plot;
 use super::show::{seconds, times};
 use super::works;
@@ -25,11 +26,12 @@ pub fn make(files: &[PathBuf], picture: Option<&PathBuf>) -> Result<(), String> 
     Ok(())
 }
 
-/// Runs over the same link as one, links with little delay first.
+/// Runs over the same link with the same amounts as one, links with little delay first.
 fn by_link(runs: Vec<Run>) -> Vec<Run> {
     let mut merged: Vec<Run> = Vec::new();
     for run in runs {
-        match merged.iter_mut().find(|other| link(other) == link(&run)) {
+        let is_same = |other: &&mut Run| link(other) == link(&run) && other.amounts == run.amounts;
+        match merged.iter_mut().find(is_same) {
             Some(other) => other.absorb(run),
             None => merged.push(run),
         }
@@ -70,9 +72,12 @@ pub fn title(row: &str) -> &str {
         .map_or(row, |step| step.title)
 }
 
-/// Seconds of sftpfs and sshfs, and how many times faster sftpfs is.
+/// Seconds of sftpfs and sshfs, and how many times as fast sftpfs is.
 fn table(runs: &[Run]) -> String {
-    let mut text = String::from("| work |");
+    let mut text = String::from(
+        "Seconds that sftpfs takes, that sshfs takes, and how many times as fast sftpfs is:\n\n\
+         | work |",
+    );
     for run in runs {
         text += &format!(" {} |", link(run));
     }
@@ -86,7 +91,7 @@ fn table(runs: &[Run]) -> String {
     }
     text.push('\n');
     for run in runs {
-        text += &format!("{}\n", caption(run));
+        text += &format!("{}{}\n", caption(run), parts_of_the_link(run));
     }
     text
 }
@@ -100,11 +105,10 @@ fn cell(run: &Run, row: &str) -> String {
     match times(ratio(ours.seconds, theirs.seconds)).as_str() {
         "-" if ours.seconds.is_none() => "-".into(),
         "-" => seconds(ours.seconds),
-        times => format!(
-            "{} / {} = {times}",
-            seconds(ours.seconds),
-            seconds(theirs.seconds)
-        ),
+        times => {
+            let (ours, theirs) = (seconds(ours.seconds), seconds(theirs.seconds));
+            format!("{ours}, {theirs}: **{times} x**")
+        }
     }
 }
 
@@ -135,6 +139,31 @@ fn caption(run: &Run) -> String {
     )
 }
 
+/// How much of a link with a cap the large file took, by each system.
+fn parts_of_the_link(run: &Run) -> String {
+    let mut text = String::new();
+    for (row, does) in [("read", "reads"), ("write", "writes")] {
+        for system in ["sftpfs", "sshfs", "ssh"] {
+            if let Some(part) = part_of_the_link(run, row, system) {
+                text += &format!(" {system} {does} at {:.0} % of the link.", part * 100.0);
+            }
+        }
+    }
+    text
+}
+
+fn part_of_the_link(run: &Run, row: &str, system: &str) -> Option<f64> {
+    let Some(Seconds::Exactly(seconds)) = run.summary(row, system).seconds else {
+        return None;
+    };
+    let bytes = run.amounts.get("big_mib")? << 20;
+    let carried = f64::from(run.mbit) * 1e6 / 8.0 * DATA_OF_A_PACKET;
+    (run.mbit > 0).then(|| bytes as f64 / seconds / carried)
+}
+
+/// Of 1500 bytes: without the headers of IP and of TCP with its timestamps.
+const DATA_OF_A_PACKET: f64 = 1448.0 / 1500.0;
+
 #[cfg(test)]
 mod tests {
     use super::super::figures::tests::run_of;
@@ -147,16 +176,16 @@ mod tests {
         let text = table(&by_link(vec![far, near]));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
-            lines[0],
+            lines[2],
             "| work | RTT 0 ms, 1000 Mbit/s | RTT 20 ms, 1000 Mbit/s |"
         );
-        assert_eq!(lines[1], "|---|---|---|");
+        assert_eq!(lines[3], "|---|---|---|");
         let row = format!(
-            "| {} | 2.00 / 3.00 = 1.5 | 2.50 / > 60 = > 24 |",
+            "| {} | 2.00, 3.00: **1.5 x** | 2.50, > 60: **> 24 x** |",
             title("read")
         );
-        assert_eq!(lines[2], row);
-        assert_eq!(lines[3], "");
+        assert_eq!(lines[4], row);
+        assert_eq!(lines[5], "");
     }
 
     #[test]
@@ -173,5 +202,26 @@ mod tests {
         let runs = by_link(vec![one, other]);
         assert_eq!(runs.len(), 1);
         assert_eq!(cell(&runs[0], "read"), "2.00");
+    }
+
+    #[test]
+    fn the_part_of_the_link_is_that_of_the_data_it_can_carry() {
+        let mut run = run_of(20.0, &[("read", "sftpfs", 10.0), ("read", "sshfs", -60.0)]);
+        // 1448 bytes of 1500 are data, so 100 MiB/s is 86.9 % of 1000 Mbit/s.
+        run.amounts.insert("big_mib".into(), 1000);
+        assert_eq!(
+            parts_of_the_link(&run),
+            " sftpfs reads at 87 % of the link."
+        );
+        run.mbit = 0;
+        assert_eq!(parts_of_the_link(&run), "");
+    }
+
+    #[test]
+    fn runs_of_different_amounts_are_not_mixed() {
+        let one = run_of(20.0, &[("read", "sftpfs", 1.0)]);
+        let mut other = one.clone();
+        other.amounts.insert("big_mib".into(), 64);
+        assert_eq!(by_link(vec![one, other]).len(), 2);
     }
 }

@@ -1,6 +1,7 @@
 //! What a run prints: each measurement as it is made, and the medians at the end.
 
-use super::figures::{Ending, Measurement, Ratio, Run, Seconds, Summary, ratio};
+use super::figures::{Ending, Measurement, Run};
+use super::medians::{Ratio, Seconds, Summary, ratio};
 use super::works::{Action, Work, Yardstick};
 
 /// What there is to measure, with the commands themselves.

@@ -148,4 +148,4 @@ fn has_room(dir: &Path) -> bool {
 }
 
 /// Five times the largest file: there are four of it at most, and the mount's page cache.
-const ROOM: u64 = 5 << 30;
+const ROOM: u64 = 5 * (512 << 20);

@@ -8,7 +8,7 @@ use super::cli::Cli;
 /// Amounts of work.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
-    /// The large file, MiB.
+    /// The large file, MiB: large enough for TCP's slow start to be little of it.
     pub big_mib: u64,
     /// The file that is copied inside the mount, MiB.
     pub part_mib: u64,
@@ -70,9 +70,8 @@ const MIDDLE: Size = Size {
     listings: 9,
 };
 
-/// The large file is larger here, or TCP's slow start would be most of what is measured.
 const FAR: Size = Size {
-    big_mib: 1024,
+    big_mib: 512,
     part_mib: 32,
     small_files: 80,
     wide: 100_000,

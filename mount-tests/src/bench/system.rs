@@ -76,15 +76,26 @@ impl System {
         Ok(command)
     }
 
+    /// What must be installed.
+    fn program(&self) -> &Path {
+        match &self.kind {
+            Kind::Sftpfs { program, .. } => program,
+            Kind::Sshfs => Path::new("sshfs"),
+            Kind::Rclone => Path::new("rclone"),
+            Kind::Ssh | Kind::Sftp | Kind::Scp => Path::new("ssh"),
+            Kind::Local => Path::new("bash"),
+        }
+    }
+
     /// The first line of what it says about itself.
     pub fn version(&self) -> String {
-        let (program, flag) = match &self.kind {
-            Kind::Sftpfs { program, .. } => (program.as_path(), "--version"),
-            Kind::Sshfs => (Path::new("sshfs"), "--version"),
-            Kind::Rclone => (Path::new("rclone"), "version"),
-            Kind::Ssh | Kind::Sftp | Kind::Scp => (Path::new("ssh"), "-V"),
+        let flag = match &self.kind {
+            Kind::Sftpfs { .. } | Kind::Sshfs => "--version",
+            Kind::Rclone => "version",
+            Kind::Ssh | Kind::Sftp | Kind::Scp => "-V",
             Kind::Local => return String::new(),
         };
+        let program = self.program();
         let said = process::run(Command::new(program).arg(flag), Duration::from_secs(10)).said();
         let line = said
             .lines()
@@ -119,7 +130,21 @@ pub fn chosen(cli: &Cli) -> Result<Vec<System>, String> {
             }
         }
     }
-    Ok(systems)
+    match systems
+        .iter()
+        .find(|system| !is_installed(system.program()))
+    {
+        None => Ok(systems),
+        Some(missing) => Err(format!(
+            "{} is not installed; --against chooses others",
+            missing.name
+        )),
+    }
+}
+
+fn is_installed(program: &Path) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// A path to a binary that was not optimised: its figures say little.

@@ -23,21 +23,11 @@ pub fn run(
 ) -> Vec<Measurement> {
     let mut done = Vec::new();
     let mut attached = None;
+    let mut prepared = (work.before)(site).map_err(|why| format!("cannot prepare: {why}"));
     for step in work.steps.iter().filter(|step| step.is_for(system)) {
         let mut measurement = Measurement::new(step.row, &system.name, round, load());
-        let ready = if step.is_cold {
-            let clean = if done.is_empty() {
-                (work.before)(site)
-            } else {
-                Ok(())
-            };
-            let clean = clean.map_err(|why| format!("cannot prepare: {why}"));
-            clean
-                .and_then(|()| take_down(attached.take(), system))
-                .and_then(|()| Attached::new(site, system))
-        } else {
-            attached.take().ok_or_else(|| "nothing is mounted".into())
-        };
+        let ready = std::mem::replace(&mut prepared, Ok(()));
+        let ready = ready.and_then(|()| make_ready(site, system, step, attached.take()));
         let ending = ready.and_then(|ready| {
             let ending = measure(site, system, step, &ready, limit, &mut measurement);
             match ending {
@@ -57,6 +47,22 @@ pub fn run(
         last.ending = Ending::Failed(why);
     }
     done
+}
+
+/// Takes a new mount for a cold step, and the one of the step before for others.
+fn make_ready(
+    site: &Site,
+    system: &System,
+    step: &Step,
+    attached: Option<Attached>,
+) -> Result<Attached, String> {
+    match attached {
+        Some(attached) if !step.is_cold => Ok(attached),
+        attached => {
+            take_down(attached, system)?;
+            Attached::new(site, system)
+        }
+    }
 }
 
 fn take_down(attached: Option<Attached>, system: &System) -> Result<(), String> {
