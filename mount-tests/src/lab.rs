@@ -29,14 +29,7 @@ pub struct Lab {
 impl Lab {
     /// Makes the folder and starts the server.
     pub fn new(program: Program, source: PathBuf) -> Result<Self, String> {
-        let dir = tempfile::Builder::new()
-            .prefix("sftpfs-tests-")
-            .tempdir()
-            .map_err(|why| format!("no temporary folder: {why}"))?
-            .keep();
-        // Cases become other users, who must be able to reach their files.
-        set_mode(&dir, 0o755)?;
-        *lock_dir() = Some(dir.clone());
+        let dir = make_folder(&std::env::temp_dir(), "sftpfs-tests-")?;
         for part in ["export", "plain", "mnt"] {
             fs::create_dir(dir.join(part)).map_err(|why| format!("{part}: {why}"))?;
             set_mode(&dir.join(part), 0o755)?;
@@ -71,6 +64,19 @@ impl Lab {
             // What a mount remembers must not meet what the user's own mounts remember.
             .env("XDG_STATE_HOME", self.dir.join("state"))
     }
+}
+
+/// Makes the folder that [`clean_up`] removes.
+pub fn make_folder(parent: &Path, prefix: &str) -> Result<PathBuf, String> {
+    let dir = tempfile::Builder::new()
+        .prefix(prefix)
+        .tempdir_in(parent)
+        .map_err(|why| format!("no temporary folder: {why}"))?
+        .keep();
+    *lock_dir() = Some(dir.clone());
+    // Cases become other users, who must be able to reach their files.
+    set_mode(&dir, 0o755)?;
+    Ok(dir)
 }
 
 /// Ends every process, unmounts everything, and removes the folder unless it is to be kept.

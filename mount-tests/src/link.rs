@@ -62,7 +62,7 @@ struct Running {
 impl Link {
     /// A link of this shape; needs root. Without delay, cap and loss both sides are the same
     /// namespace, whose loopback interface has the far address: no packet passes through here,
-    /// `meter` has everything under `up`, no turns, and the link cannot be shaped, stalled or cut.
+    /// `meter` has everything under `up`, no turns, and to shape, stall or cut the link panics.
     pub fn new(shape: Shape) -> io::Result<Self> {
         if !shape.is_nothing() {
             return Self::with_devices(shape);
@@ -87,7 +87,6 @@ impl Link {
             state: Mutex::new(State::new(shape)),
             devices: [near_device, far_device],
         });
-        shared.allow_large_packets(shape)?;
         Ok(Self {
             near: Side::new(near),
             far: Some(Side::new(far)),
@@ -143,10 +142,7 @@ impl Link {
     /// From now on the link is like this.
     #[allow(dead_code, reason = "for the benchmark and the tests")]
     pub fn set_shape(&self, shape: Shape) {
-        let shared = self.carried();
-        // It worked before, on the same devices.
-        let _ = shared.allow_large_packets(shape);
-        shared.lock().reshape(shape);
+        self.carried().lock().reshape(shape);
     }
 
     /// The processor time that the two directions have taken, up first. What the kernel does for
@@ -255,19 +251,11 @@ impl Drop for Running {
     }
 }
 
-impl Shared {
-    /// Losses strike single packets, so then the kernel must not hand over many as one.
-    fn allow_large_packets(&self, shape: Shape) -> io::Result<()> {
-        self.devices
-            .iter()
-            .try_for_each(|device| sys::allow_large_packets(device, shape.loss <= 0.0))
-    }
-}
-
 /// A TUN device with this address in this thread's namespace.
 fn device(address: Ipv4Addr) -> io::Result<File> {
     sys::bring_up("lo")?;
     let device = sys::open_tun(NAME)?;
+    sys::allow_large_packets(&device)?;
     sys::set_address(NAME, address, 24)?;
     sys::set_queue(NAME, QUEUE)?;
     sys::bring_up(NAME)?;

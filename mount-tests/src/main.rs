@@ -1,6 +1,7 @@
 //! `cargo mount-tests [SUITE...]`: real mounts of a real SFTP server, tried case by case. Each
 //! case also runs on a plain directory, which proves the case itself.
 
+mod bench;
 mod case;
 mod cli;
 mod demo;
@@ -29,10 +30,13 @@ use report::Report;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    match words.next() {
-        Some(word) if word == "wire" => return wire::be_the_pipe(words),
-        Some(word) if word == "link" => return link::be_the_link(words),
-        _ => {}
+    let first = words.next();
+    match first.as_ref().and_then(|word| word.to_str()) {
+        Some("wire") => return wire::be_the_pipe(words),
+        Some("link") => return link::be_the_link(words),
+        Some("bench") => return bench::main(words),
+        Some(bench::READERS) => return bench::be_the_readers(words),
+        _ => (),
     }
     let cli = cli::parse();
     let suites = suites::all();
@@ -137,7 +141,7 @@ fn list(suites: &[case::Suite]) {
 }
 
 /// Ctrl-C and SIGTERM leave nothing behind either.
-fn clean_up_at_a_signal(keep: bool) -> std::io::Result<()> {
+pub fn clean_up_at_a_signal(keep: bool) -> std::io::Result<()> {
     let (mut ours, handlers) = UnixStream::pair()?;
     sys::signals_become_bytes(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP], handlers)?;
     std::thread::spawn(move || {

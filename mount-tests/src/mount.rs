@@ -227,35 +227,36 @@ impl Plan {
 
     /// Mounts; the program has gone to the background and the mount answers.
     pub fn mount(&self) -> Result<Mount, String> {
-        fs::create_dir_all(&self.at).map_err(|why| format!("{}: {why}", self.at.display()))?;
-        let before = process::children();
-        let finished = self.attempt();
-        let daemons: Vec<i32> = process::children()
-            .into_iter()
-            .map(|(pid, _)| pid)
-            .filter(|pid| !before.iter().any(|(old, _)| old == pid))
-            .collect();
-        let mount = Mount {
-            at: self.at.clone(),
-            daemons,
-            ended: false,
-        };
-        if !finished.ok() {
-            return Err(format!(
-                "{:?}: {}: {}",
-                self.command(),
-                finished.ending(),
-                finished.said()
-            ));
-        }
-        if !is_mounted(&self.at) {
-            return Err(format!(
-                "exit code 0, but {} is not mounted",
-                self.at.display()
-            ));
-        }
-        Ok(mount)
+        mount_with(&mut self.command(), &self.at)
     }
+}
+
+/// Mounts with a command that goes to the background when the mount answers.
+pub fn mount_with(command: &mut Command, at: &Path) -> Result<Mount, String> {
+    fs::create_dir_all(at).map_err(|why| format!("{}: {why}", at.display()))?;
+    let before = process::children();
+    let finished = process::run(command, MOUNT_LIMIT);
+    let daemons: Vec<i32> = process::children()
+        .into_iter()
+        .map(|(pid, _)| pid)
+        .filter(|pid| !before.iter().any(|(old, _)| old == pid))
+        .collect();
+    let mount = Mount {
+        at: at.to_owned(),
+        daemons,
+        ended: false,
+    };
+    if !finished.ok() {
+        return Err(format!(
+            "{command:?}: {}: {}",
+            finished.ending(),
+            finished.said()
+        ));
+    }
+    if !is_mounted(at) {
+        return Err(format!("exit code 0, but {} is not mounted", at.display()));
+    }
+    Ok(mount)
 }
 
 /// A mount, ended at the latest when it is dropped.
@@ -275,6 +276,11 @@ impl Mount {
     /// The daemon's process id.
     pub fn daemon(&self) -> Option<i32> {
         self.daemons.first().copied()
+    }
+
+    /// All processes that came with it.
+    pub fn daemons(&self) -> &[i32] {
+        &self.daemons
     }
 
     /// Unmounts as a user would, and says what was not clean about it: a busy mount, a daemon

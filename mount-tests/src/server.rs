@@ -164,7 +164,8 @@ pub fn free_port() -> Result<u16, String> {
         .map_err(|why| why.to_string())
 }
 
-fn sshd_path() -> Result<PathBuf, String> {
+/// The program, by its full path.
+pub fn sshd_path() -> Result<PathBuf, String> {
     // sshd runs itself anew for every connection and so wants to be called by its full path.
     let places = [
         "/usr/sbin/sshd",
@@ -225,12 +226,14 @@ fn write_config(dir: &Path, port: u16) -> Result<(), String> {
 /// The ordinary account for mounts that are not root's on the server.
 pub const ORDINARY_USER: &str = "nobody";
 
-fn password_is_locked() -> bool {
+/// Whether root's password is locked, so that sshd lets it in only with PAM.
+pub fn password_is_locked() -> bool {
     let shadow = fs::read_to_string("/etc/shadow").unwrap_or_default();
     shadow.lines().any(|line| line.starts_with("root:!"))
 }
 
-fn make_key(path: &Path) -> Result<(), String> {
+/// Makes a key pair without a passphrase.
+pub fn make_key(path: &Path) -> Result<(), String> {
     let mut keygen = Command::new("ssh-keygen");
     keygen
         .args([

@@ -1,6 +1,6 @@
 //! System calls that the standard library and nix have no safe face for.
 //!
-//! **Invariant:** the only file of this crate with `unsafe` in it.
+//! **Invariant:** beside `link/sys.rs`, the only file of this crate with `unsafe` in it.
 #![expect(
     unsafe_code,
     reason = "each block is one system call with arguments checked here"

@@ -12,7 +12,7 @@ mod source;
 mod ssh_keys;
 mod values;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -98,6 +98,7 @@ fn parse(arguments: &[OsString]) -> Result<Request, Stop> {
 }
 
 fn parse_sftpfs(arguments: &[OsString]) -> Result<Request, Stop> {
+    mistyped_command(arguments)?;
     let mut matches = sftpfs_command().try_get_matches_from(arguments)?;
     if let Some((name, mut matches)) = matches.remove_subcommand() {
         return match name.as_str() {
@@ -183,7 +184,7 @@ fn parse_info(matches: &mut ArgMatches) -> Request {
 /// SOURCE and MOUNTPOINT.
 fn place(typed: &mut Typed, matches: &mut ArgMatches) -> Result<(), Stop> {
     let shown: OsString = matches.remove_one("SOURCE").unwrap_or_default();
-    let parsed = source::parse(&shown).map_err(|why| hint_at_command(&shown, why))?;
+    let parsed = source::parse(&shown)?;
     typed.mount.source = source::printable(shown.as_encoded_bytes());
     typed.mount.directory = parsed.directory;
     typed.mount.target = Target {
@@ -196,12 +197,15 @@ fn place(typed: &mut Typed, matches: &mut ArgMatches) -> Result<(), Stop> {
     Ok(())
 }
 
-/// `sftpfs unmount /mnt` is no source.
-fn hint_at_command(typed: &OsStr, why: String) -> String {
-    let typed = typed.to_string_lossy();
-    match near_miss::nearest(&typed, ["umount", "unmount"].into_iter()) {
-        Some(_) => format!("{why}\nDid you mean 'sftpfs umount DIR'?"),
-        None => why,
+/// `sftpfs unmount /mnt` and `sftpfs cpp a b` look like mounts, of which clap would say what is wrong.
+fn mistyped_command(arguments: &[OsString]) -> Result<(), String> {
+    let typed = arguments.get(1).and_then(|typed| typed.to_str());
+    let typed = typed.unwrap_or_default();
+    match near_miss::command(typed).filter(|meant| *meant != typed) {
+        Some(meant) => Err(format!(
+            "'{typed}' is no command, and no source ([user@]host:[dir]): did you mean 'sftpfs {meant}'?"
+        )),
+        None => Ok(()),
     }
 }
 

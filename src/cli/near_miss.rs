@@ -15,6 +15,17 @@ pub(super) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+/// The command of `sftpfs` that was meant by a word that stands in its place. What is written with
+/// more than letters is a source, or an attempt at one.
+pub(super) fn command(typed: &str) -> Option<&'static str> {
+    let is_word = typed.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let commands = ["cp", "info", "reflink", "umount", "unmount"];
+    match nearest(typed, commands.into_iter()).filter(|_| is_word)? {
+        "unmount" => Some("umount"),
+        command => Some(command),
+    }
+}
+
 /// Letters to insert, remove, change or swap with their neighbour (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
@@ -62,5 +73,24 @@ mod tests {
         assert_eq!(nearest("alow_other", words()), Some("allow_other"));
         assert_eq!(nearest("identityfiles", words()), Some("IdentityFile"));
         assert_eq!(nearest("frobnicate", words()), None);
+    }
+
+    #[test]
+    fn a_mistyped_command_is_told_from_a_source() {
+        for (typed, expected) in [
+            ("cpp", Some("cp")),
+            ("cp", Some("cp")),
+            ("CP", Some("cp")),
+            ("inof", Some("info")),
+            ("reflnik", Some("reflink")),
+            ("unmount", Some("umount")),
+            ("cp:", None),
+            ("c/", None),
+            ("-p", None),
+            ("server", None),
+            ("", None),
+        ] {
+            assert_eq!(command(typed), expected, "{typed:?}");
+        }
     }
 }

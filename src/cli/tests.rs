@@ -162,8 +162,14 @@ fn each_wrong_command_line_says_what_is_wrong() {
         (&["sftpfs", "h", "/mnt"], "no ':' in it"),
         (
             &["sftpfs", "unmount", "/mnt"],
-            "Did you mean 'sftpfs umount DIR'?",
+            "'unmount' is no command, and no source ([user@]host:[dir]): did you mean 'sftpfs umount'?",
         ),
+        (
+            &["sftpfs", "cpp", "-r", "a", "b", "c"],
+            "'cpp' is no command, and no source ([user@]host:[dir]): did you mean 'sftpfs cp'?",
+        ),
+        (&["sftpfs", "cpp", "a"], "did you mean 'sftpfs cp'?"),
+        (&["sftpfs", "inof", "a"], "did you mean 'sftpfs info'?"),
         (&["sftpfs", "h:", "/mnt", "-p", "0"], "1 to 65535"),
         (&["sftpfs", "h:", "/mnt", "-z"], "unexpected argument '-z'"),
         (&["sftpfs", "h:", "/mnt", "-o", "fsname=\"x"], "not closed"),

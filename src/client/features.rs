@@ -16,6 +16,14 @@ pub(crate) struct Features {
 }
 
 impl Features {
+    /// Whether the server does what it is asked on one connection in the order in which it was asked,
+    /// as the draft wants it (section 6.1), also where that is more than reads and writes. Those who
+    /// know fsync@openssh.com do (OpenSSH, ProFTPD, Apache MINA); Go's pkg/sftp has its WRITEs done by
+    /// several threads, and does all else meanwhile.
+    pub(crate) const fn acts_in_order(&self) -> bool {
+        self.extensions.fsync
+    }
+
     /// One line for the log.
     pub(super) fn describe(&self) -> String {
         let has = &self.extensions;

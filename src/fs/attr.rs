@@ -59,17 +59,12 @@ impl Translator {
         } else {
             0o644
         });
-        let mask = match kind {
-            FileKind::Directory => self.dir_mask,
-            FileKind::Symlink => 0,
-            _ => self.file_mask,
-        };
         let owner = attrs.owner.unwrap_or(self.login);
         let (uid, gid) = self.local_owner(owner)?;
         let (atime, mtime) = attrs.times.unwrap_or((0, 0));
         Ok(Attr {
             kind,
-            permissions: low_bits(mode & !mask),
+            permissions: low_bits(mode & !self.mask(kind)),
             uid: self.uid.unwrap_or(uid),
             gid: self.gid.unwrap_or(gid),
             size: attrs.size.unwrap_or(0),
@@ -77,6 +72,31 @@ impl Translator {
             mtime,
             ctime: mtime,
         })
+    }
+
+    /// Attributes as they are shown after a request to change them.
+    pub(super) fn changed(&self, attr: Attr, request: &Attrs) -> Attr {
+        let mut attr = attr;
+        if let Some(mode) = request.permissions {
+            attr.permissions = low_bits(mode & !self.mask(attr.kind));
+        }
+        if let Some(Ok((uid, gid))) = request.owner.map(|owner| self.local_owner(owner)) {
+            attr.uid = self.uid.unwrap_or(uid);
+            attr.gid = self.gid.unwrap_or(gid);
+        }
+        if let Some(times) = request.times {
+            (attr.atime, attr.mtime) = times;
+        }
+        attr
+    }
+
+    /// Permissions that are not shown.
+    const fn mask(&self, kind: FileKind) -> u32 {
+        match kind {
+            FileKind::Directory => self.dir_mask,
+            FileKind::Symlink => 0,
+            _ => self.file_mask,
+        }
     }
 
     /// The server's user and group as ours.
@@ -128,6 +148,11 @@ impl Translator {
     /// Whether these are the server's numbers of whoever is logged in there.
     pub(super) fn is_login(&self, owner: (u32, u32)) -> bool {
         owner == self.login
+    }
+
+    /// Whether this is the server's number of the user who is logged in there.
+    pub(super) const fn is_login_user(&self, uid: u32) -> bool {
+        uid == self.login.0
     }
 
     /// The server's number of the user to whom belongs what `caller` makes.

@@ -130,6 +130,10 @@ impl Filesystem {
         if change.is_empty() {
             return self.getattr(ino).await;
         }
+        let sure = self.sure_change(ino, &change);
+        if let Some(known) = sure.as_ref().and_then(|sure| self.change_ahead(sure, true)) {
+            return Ok(known);
+        }
         if !self.is_own(ino) {
             // What the file is already, a `cp -p` may say again without parting the two.
             let known = self.ask_attributes(ino).await?;
@@ -164,6 +168,12 @@ impl Filesystem {
             Ok(seen) => seen,
             Err(error) => return Err(self.refused_change(ino, &change, error).await),
         };
+        if let Some(sure) = &sure {
+            self.was_made(sure);
+        }
+        if let (Some(owner), Some(shared)) = (seen.owner, self.handles.shared(ino)) {
+            shared.set_owner(owner);
+        }
         self.learn(ino, &seen, asked)?;
         self.touch(ino);
         self.tell_aliases(ino);

@@ -29,11 +29,14 @@ pub(crate) struct DirEntry<'a> {
 
 impl Filesystem {
     pub(crate) async fn opendir(&self, ino: Ino) -> Result<Fh> {
-        if let Some(under_way) = self.listing_under_way(ino)
-            && self.listing(ino).is_none()
-        {
+        let under_way = self.listing_under_way(ino);
+        let under_way = under_way.filter(|_| self.listing(ino).is_none());
+        let must_wait = under_way.is_some();
+        if let Some(under_way) = under_way {
             under_way.await;
         }
+        self.visited(ino, must_wait);
+        self.go_ahead();
         let path = self.path(ino)?;
         let began = self.now();
         let client = Arc::clone(&self.client);
@@ -114,6 +117,8 @@ impl Filesystem {
         if let (Some(fetch), Some(entries)) = (dir.fetch, listing.take_complete()) {
             let began = (dir.began.stamp, dir.began.at);
             self.tables().dirs.finish(dir.ino, fetch, entries, began);
+            self.is_listed(dir.ino);
+            self.go_ahead();
         }
     }
 

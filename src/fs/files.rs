@@ -10,7 +10,7 @@ use super::attr::Change;
 use super::handles::{Access, Fh, OpenFile};
 use super::read::{self, Bounds, Reading};
 use super::second_question::Refused;
-use super::{Caller, Entry, Filesystem, Ino, Notice, same_content};
+use super::{Attr, Caller, Entry, Filesystem, Ino, Notice, same_content};
 use crate::client::Handle;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
@@ -66,6 +66,22 @@ impl Filesystem {
             self.tables().changed(ino);
         }
         let before = self.tables().attrs.last(ino);
+        if !access.write
+            && !truncate
+            && let Some(fetched) = self.take_ahead(ino).await
+        {
+            let known = self.learn_from(ino, fetched.attr, fetched.asked);
+            let keep_pages = self.keeps_pages(ino, before, known.attr);
+            self.tables().inodes.opened(ino);
+            let fh = self.handles.add_fetched(ino, access, fetched.data.clone());
+            if let Some(file) = self.handles.file(fh)
+                && !self.is_believed(ino, &fetched)
+            {
+                // Changed just now, before this open was known.
+                file.lose();
+            }
+            return Ok(Opened { fh, keep_pages });
+        }
         let asked = self.now();
         let opened = self
             .client
@@ -85,6 +101,20 @@ impl Filesystem {
             shared.content_changed();
         }
         let after = self.learn(ino, &attrs, asked)?.attr;
+        let keep_pages = self.keeps_pages(ino, before, after) && !truncate;
+        let fh = self.add_open(ino, access, handle, false);
+        if let (Some(owner), Some(shared)) = (attrs.owner, self.handles.shared(ino)) {
+            shared.set_owner(owner);
+        }
+        if shared && !self.shares(ino) {
+            // The name got another server file meanwhile, before this open was known.
+            self.lose(ino);
+        }
+        Ok(Opened { fh, keep_pages })
+    }
+
+    /// Whether the kernel's pages of a file that is opened are of this content.
+    fn keeps_pages(&self, ino: Ino, before: Option<Attr>, after: Attr) -> bool {
         let is_same = before.is_some_and(|before| same_content(&before, &after));
         if !is_same {
             // The kernel may believe the size that it was told for some seconds more.
@@ -92,13 +122,7 @@ impl Filesystem {
         }
         let now = clock::now();
         let are_good = self.tables().attrs.opened(ino, now, clock::wall());
-        let keep_pages = self.config.kernel_cache || (is_same && are_good && !truncate);
-        let fh = self.add_open(ino, access, handle, false);
-        if shared && !self.shares(ino) {
-            // The name got another server file meanwhile, before this open was known.
-            self.lose(ino);
-        }
-        Ok(Opened { fh, keep_pages })
+        self.config.kernel_cache || (is_same && are_good)
     }
 
     /// Makes a file and opens it. Where there is one already it is opened, unless that is
@@ -135,10 +159,14 @@ impl Filesystem {
                     .into());
             }
         };
-        let entry = self
-            .enter_new(parent, name, seen, Some(mode), caller)
-            .await?;
+        let entry = self.enter_made(parent, name, &seen)?;
         let fh = self.add_open(entry.ino, access, handle, true);
+        if let (Some(owner), Some(shared)) = (seen.owner, self.handles.shared(entry.ino)) {
+            shared.set_made(owner);
+        }
+        // As it is open already, nobody need wait for this.
+        let change = self.correction(parent, &seen, Some(mode), caller);
+        let entry = self.correct(entry, change).await;
         Ok((
             entry,
             Opened {
@@ -213,6 +241,9 @@ impl Filesystem {
     }
 
     async fn read_range(&self, file: &Arc<OpenFile>, wanted: Range<u64>) -> Result<Bytes> {
+        if let Some(data) = file.fetched(&wanted) {
+            return Ok(data);
+        }
         let size = self
             .tables()
             .attrs
@@ -245,6 +276,8 @@ impl Filesystem {
     /// went wrong.
     pub(crate) async fn flush(&self, fh: Fh) -> Result<()> {
         let file = self.open_file(fh)?;
+        // In the same round trip, so that who looks at what was just closed need not ask.
+        file.shared.look(self.client.features().acts_in_order());
         file.shared.written().await;
         file.take_error()
     }
@@ -293,7 +326,7 @@ impl Filesystem {
         tokio::spawn(async move {
             file.shared.written().await;
             if let Err(error) = file.take_error() {
-                log::error!("data written through a mapping was lost: {error}");
+                log::error!("what was done to a file after it was closed was lost: {error}");
             }
             filesystem.close(fh);
         });

@@ -1,8 +1,11 @@
 //! What is open: files and directories by the kernel's number, and all opens of one inode.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
 
 use super::Ino;
 use super::dir::OpenDir;
@@ -27,6 +30,7 @@ pub(crate) struct Access {
 
 /// One open(2) of a file.
 pub(super) struct OpenFile {
+    pub(super) fh: Fh,
     pub(super) access: Access,
     /// Made by this open(2): it was not there before.
     pub(super) is_new: bool,
@@ -37,6 +41,8 @@ pub(super) struct OpenFile {
     pub(super) reader: Arc<Mutex<Reader>>,
     /// The newest write error that this open was told.
     errors_told: AtomicU64,
+    /// All of the file, fetched before it was opened, and of which version.
+    fetched: Mutex<Option<(u64, Bytes)>>,
 }
 
 /// The server's handles that serve one open. They change when the file gets another server file:
@@ -74,6 +80,35 @@ impl Serving {
 }
 
 impl OpenFile {
+    /// Not served yet.
+    fn new(fh: Fh, access: Access, shared: Arc<SharedFile>) -> Self {
+        let errors_told = AtomicU64::new(shared.error_count());
+        Self {
+            fh,
+            access,
+            is_new: false,
+            serving: Mutex::default(),
+            shared,
+            reader: Arc::default(),
+            errors_told,
+            fetched: Mutex::default(),
+        }
+    }
+
+    /// A range of what was fetched before the file was opened, if it is still that; less than was
+    /// wanted at the end of the file.
+    pub(super) fn fetched(&self, wanted: &Range<u64>) -> Option<Bytes> {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let (version, data) = fetched.as_ref()?;
+        let moment = self.shared.moment(wanted);
+        if moment.version != *version || !moment.is_settled {
+            *fetched = None;
+            return None;
+        }
+        let in_data = |at: u64| usize::try_from(at).map_or(data.len(), |at| at.min(data.len()));
+        Some(data.slice(in_data(wanted.start)..in_data(wanted.end)))
+    }
+
     /// The server's handle, if there is one.
     pub(super) fn handle(&self) -> Option<Handle> {
         self.serving().handle.clone()
@@ -114,6 +149,7 @@ impl OpenFile {
 
     /// The server's file is no longer the one that the name leads to.
     pub(super) fn lose(&self) {
+        *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.serve(Serving::default());
     }
 
@@ -177,19 +213,38 @@ impl Opens {
 impl Handles {
     /// `is_new`: the file was made by this open(2).
     pub(super) fn add_file(&self, ino: Ino, access: Access, handle: Handle, is_new: bool) -> Fh {
+        self.add(ino, access, |file, _| OpenFile {
+            is_new,
+            serving: Mutex::new(Serving::full(handle, None)),
+            ..file
+        })
+    }
+
+    /// An open that needs no handle of the server's for as long as the file stays what was fetched.
+    pub(super) fn add_fetched(&self, ino: Ino, access: Access, data: Bytes) -> Fh {
+        self.add(ino, access, |file, others| {
+            let version = file.shared.version();
+            // Somebody may have written to it just now.
+            let is_read_only = !others.iter().any(|other| other.access.write);
+            let fetched = is_read_only.then_some((version, data));
+            OpenFile {
+                fetched: Mutex::new(fetched),
+                ..file
+            }
+        })
+    }
+
+    fn add(
+        &self,
+        ino: Ino,
+        access: Access,
+        with: impl FnOnce(OpenFile, &[Arc<OpenFile>]) -> OpenFile,
+    ) -> Fh {
         let fh = self.next();
         let mut open = self.open();
         let opens = open.inodes.entry(ino).or_insert_with(|| Opens::new(ino));
-        let shared = Arc::clone(&opens.shared);
-        let errors_told = AtomicU64::new(shared.error_count());
-        let file = Arc::new(OpenFile {
-            access,
-            is_new,
-            serving: Mutex::new(Serving::full(handle, None)),
-            shared,
-            reader: Arc::default(),
-            errors_told,
-        });
+        let file = OpenFile::new(fh, access, Arc::clone(&opens.shared));
+        let file = Arc::new(with(file, &opens.files));
         opens.files.push(Arc::clone(&file));
         open.files.insert(fh, file);
         fh
@@ -205,12 +260,8 @@ impl Handles {
         let opens = inodes.entry(to).or_insert_with(|| Opens::new(to));
         for (_, file) in files.iter_mut().filter(|(_, file)| file.shared.ino == from) {
             *file = Arc::new(OpenFile {
-                access: file.access,
                 is_new: file.is_new,
-                serving: Mutex::default(),
-                shared: Arc::clone(&opens.shared),
-                reader: Arc::default(),
-                errors_told: AtomicU64::new(opens.shared.error_count()),
+                ..OpenFile::new(file.fh, file.access, Arc::clone(&opens.shared))
             });
             opens.files.push(Arc::clone(file));
         }

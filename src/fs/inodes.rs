@@ -87,6 +87,12 @@ impl Inodes {
         self.exceptions.get(&place(parent, name)).copied()
     }
 
+    /// The number that a name has, or would most likely get.
+    pub(super) fn number(&self, parent: Ino, name: &[u8]) -> Ino {
+        let known = self.find(parent, name);
+        known.unwrap_or_else(|| usual_number(parent, name, 0))
+    }
+
     /// The node for a name that was just seen on the server. A file of another kind than the one
     /// known there is another file.
     pub(super) fn enter(&mut self, parent: Ino, name: &[u8], kind: FileKind) -> Ino {

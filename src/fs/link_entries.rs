@@ -8,11 +8,12 @@ use futures_util::future::join_all;
 use nix::errno::Errno;
 
 use super::attributes::may_by_mode;
-use super::copy::Linked;
 use super::copy_entries::{Job, Outcome, READ};
 use super::cow::{Joining, Sharing};
+use super::link_whole::Linked;
+use super::may_link::Facts;
 use super::second_question::Refused;
-use super::{CopyIsHardlink, Filesystem, Ino, Symlinks};
+use super::{CopyIsHardlink, Filesystem, Ino};
 use crate::error::{Error, Operation, Result};
 use crate::ioctl::Way;
 use crate::sftp::{Attrs, FileKind, StatusCode};
@@ -34,15 +35,8 @@ impl Filesystem {
     /// copied.
     pub(super) async fn link_entries(self: &Arc<Self>, job: &Job<'_>) -> Vec<Option<Outcome>> {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; job.wanted.names.len()];
-        let is_wanted = match self.config.copy_is_hardlink {
-            CopyIsHardlink::Off => false,
-            CopyIsHardlink::Cow => self.cow.can_link(),
-            CopyIsHardlink::Shared => true,
-        };
-        // Where the server follows symbolic links, a file has more paths than we know.
-        let is_possible =
-            self.client.features().extensions.hardlink && self.config.symlinks != Symlinks::Follow;
-        if !is_wanted || !is_possible {
+        let wanted = self.links_wanted();
+        if wanted == CopyIsHardlink::Off {
             return outcomes;
         }
         let mut candidates = Vec::new();
@@ -52,10 +46,10 @@ impl Filesystem {
                 Err(why) => *outcome = Some(Err(why)),
             }
         }
-        if self.config.copy_is_hardlink == CopyIsHardlink::Cow {
+        if wanted == CopyIsHardlink::Cow {
             self.drop_named_elsewhere(job, &mut candidates).await;
         }
-        let linked = match self.config.copy_is_hardlink {
+        let linked = match wanted {
             CopyIsHardlink::Shared => {
                 let mut sent = Vec::with_capacity(candidates.len());
                 for candidate in &candidates {
@@ -141,15 +135,19 @@ impl Filesystem {
             return false;
         };
         let may_read = !self.config.default_permissions || may_by_mode(&attr, job.caller, READ);
-        // Without -p a copy has no set-ID bits, and a link would.
-        let has_set_id = attr.permissions & 0o6000 != 0;
         // As with a copy of one file: nobody but root makes copies that are not his.
         let maker = self.translator.maker(job.caller.uid);
-        let is_of_another = maker != 0 && source.owner.is_none_or(|(user, _)| user != maker);
-        attr.kind == FileKind::Regular && attr.size > 0 && !has_set_id && !is_of_another && may_read
+        let facts = Facts {
+            source_size: attr.size,
+            are_regular: attr.kind == FileKind::Regular,
+            has_set_id: attr.permissions & 0o6000 != 0,
+            is_of_another: maker != 0 && source.owner.is_none_or(|(user, _)| user != maker),
+            ..Facts::INTO_NEW
+        };
+        facts.is_whole_file() && may_read
     }
 
-    /// One server file, two files in the mount: as `copy.rs` does it for one.
+    /// One server file, two files in the mount: as `link_whole.rs` does it for one.
     async fn link_apart_all(
         self: &Arc<Self>,
         job: &Job<'_>,
@@ -213,11 +211,7 @@ impl Filesystem {
             .zip(&of_each)
             .filter(|(_, joined)| **joined)
         {
-            let names = self.tables().inodes.paths(candidate.ino);
-            for new in names.into_iter().filter(|name| *name != candidate.from) {
-                let existing = candidate.from.clone();
-                self.sharing_changed(&Sharing::Linked { existing, new });
-            }
+            self.other_names_share(candidate.ino, &candidate.from);
         }
         of_each
     }

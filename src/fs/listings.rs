@@ -91,6 +91,9 @@ impl Filesystem {
         };
         drop(tables);
         if is_worth_it {
+            if heard.is_none() {
+                self.visited(parent, false);
+            }
             self.list_soon(parent);
         }
         match heard {
@@ -211,6 +214,9 @@ impl Filesystem {
         tables.listings.under_way.remove(&ino);
         tables.listings.misses.pop(&ino);
         tables.inodes.closed(ino);
+        drop(tables);
+        self.is_listed(ino);
+        self.go_ahead();
     }
 
     async fn list_all(&self, ino: Ino, began: Asked) -> Result<Vec<Listed>> {

@@ -10,6 +10,7 @@
 //! sees to it. The exceptions are an open directory's position ([`dir::OpenDir`]) and the gates of
 //! files that may share storage ([`cow`]).
 
+mod ahead;
 mod attr;
 mod attributes;
 mod config;
@@ -25,12 +26,15 @@ mod info;
 mod inodes;
 mod interrupt;
 mod link_entries;
+mod link_whole;
 mod listings;
+mod may_link;
 #[cfg(test)]
 mod model;
 mod names;
 mod notices;
 mod one_inode;
+mod prefetch;
 mod read;
 mod second_question;
 mod serving;
@@ -39,6 +43,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod unwritten;
+mod walk;
 mod write;
 
 use std::num::NonZeroUsize;
@@ -50,6 +55,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::sync::Semaphore;
 
+use self::ahead::Proven;
 pub(crate) use self::attr::Change;
 use self::attr::Translator;
 pub(crate) use self::config::{Config, CopyIsHardlink, IdMap, State, Symlinks};
@@ -68,6 +74,7 @@ pub(crate) use self::notices::Notice;
 use self::notices::Notices;
 use self::second_question::Refused;
 use self::tables::Tables;
+use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
 use crate::client::Client;
@@ -88,6 +95,8 @@ pub(crate) struct Filesystem {
     write_budget_max: u32,
     /// Bytes that may still be asked for ahead of readers.
     ahead_budget: Arc<read::Budget>,
+    /// Which changes of attributes may be answered before they are made.
+    proven: Proven,
     cow: Cow,
     copies: Copies,
     copy_budget: CopyBudget,
@@ -169,6 +178,7 @@ impl Filesystem {
             attrs: AttrCache::new(attrs_max),
             dirs: DirCache::new(),
             listings: Listings::new(),
+            walk: Walk::new(),
             groups,
         };
         let filesystem = Arc::new_cyclic(|me| Self {
@@ -181,6 +191,7 @@ impl Filesystem {
             write_budget: Arc::new(Semaphore::new(write_budget_max as usize)),
             write_budget_max,
             ahead_budget: Arc::new(read::Budget::new(AHEAD_MAX)),
+            proven: Proven::default(),
             cow,
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
@@ -291,9 +302,14 @@ impl Filesystem {
     /// is known then: unwritten data and later changes of ours count more than the answer.
     fn learn(&self, ino: Ino, attrs: &Attrs, asked: Asked) -> Result<Known> {
         let attr = self.translator.local(attrs)?;
-        Ok(self.learn_by(ino, asked, |attrs, until| {
+        Ok(self.learn_from(ino, attr, asked))
+    }
+
+    /// As [`Self::learn`], in our terms.
+    fn learn_from(&self, ino: Ino, attr: Attr, asked: Asked) -> Known {
+        self.learn_by(ino, asked, |attrs, until| {
             attrs.store(ino, attr, asked.stamp, until)
-        }))
+        })
     }
 
     /// As [`Self::learn`], from a listing out of which our own changes would have taken it.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use std::sync::Arc;
 
+use super::attr::Change;
 use super::config::Symlinks;
 use super::cow::Sharing;
 use super::second_question::Refused;
@@ -133,8 +134,7 @@ impl Filesystem {
         Ok(Entry { ino, known, ttl })
     }
 
-    /// Takes in what we just made. A number that an earlier file of that name had is not told
-    /// that file's story.
+    /// Takes in what we just made, and makes it what its maker asked for.
     pub(super) async fn enter_new(
         self: &Arc<Self>,
         parent: Ino,
@@ -143,6 +143,14 @@ impl Filesystem {
         mode: Option<u32>,
         caller: Caller,
     ) -> Result<Entry> {
+        let entry = self.enter_made(parent, name, &attrs)?;
+        let change = self.correction(parent, &attrs, mode, caller);
+        Ok(self.correct(entry, change).await)
+    }
+
+    /// Takes in what we just made. A number that an earlier file of that name had is not told
+    /// that file's story.
+    pub(super) fn enter_made(&self, parent: Ino, name: &[u8], attrs: &Attrs) -> Result<Entry> {
         if let Ok(path) = self.path_below(parent, name) {
             self.sharing_changed(&Sharing::Removed(path));
         }
@@ -163,16 +171,23 @@ impl Filesystem {
             stamp,
             at: clock::now(),
         };
-        let entry = self.entered(ino, &attrs, asked)?;
-        let change = self.correction(parent, &attrs, mode, caller);
+        self.entered(ino, attrs, asked)
+    }
+
+    /// Gives what we just made its owner and mode.
+    pub(super) async fn correct(self: &Arc<Self>, entry: Entry, change: Change) -> Entry {
         if change.is_empty() {
-            return Ok(entry);
+            return entry;
+        }
+        let sure = self.sure_change(entry.ino, &change);
+        if let Some(known) = sure.and_then(|sure| self.change_ahead(&sure, false)) {
+            return Entry { known, ..entry };
         }
         match self.setattr(entry.ino, change, None).await {
-            Ok(known) => Ok(Entry { known, ..entry }),
+            Ok(known) => Entry { known, ..entry },
             Err(error) => {
                 log::warn!("cannot give a new file its owner or mode: {error}");
-                Ok(entry)
+                entry
             }
         }
     }

@@ -1,17 +1,21 @@
-//! What all opens of one file share: its unwritten data, the errors of writes, and the moment of
-//! its last change.
+//! What all opens of one file share: its unwritten data, changes of attributes on their way, what
+//! went wrong with them, and the moment of its last change.
 //!
 //! Lock: `state` is taken for a few lines at a time, never while waiting and never together with
 //! another lock.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore};
 
 use super::Ino;
-use super::unwritten::{Mark, Outgoing, Unwritten, Via};
+use super::ahead::Standing;
+use super::handles::Fh;
+use super::unwritten::{Budget, Mark, Outgoing, Unwritten, Via};
 use crate::error::Error;
+use crate::sftp::Attrs;
 
 /// One file that is open at least once.
 pub(super) struct SharedFile {
@@ -21,6 +25,8 @@ pub(super) struct SharedFile {
     work: Notify,
     /// Rung when an answer has come.
     progress: Notify,
+    /// Bytes that may still be taken over for it; made by the first write.
+    budget: OnceLock<Arc<Semaphore>>,
 }
 
 /// What a reader must know before it asks the server, taken at one moment.
@@ -45,7 +51,9 @@ struct State {
     was_written: bool,
     /// What is written reaches no other file's content: see [`cow`](super::cow).
     is_own: bool,
-    /// The latest error of a write, and how many there were.
+    /// Whose it is on the server, and what that allows us.
+    standing: Option<Standing>,
+    /// The latest error of a write or a change of attributes, and how many there were.
     error: Option<Error>,
     errors: u64,
     /// Counts changes of the content.
@@ -59,7 +67,14 @@ impl SharedFile {
             state: Mutex::default(),
             work: Notify::new(),
             progress: Notify::new(),
+            budget: OnceLock::new(),
         }
+    }
+
+    /// What may be unwritten of this file, `max` bytes at most.
+    pub(super) fn budget(&self, max: u32) -> Arc<Semaphore> {
+        let new = || Arc::new(Semaphore::new(max as usize));
+        Arc::clone(self.budget.get_or_init(new))
     }
 
     /// Takes data over. True if the caller must start the task that sends it.
@@ -71,22 +86,74 @@ impl SharedFile {
         &self,
         via: &Via,
         offset: u64,
-        data: &[u8],
+        data: &Bytes,
         request_max: usize,
-        budget: OwnedSemaphorePermit,
-    ) -> Result<bool, OwnedSemaphorePermit> {
+        budget: Budget,
+    ) -> Result<bool, Budget> {
         let mut state = self.state();
         if !state.is_own {
             return Err(budget);
         }
         state.version += 1;
         state.was_written = true;
+        let data = data.clone();
         state.unwritten.add(via, offset, data, request_max, budget);
+        Ok(self.has_work(state))
+    }
+
+    /// Takes a change of attributes over, behind all data that was. True if the caller must start
+    /// the task that sends it; `None` if nothing is taken over: the file is not known to have its
+    /// storage for itself, or has too many changes on their way.
+    pub(super) fn change(&self, via: &Via, requests: Vec<Attrs>, is_asked: bool) -> Option<bool> {
+        let mut state = self.state();
+        let is_taken = state.is_own && state.unwritten.change(via, requests, is_asked);
+        is_taken.then(|| self.has_work(state))
+    }
+
+    /// Has the server asked, behind the last of what was taken over, what it came to: if there is
+    /// anything, and nothing need wait for that.
+    pub(super) fn look(&self, in_order: bool) {
+        let mut state = self.state();
+        state.unwritten.look(in_order);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Whether somebody must be started who sends.
+    fn has_work(&self, mut state: MutexGuard<'_, State>) -> bool {
         let must_start = !state.is_sending;
         state.is_sending = true;
         drop(state);
         self.work.notify_one();
-        Ok(must_start)
+        must_start
+    }
+
+    /// The open that the newest unanswered request goes through, if there is one.
+    pub(super) fn newest(&self) -> Option<Fh> {
+        self.state().unwritten.newest()
+    }
+
+    /// Whether nothing but this request is unanswered.
+    pub(super) fn is_only(&self, number: u64) -> bool {
+        self.state().unwritten.is_only(number)
+    }
+
+    /// Whose it is on the server, if that was said since it was opened.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        self.state().standing
+    }
+
+    /// Notes whose it is on the server; who made it stays who made it.
+    pub(super) fn set_owner(&self, owner: (u32, u32)) {
+        let mut state = self.state();
+        let maker = state.standing.and_then(|standing| standing.maker);
+        state.standing = Some(Standing { owner, maker });
+    }
+
+    /// Notes that we made it just now, and to whom it belonged then.
+    pub(super) fn set_made(&self, owner: (u32, u32)) {
+        let maker = Some(owner.0);
+        self.state().standing = Some(Standing { owner, maker });
     }
 
     /// Whether data was taken over since the file was opened.
@@ -106,10 +173,10 @@ impl SharedFile {
     }
 
     /// The next request for the task that sends.
-    pub(super) fn next(&self) -> Option<Outgoing> {
+    pub(super) fn next(&self, in_order: bool) -> Option<Outgoing> {
         let mut state = self.state();
         let hurry = state.waiting > 0;
-        state.unwritten.next(hurry)
+        state.unwritten.next(hurry, in_order)
     }
 
     /// Notes the answer to a request.
@@ -151,7 +218,7 @@ impl SharedFile {
         self.progress.notify_waiters();
     }
 
-    /// Waits until all writes so far were answered, well or badly.
+    /// Waits until all writes and changes of attributes so far were answered, well or badly.
     pub(super) async fn written(&self) {
         let mark = {
             let mut state = self.state();
@@ -186,11 +253,16 @@ impl SharedFile {
         }
     }
 
+    /// Another number after each change of the content.
+    pub(super) fn version(&self) -> u64 {
+        self.state().version
+    }
+
     pub(super) fn is_written(&self) -> bool {
         self.state().unwritten.is_empty()
     }
 
-    /// The latest write error and its number.
+    /// The latest error and its number.
     pub(super) fn error(&self) -> Option<(u64, Error)> {
         let state = self.state();
         state.error.clone().map(|error| (state.errors, error))

@@ -7,6 +7,7 @@ use super::Asked;
 use super::cow::Groups;
 use super::inodes::Inodes;
 use super::listings::Listings;
+use super::walk::Walk;
 use crate::cache::{Attr, AttrCache, DirCache, Fetch, Ino, Said};
 use crate::sftp::FileKind;
 
@@ -28,6 +29,8 @@ pub(super) struct Tables {
     pub(super) attrs: AttrCache,
     pub(super) dirs: DirCache,
     pub(super) listings: Listings,
+    /// What is ahead of programs that walk.
+    pub(super) walk: Walk,
     /// Names that share storage on the server.
     pub(super) groups: Groups,
 }
@@ -36,17 +39,20 @@ impl Tables {
     /// A file's attributes are changed by us: see [`AttrCache::changed`].
     pub(super) fn changed(&mut self, ino: Ino) {
         self.attrs.changed(ino);
-        for (parent, name) in self.inodes.places(ino) {
-            self.dirs.touched(*parent, name);
-        }
+        self.touched(ino);
     }
 
     /// As [`Self::changed`], with what they are now: see [`AttrCache::change`].
     pub(super) fn change(&mut self, ino: Ino, until: Instant, change: impl FnOnce(&mut Attr)) {
         self.attrs.change(ino, until, change);
+        self.touched(ino);
+    }
+
+    fn touched(&mut self, ino: Ino) {
         for (parent, name) in self.inodes.places(ino) {
             self.dirs.touched(*parent, name);
         }
+        self.walk.changed(ino, &mut self.inodes);
     }
 
     /// The number of names that a file has was changed by us.
@@ -67,6 +73,7 @@ impl Tables {
         let ino = self.inodes.remove(parent, name);
         self.dirs.gone(parent, name);
         if let Some(ino) = ino {
+            self.walk.changed(ino, &mut self.inodes);
             self.relinked(ino);
             if self
                 .inodes
@@ -94,6 +101,7 @@ impl Tables {
             }
         }
         for ino in [moved, replaced].into_iter().flatten() {
+            self.walk.changed(ino, &mut self.inodes);
             self.relinked(ino);
         }
         replaced.into_iter().for_each(|ino| self.dirs.forget(ino));

@@ -1,5 +1,6 @@
 //! Named cases of the filesystem, over the server in memory and over a scripted one.
 
+mod ahead;
 mod copies;
 mod copies_at_risk;
 mod entries;

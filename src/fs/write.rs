@@ -2,17 +2,20 @@
 //! wrong is told at the next write, fsync or close of each open of the file.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use nix::errno::Errno;
+use tokio::sync::Semaphore;
 
 use super::Filesystem;
 use super::handles::{Fh, OpenFile};
 use super::second_question::Refused;
 use super::shared_file::SharedFile;
-use super::unwritten::Via;
+use super::unwritten::{Budget, Outgoing, Via, What};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, OpenFlags};
@@ -34,11 +37,7 @@ impl Filesystem {
     ) -> Result<()> {
         let file = self.open_file(fh)?;
         file.take_error()?;
-        let len = u32::try_from(data.len())
-            .unwrap_or(u32::MAX)
-            .min(self.write_budget_max);
-        let budget = Arc::clone(&self.write_budget).acquire_many_owned(len).await;
-        let mut budget = budget.map_err(|_| Error::Errno(Errno::EIO))?;
+        let mut budget = self.budget(&file.shared, data.len()).await?;
         let shared = &file.shared;
         let request_max = self.client.features().write_max as usize;
         let must_start = loop {
@@ -110,34 +109,81 @@ impl Filesystem {
     }
 }
 
-/// Sends a file's writes until none is left.
-async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
+/// Sends a file's writes and changes of attributes until none is left.
+pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
     let sending = Sending(&shared);
+    let in_order = filesystem.client.features().acts_in_order();
+    // One that waits for its place on the connection, and those that wait for their answers, which
+    // are heard meanwhile.
+    let mut placing = None;
     let mut sent = FuturesUnordered::new();
     loop {
-        while let Some(next) = shared.next() {
-            let len = next.data.len() as u64;
-            let answer = filesystem
-                .client
-                .write(&next.handle, next.offset, next.data)
-                .await;
-            sent.push(async move { (next.number, len, answer.await, next.budget) });
+        if placing.is_none() {
+            let next = shared.next(in_order);
+            placing = next.map(|next| Box::pin(place(Arc::clone(&filesystem), next)));
         }
+        let is_placing = placing.is_some();
+        let place = OptionFuture::from(placing.as_mut());
         tokio::select! {
-            Some((number, len, result, budget)) = sent.next() => {
-                let result = match result {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(filesystem.refused_write(&shared, len, error).await),
-                };
-                // What was asked before the answer may be older than the write.
-                filesystem.tables().changed(shared.ino);
-                shared.answered(number, result);
-                drop(budget);
+            Some(answer) = sent.next() => filesystem.take_answer(&shared, answer).await,
+            Some(answer) = place => {
+                placing = None;
+                sent.push(answer);
             }
-            () = shared.work() => {}
+            () = shared.work(), if !is_placing => {}
         }
-        if sent.is_empty() && shared.end_sending() {
+        if placing.is_none() && sent.is_empty() && shared.end_sending() {
             return sending.end();
+        }
+    }
+}
+
+/// What became of a request.
+struct Answer {
+    number: u64,
+    what: Answered,
+}
+
+enum Answered {
+    /// A WRITE of so many bytes.
+    Data(u64, Result<()>),
+    /// Whether a program asked for it, and what became of it.
+    Change(bool, Result<()>),
+    /// When it was asked.
+    Look(Instant, Result<Attrs>),
+}
+
+/// Sends a request when there is a place for it; the future inside waits for the answer.
+async fn place(filesystem: Arc<Filesystem>, next: Outgoing) -> BoxFuture<'static, Answer> {
+    let Outgoing { number, via, what } = next;
+    let client = &filesystem.client;
+    match what {
+        What::Data {
+            offset,
+            data,
+            budget,
+        } => {
+            let len = data.len() as u64;
+            let answer = client.write(&via.handle, offset, data).await;
+            Box::pin(async move {
+                let what = Answered::Data(len, answer.await);
+                drop(budget);
+                Answer { number, what }
+            })
+        }
+        What::Change { attrs, is_asked } => {
+            let answer = client.fsetstat(&via.handle, attrs);
+            Box::pin(async move {
+                let what = Answered::Change(is_asked, answer.await);
+                Answer { number, what }
+            })
+        }
+        What::Look => {
+            let (asked, answer) = (clock::now(), client.fstat(&via.handle));
+            Box::pin(async move {
+                let what = Answered::Look(asked, answer.await);
+                Answer { number, what }
+            })
         }
     }
 }
@@ -159,6 +205,61 @@ impl Drop for Sending<'_> {
 }
 
 impl Filesystem {
+    /// Takes what `len` more bytes of a file need, when it is to be had.
+    async fn budget(&self, shared: &SharedFile, len: usize) -> Result<Budget> {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let all_max = self.write_budget_max;
+        let file_max = (all_max - all_max / 4).max(1);
+        let take = async |from: Arc<Semaphore>, len: u32| {
+            let taken = from.acquire_many_owned(len).await;
+            taken.map_err(|_| Error::Errno(Errno::EIO))
+        };
+        // That of the file first: who waits for it keeps nobody else waiting.
+        let of_file = take(shared.budget(file_max), len.min(file_max)).await?;
+        let of_all = take(Arc::clone(&self.write_budget), len.min(all_max)).await?;
+        Ok(Budget { of_file, of_all })
+    }
+
+    /// Notes what the server said to a request.
+    async fn take_answer(&self, shared: &SharedFile, Answer { number, what }: Answer) {
+        let result = match what {
+            Answered::Data(len, Err(error)) => Err(self.refused_write(shared, len, error).await),
+            Answered::Change(is_asked, Err(error)) => {
+                let error = self.refused_ahead(shared, error).await;
+                if is_asked { Err(error) } else { Ok(()) }
+            }
+            Answered::Look(asked, Ok(attrs)) => {
+                self.settle(shared, number, &attrs, asked);
+                return shared.answered(number, Ok(()));
+            }
+            // Somebody will ask again.
+            Answered::Look(_, Err(_)) | Answered::Data(_, Ok(())) | Answered::Change(_, Ok(())) => {
+                Ok(())
+            }
+        };
+        // What was asked before the answer may be older than the write.
+        self.tables().changed(shared.ino);
+        shared.answered(number, result);
+    }
+
+    /// Takes in what the server said of a file behind all that was done to it, if nothing was done
+    /// since.
+    fn settle(&self, shared: &SharedFile, number: u64, attrs: &Attrs, asked: Instant) {
+        if let Some(owner) = attrs.owner {
+            shared.set_owner(owner);
+        }
+        let Ok(attr) = self.translator.local(attrs) else {
+            return;
+        };
+        let mut tables = self.tables();
+        // Under the lock: who writes or changes something meanwhile notes that after this.
+        if shared.is_only(number) {
+            let stamp = tables.attrs.stamp();
+            let until = asked + self.config.attr_timeout;
+            tables.attrs.store(shared.ino, attr, stamp, until);
+        }
+    }
+
     async fn refused_write(&self, shared: &SharedFile, len: u64, error: Error) -> Error {
         let path = self.path(shared.ino).unwrap_or_else(|_| self.root());
         log::warn!("writing to \"{}\": {error}", path.escape_ascii());

@@ -87,8 +87,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 #[cfg(test)]
 mod tests {
     use nix::sys::signal::SigmaskHow;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
 
+    use super::super::test_link::{Alive, greet};
     use super::*;
 
     const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
@@ -116,13 +117,7 @@ mod tests {
         }
         let mut link = dial(&words(&[SFTP_SERVER])).await.unwrap();
         assert_eq!(link.peer, "sftp-server");
-        link.stream
-            .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
-            .await
-            .unwrap();
-        let mut answer = [0; 9];
-        link.stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(answer[4..], [2, 0, 0, 0, 3]);
+        greet(&mut link).await;
     }
 
     #[tokio::test]
@@ -192,23 +187,10 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_stream_ends_the_child_and_its_children() {
         let folder = tempfile::tempdir().unwrap();
-        let fifo = folder.path().join("alive");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let alive = Alive::new(folder.path().join("alive"));
         // The child refuses the polite end; both it and its child hold the pipe open.
-        let script = format!(
-            "trap '' TERM; exec 3<>{}; echo up; sleep 1000 & wait",
-            fifo.display()
-        );
-        let mut link = dial(&shell(&script)).await.unwrap();
-        let mut up = [0; 3];
-        link.stream.read_exact(&mut up).await.unwrap();
-        let pipe = tokio::net::unix::pipe::OpenOptions::new()
-            .open_receiver(&fifo)
-            .unwrap();
-        drop(link);
-        // Readable without a byte: all who could write are gone.
-        pipe.readable().await.unwrap();
-        assert_eq!(pipe.try_read(&mut [0; 1]).unwrap(), 0);
+        let script = format!("trap '' TERM; {}; sleep 1000 & wait", alive.words());
+        alive.ends_with(dial(&shell(&script)).await.unwrap()).await;
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::host_config::Settings;
+use super::login::{Memory, Plan};
 use super::secrets::Prompter;
 use super::{Link, Target, Way, command, libssh2, openssh, russh};
 use crate::error::Result;
@@ -25,11 +26,11 @@ enum Route {
     OpenSsh(Settings),
     Russh {
         settings: Arc<Settings>,
-        memory: Arc<russh::Memory>,
+        memory: Arc<Memory>,
     },
     LibSsh2 {
         settings: Arc<Settings>,
-        memory: Arc<russh::Memory>,
+        memory: Arc<Memory>,
     },
 }
 
@@ -122,13 +123,8 @@ impl Dialer {
         }
     }
 
-    fn plan(
-        &self,
-        settings: &Arc<Settings>,
-        memory: &Arc<russh::Memory>,
-        again: bool,
-    ) -> russh::Plan {
-        russh::Plan {
+    fn plan(&self, settings: &Arc<Settings>, memory: &Arc<Memory>, again: bool) -> Plan {
+        Plan {
             settings: settings.clone(),
             memory: memory.clone(),
             prompter: Prompter::new(again || settings.batch_mode()),

@@ -29,8 +29,9 @@ use tokio::sync::oneshot;
 use self::auth::Login;
 use self::pump::Pump;
 use super::host_keys::{self, Trust};
+use super::login::Plan;
 use super::prompt::printable;
-use super::russh::{Cut, Plan, Wire};
+use super::russh::{Cut, Wire};
 use super::{Diagnosis, Link};
 use crate::error::{Error, Result};
 

@@ -13,10 +13,13 @@ mod host_keys;
 mod known_hosts;
 mod libssh2;
 mod loan;
+mod login;
 mod openssh;
 mod prompt;
 mod russh;
 mod secrets;
+#[cfg(test)]
+mod test_link;
 #[cfg(test)]
 mod test_sshd;
 

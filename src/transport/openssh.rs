@@ -168,10 +168,9 @@ const LOGIN_GRACE: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use tokio::io::AsyncReadExt;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
+    use super::super::test_link::greet;
     use super::super::test_sshd::Sshd;
     use super::*;
 
@@ -187,16 +186,6 @@ mod tests {
             .to_string()
     }
 
-    async fn assert_speaks_sftp(link: &mut Link) {
-        link.stream
-            .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
-            .await
-            .unwrap();
-        let mut answer = [0; 9];
-        link.stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(answer[4..], [2, 0, 0, 0, 3]);
-    }
-
     #[tokio::test]
     async fn a_real_server_answers_init_with_version() {
         let Some(sshd) = Sshd::start(&[]) else { return };
@@ -206,7 +195,7 @@ mod tests {
             "{}",
             link.peer
         );
-        assert_speaks_sftp(&mut link).await;
+        greet(&mut link).await;
         assert_eq!(link.diagnosis.text(), "");
     }
 
@@ -218,7 +207,7 @@ mod tests {
             sftp_server,
             ..sshd.target()
         };
-        assert_speaks_sftp(&mut connect(&target).await.unwrap()).await;
+        greet(&mut connect(&target).await.unwrap()).await;
     }
 
     #[tokio::test]
@@ -235,7 +224,7 @@ mod tests {
             .extend(more.map(|(key, value)| (key.to_owned(), value.to_owned())));
         let mut link = connect(&target).await.unwrap();
         assert!(link.peer.contains("using"), "{}", link.peer);
-        assert_speaks_sftp(&mut link).await;
+        greet(&mut link).await;
     }
 
     #[tokio::test]
@@ -257,17 +246,14 @@ mod tests {
     #[tokio::test]
     async fn a_changed_host_key_is_told_in_all_of_ssh_s_words() {
         let Some(sshd) = Sshd::start(&[]) else { return };
-        let known = fs::read_to_string(sshd.path("known_hosts")).unwrap();
-        let name = known.split(' ').next().unwrap();
-        let other = fs::read_to_string(sshd.path("stranger.pub")).unwrap();
-        fs::write(sshd.path("known_hosts"), format!("{name} {other}")).unwrap();
+        sshd.is_known_by("stranger.pub");
         let why = why_not(&sshd.target()).await;
         assert!(
             why.contains("REMOTE HOST IDENTIFICATION HAS CHANGED"),
             "{why}"
         );
         assert!(
-            why.contains("SHA256:") && why.contains("known_hosts:1"),
+            why.contains("SHA256:") && why.contains("known_hosts:2"),
             "{why}"
         );
     }
@@ -312,7 +298,7 @@ mod tests {
             .ssh_options
             .push(("ControlMaster".to_owned(), "auto".to_owned()));
         let mut first = connect(&target).await.unwrap();
-        assert_speaks_sftp(&mut first).await;
+        greet(&mut first).await;
         // The first is the master; with no key, only through it a second can get in.
         let none = sshd.path("nothing").display().to_string();
         for option in &mut target.ssh_options {
@@ -323,7 +309,7 @@ mod tests {
         let settings = Settings::resolve(&target).await.unwrap();
         assert_eq!(settings.shared_connection(), Some(path.as_str()));
         let mut second = dial(&target, &settings, Prompter::NOBODY).await.unwrap();
-        assert_speaks_sftp(&mut second).await;
+        greet(&mut second).await;
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -135,29 +135,33 @@ fn run(wanted: &Wanted) -> Result<ExitCode, String> {
         signals
             .read_exact(&mut signal)
             .map_err(|why| why.to_string())?;
-        match Signal::try_from(i32::from(signal[0])) {
-            Ok(Signal::SIGUSR1) if !link.is_direct() => {
-                is_stalled = !is_stalled;
-                link.stall(is_stalled);
-                eprintln!("link: {}", if is_stalled { "stalled" } else { "goes on" });
-            }
-            Ok(Signal::SIGUSR2) if !link.is_direct() => {
-                link.cut();
-                eprintln!("link: cut");
-            }
-            Ok(Signal::SIGUSR1 | Signal::SIGUSR2) => {
-                eprintln!("link: nothing to cut or stall without --rtt or --always");
-            }
-            Ok(Signal::SIGTERM) => process::signal(child.id().cast_signed(), Signal::SIGTERM),
-            // The terminal has sent SIGINT to COMMAND as well; SIGCHLD says that it may have ended.
-            _ => {}
-        }
+        obey(i32::from(signal[0]), &link, &mut is_stalled, &child);
     };
     tell(&link, started.elapsed());
     let code = status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+fn obey(signal: i32, link: &Link, is_stalled: &mut bool, child: &Child) {
+    match Signal::try_from(signal) {
+        Ok(Signal::SIGUSR1 | Signal::SIGUSR2) if link.is_direct() => {
+            eprintln!("link: nothing to stall or cut without --rtt, --mbit, --loss or --always");
+        }
+        Ok(Signal::SIGUSR1) => {
+            *is_stalled = !*is_stalled;
+            link.stall(*is_stalled);
+            eprintln!("link: {}", if *is_stalled { "stalled" } else { "goes on" });
+        }
+        Ok(Signal::SIGUSR2) => {
+            link.cut();
+            eprintln!("link: cut");
+        }
+        Ok(Signal::SIGTERM) => process::signal(child.id().cast_signed(), Signal::SIGTERM),
+        // The terminal has sent SIGINT to COMMAND as well; SIGCHLD says that it may have ended.
+        _ => {}
+    }
 }
 
 fn tell(link: &Link, took: Duration) {

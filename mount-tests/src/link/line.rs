@@ -77,8 +77,14 @@ impl Line {
         self.shape = shape;
     }
 
-    /// When this packet arrives; None if it never does.
-    pub fn send(&mut self, now: Instant, bytes: u64) -> Option<Instant> {
+    /// When this packet of so many segments arrives, and which of them do not: none is named where
+    /// all do. None if nothing arrives.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        bytes: u64,
+        segments: u64,
+    ) -> Option<(Instant, Vec<bool>)> {
         let free = self.busy_until.map_or(now, |busy| busy.max(now));
         let waits = free - now;
         if self.shape.mbit > 0 && waits > self.shape.time_for(self.shape.buffer_max()) {
@@ -86,7 +92,8 @@ impl Line {
         }
         let gone = free + self.shape.time_for(bytes);
         self.busy_until = Some(gone);
-        if self.is_lost() {
+        let lost = self.losses(segments);
+        if !lost.is_empty() && lost.iter().all(|lost| *lost) {
             return None;
         }
         let mut arrival = gone + self.shape.rtt / 2;
@@ -94,14 +101,24 @@ impl Line {
             arrival = arrival.max(last);
         }
         self.last_arrival = Some(arrival);
-        Some(arrival)
+        Some((arrival, lost))
+    }
+
+    /// Which segments get lost; empty if none.
+    fn losses(&mut self, segments: u64) -> Vec<bool> {
+        if self.shape.loss <= 0.0 {
+            return Vec::new();
+        }
+        let lost: Vec<bool> = (0..segments).map(|_| self.is_lost()).collect();
+        if lost.contains(&true) {
+            lost
+        } else {
+            Vec::new()
+        }
     }
 
     /// splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators).
     fn is_lost(&mut self) -> bool {
-        if self.shape.loss <= 0.0 {
-            return false;
-        }
         self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.dice;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -123,20 +140,24 @@ mod tests {
         seed: 1,
     };
 
+    fn arrival(line: &mut Line, now: Instant, bytes: u64) -> Option<Instant> {
+        line.send(now, bytes, 1).map(|(arrival, _)| arrival)
+    }
+
     #[test]
     fn a_packet_takes_half_the_round_trip_and_the_time_of_its_bits() {
         let now = Instant::now();
         let mut line = Line::new(SHAPE, 0);
         let first = now + Duration::from_millis(10) + Duration::from_micros(12);
-        assert_eq!(line.send(now, 1500), Some(first));
+        assert_eq!(arrival(&mut line, now, 1500), Some(first));
         assert_eq!(
-            line.send(now, 1500),
+            arrival(&mut line, now, 1500),
             Some(first + Duration::from_micros(12)),
             "the second waits for the first"
         );
         let later = now + Duration::from_secs(1);
         assert_eq!(
-            line.send(later, 0),
+            arrival(&mut line, later, 0),
             Some(later + Duration::from_millis(10)),
             "an idle line saves nothing up"
         );
@@ -147,14 +168,14 @@ mod tests {
         let now = Instant::now();
         let mut line = Line::new(SHAPE, 0);
         let mut taken = 0;
-        while line.send(now, 50_000).is_some() {
+        while arrival(&mut line, now, 50_000).is_some() {
             taken += 50_000;
         }
         let most = SHAPE.buffer_max();
         assert_eq!(most, 2_500_000);
         assert!((most..=most + 50_000).contains(&taken), "{taken}");
         let later = now + Duration::from_millis(1);
-        assert!(line.send(later, 50_000).is_some());
+        assert!(arrival(&mut line, later, 50_000).is_some());
     }
 
     #[test]
@@ -162,7 +183,7 @@ mod tests {
         let now = Instant::now();
         let mut line = Line::new(Shape { mbit: 0, ..SHAPE }, 0);
         for _ in 0..1000 {
-            assert_eq!(line.send(now, 65_535), Some(now + SHAPE.rtt / 2));
+            assert_eq!(arrival(&mut line, now, 65_535), Some(now + SHAPE.rtt / 2));
         }
     }
 
@@ -170,13 +191,31 @@ mod tests {
     fn a_line_that_becomes_shorter_changes_no_order() {
         let now = Instant::now();
         let mut line = Line::new(Shape { mbit: 0, ..SHAPE }, 0);
-        let first = line.send(now, 100);
+        let first = arrival(&mut line, now, 100);
         line.reshape(Shape {
             rtt: Duration::ZERO,
             mbit: 0,
             ..SHAPE
         });
-        assert_eq!(line.send(now, 100), first);
+        assert_eq!(arrival(&mut line, now, 100), first);
+    }
+
+    #[test]
+    fn a_large_packet_loses_the_segments_that_would_be_lost_one_by_one() {
+        let now = Instant::now();
+        let shape = Shape { loss: 0.3, ..SHAPE };
+        let [mut whole, mut single] = [Line::new(shape, 0), Line::new(shape, 0)];
+        for _ in 0..100 {
+            let lost = match whole.send(now, 0, 4) {
+                Some((_, lost)) if lost.is_empty() => vec![false; 4],
+                Some((_, lost)) => lost,
+                None => vec![true; 4],
+            };
+            let one_by_one: Vec<bool> = (0..4)
+                .map(|_| arrival(&mut single, now, 0).is_none())
+                .collect();
+            assert_eq!(lost, one_by_one);
+        }
     }
 
     #[test]
@@ -190,7 +229,9 @@ mod tests {
                 ..SHAPE
             };
             let mut line = Line::new(shape, salt);
-            (0..10_000).map(|_| line.send(now, 1).is_none()).collect()
+            (0..10_000)
+                .map(|_| arrival(&mut line, now, 1).is_none())
+                .collect()
         };
         let first = losses(7, 0);
         assert_eq!(first, losses(7, 0));

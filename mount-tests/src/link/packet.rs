@@ -42,7 +42,9 @@ pub struct End {
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
+const PSH: u8 = 8;
 pub const ACK: u8 = 16;
+const CWR: u8 = 128;
 
 impl Tcp {
     /// The number that follows this packet's last; SYN and FIN count as one.
@@ -103,6 +105,58 @@ pub fn parse(raw: &[u8]) -> Option<Packet> {
     })
 }
 
+/// What is left of a large TCP packet when these of its segments are lost: a packet for each run of
+/// segments that are not, as the kernel would have cut it (its documentation,
+/// networking/segmentation-offloads.rst).
+pub fn without(raw: &[u8], lost: &[bool]) -> Vec<Vec<u8>> {
+    let ip_header = usize::from(raw[VNET] & 15) * 4;
+    let tcp = VNET + ip_header;
+    let (head, payload) = raw.split_at(tcp + usize::from(raw[tcp + 12] >> 4) * 4);
+    let size = usize::from(u16::from_ne_bytes([raw[4], raw[5]]));
+    let mut parts = Vec::new();
+    let mut first = 0;
+    for run in lost.split(|lost| *lost) {
+        let after = first + run.len();
+        if !run.is_empty() {
+            let end = (after * size).min(payload.len());
+            let mut part = [head, &payload[first * size..end]].concat();
+            let is_last = after == lost.len();
+            if run.len() == 1 {
+                // No segments any more, so no size of one.
+                part[1] = 0;
+                part[4..6].fill(0);
+            }
+            amend(&mut part, ip_header, first, size, is_last);
+            parts.push(part);
+        }
+        first = after + 1;
+    }
+    parts
+}
+
+/// Makes the headers fit a part of a packet that begins with its `first`-th segment.
+fn amend(part: &mut [u8], ip_header: usize, first: usize, size: usize, is_last: bool) {
+    let ip = &mut part[VNET..];
+    let length = ip.len();
+    put_u16(ip, 2, length as u16);
+    put_u16(ip, 4, u16_at(ip, 4).wrapping_add(first as u16));
+    put_u16(ip, 10, 0);
+    let sum = checksum(&ip[..ip_header], 0);
+    put_u16(ip, 10, sum);
+    let seq = u32_at(ip, ip_header + 4).wrapping_add((first * size) as u32);
+    ip[ip_header + 4..ip_header + 8].copy_from_slice(&seq.to_be_bytes());
+    if !is_last {
+        ip[ip_header + 13] &= !(FIN | PSH);
+    }
+    if first > 0 {
+        ip[ip_header + 13] &= !CWR;
+    }
+    // The sum of addresses, protocol and length is all that the kernel has put there: the rest is
+    // left to the device, which says so in virtio's header.
+    let sum = !checksum(&ip[12..20], u32::from(TCP) + (length - ip_header) as u32);
+    put_u16(ip, ip_header + 16, sum);
+}
+
 /// A packet that resets a connection (RFC 9293, 3.10.7): it counts only if `seq` is the very
 /// number that `to` expects, or, while `to` still connects, if `ack` is what it sent.
 pub fn reset(from: End, to: End, seq: u32, ack: u32) -> Vec<u8> {
@@ -143,6 +197,10 @@ fn checksum(bytes: &[u8], and: u32) -> u16 {
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn put_u16(bytes: &mut [u8], at: usize, number: u16) {
+    bytes[at..at + 2].copy_from_slice(&number.to_be_bytes());
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -192,6 +250,36 @@ mod tests {
         let packet = parse(&raw).unwrap();
         assert_eq!((packet.segments, packet.bytes), (3, 3000 + 3 * 40));
         assert_eq!(packet.tcp.unwrap().payload, 3000);
+    }
+
+    #[test]
+    fn what_is_left_of_a_large_packet_are_the_runs_of_its_segments() {
+        let mut raw = reset(A, B, 1000, 2);
+        let payload: Vec<u8> = (0_u8..=255).cycle().take(3500).collect();
+        raw.extend(&payload);
+        raw[0..2].fill(1);
+        raw[4..6].copy_from_slice(&1000_u16.to_ne_bytes());
+        raw[VNET + 33] = ACK | PSH | FIN | CWR;
+        let parts = without(&raw, &[false, false, true, false]);
+        let told: Vec<_> = parts
+            .iter()
+            .map(|part| {
+                let packet = parse(part).unwrap();
+                let tcp = packet.tcp.unwrap();
+                assert_eq!(checksum(&part[VNET..VNET + 20], 0), 0);
+                (packet.segments, tcp.seq, tcp.payload, tcp.flags, part[1])
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (2, 1000, 2000, ACK | CWR, 1),
+                (1, 4000, 500, ACK | PSH | FIN, 0)
+            ]
+        );
+        assert_eq!(parts[0][VNET + 40..], payload[..2000]);
+        assert_eq!(parts[1][VNET + 40..], payload[3000..]);
+        assert!(without(&raw, &[true; 4]).is_empty());
     }
 
     #[test]

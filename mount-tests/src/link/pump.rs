@@ -32,6 +32,8 @@ struct Waiting {
     chain: u64,
     packet: Packet,
     raw: Vec<u8>,
+    /// How much of `raw` it is.
+    length: usize,
 }
 
 /// One direction.
@@ -109,6 +111,15 @@ impl Pump {
                 self.recycle(raw);
             }
             Fate::Arrives(due, chain) => self.hold(due, chain, packet, raw, length),
+            Fate::InPart(due, chain, lost) => {
+                for part in packet::without(&raw[..length], &lost) {
+                    let length = part.len();
+                    if let Some(packet) = packet::parse(&part) {
+                        self.hold(due, chain, packet, part, length);
+                    }
+                }
+                self.recycle(raw);
+            }
         }
         Ok(true)
     }
@@ -123,9 +134,7 @@ impl Pump {
             self.recycle(raw);
             small
         } else {
-            let mut large = raw;
-            large.truncate(length);
-            large
+            raw
         };
         self.bytes += length;
         self.on_the_way.push_back(Waiting {
@@ -133,6 +142,7 @@ impl Pump {
             chain,
             packet,
             raw,
+            length,
         });
     }
 
@@ -143,23 +153,23 @@ impl Pump {
         }
         let now = Instant::now();
         while let Some(first) = self.on_the_way.pop_front_if(|first| first.due <= now) {
-            self.bytes -= first.raw.len();
+            self.bytes -= first.length;
             let may = self
                 .shared
                 .lock()
                 .leave(self.way, &first.packet, first.chain);
             if may {
-                give(&self.shared.devices[self.way.back().index()], &first.raw);
+                let to = &self.shared.devices[self.way.back().index()];
+                give(to, &first.raw[..first.length]);
             }
-            if first.raw.len() > SMALL {
+            if first.length > SMALL {
                 self.recycle(first.raw);
             }
         }
     }
 
-    fn recycle(&mut self, mut raw: Vec<u8>) {
-        if self.spare.len() < SPARE_MAX {
-            raw.resize(PACKET_MAX, 0);
+    fn recycle(&mut self, raw: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX && raw.len() == PACKET_MAX {
             self.spare.push(raw);
         }
     }

@@ -42,6 +42,8 @@ pub struct State {
 pub enum Fate {
     /// It arrives then, and is part of a chain of this length.
     Arrives(Instant, u64),
+    /// So do those of its segments that are not lost.
+    InPart(Instant, u64, Vec<bool>),
     Lost,
     /// Its sender gets this instead.
     Answer(Vec<u8>),
@@ -78,8 +80,9 @@ impl State {
             }
         }
         let chain = self.count(way, packet);
-        match self.lines[way.index()].send(now, packet.bytes) {
-            Some(due) => Fate::Arrives(due, chain),
+        match self.lines[way.index()].send(now, packet.bytes, packet.segments) {
+            Some((due, lost)) if lost.is_empty() => Fate::Arrives(due, chain),
+            Some((due, lost)) => Fate::InPart(due, chain, lost),
             None => Fate::Lost,
         }
     }

@@ -91,14 +91,10 @@ pub fn open_tun(name: &str) -> io::Result<File> {
     Ok(tun)
 }
 
-/// Whether the kernel may hand over packets of up to 64 KiB, to be cut into segments later.
-/// Checksums are left out either way: nothing here damages a packet.
-pub fn allow_large_packets(tun: &File, large: bool) -> io::Result<()> {
-    let offload = if large {
-        libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO_ECN
-    } else {
-        libc::TUN_F_CSUM
-    };
+/// Lets the kernel hand over packets of up to 64 KiB, to be cut into segments later, and leave out
+/// checksums: nothing here damages a packet.
+pub fn allow_large_packets(tun: &File) -> io::Result<()> {
+    let offload = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO_ECN;
     // SAFETY: takes a number, no pointer.
     done(unsafe {
         libc::ioctl(

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 
+use super::acts::{append, must, run};
 use super::copies::{changes, programs};
 use super::site::{
     COPY_DATA, Copying, Look, Site, content, inode, make_old, nothing_temporary, same, same_content,
@@ -135,23 +136,6 @@ fn copies_are_copies(ctx: &Ctx, kind: &str, copying: Copying) {
     }
 }
 
-fn run(words: &[&str], paths: &[&Path]) -> process::Finished {
-    let mut command = Command::new(words[0]);
-    command.env("LC_ALL", "C").args(&words[1..]).args(paths);
-    process::run(&mut command, LIMIT)
-}
-
-#[track_caller]
-fn must(words: &[&str], paths: &[&Path]) {
-    let finished = run(words, paths);
-    assert!(finished.ok(), "{words:?} {paths:?}: {}", finished.said());
-}
-
-fn append(path: &Path) {
-    let mut file = File::options().append(true).open(path).unwrap();
-    file.write_all(b"more").unwrap();
-}
-
 /// The server says EXDEV, in the words of SFTP: failure.
 fn a_file_system_below_the_directory_is_no_obstacle(ctx: &Ctx) {
     for copying in [Copying::Off, Copying::Cow, Copying::Shared] {
@@ -165,7 +149,7 @@ fn a_file_system_below_the_directory_is_no_obstacle(ctx: &Ctx) {
             must(words, &[&at("source"), &at("volume/copy")]);
             let copy = fs::read(site.behind.join("volume/copy")).unwrap();
             same_content(&format!("{words:?}"), &copy, &source);
-            append(&at("volume/copy"));
+            append(&at("volume/copy"), "more");
             same("the source", &Look::at(&at("source")), &before);
             fs::remove_file(at("volume/copy")).unwrap();
         }
@@ -179,7 +163,7 @@ fn a_file_system_below_the_directory_is_no_obstacle(ctx: &Ctx) {
         same_content("moved", &moved.content, &source);
         assert_eq!((moved.mode, moved.mtime), (before.mode, before.mtime));
         must(&["mv"], &[&at("volume/moved"), &at("source")]);
-        append(&at("twin"));
+        append(&at("twin"), "more");
         same_content("moved back", &fs::read(at("source")).unwrap(), &source);
         fs::remove_file(at("source")).unwrap();
         fs::remove_file(at("twin")).unwrap();
@@ -212,7 +196,7 @@ fn a_file_with_all_the_links_it_can_have_is_copied(ctx: &Ctx) {
             inode(&volume.at.join("source")),
             inode(&volume.at.join("copy"))
         );
-        append(&site.dir.join("copy"));
+        append(&site.dir.join("copy"), "more");
         let now = fs::read(volume.at.join("source")).unwrap();
         same_content("the source", &now, &source);
         let finished = run(&["ln"], &[&site.dir.join("source"), &site.dir.join("link")]);
@@ -250,7 +234,7 @@ fn a_file_that_may_not_be_linked_is_copied(ctx: &Ctx) {
         let copy = Look::at(&ctx.behind.join("copy"));
         same_content("the copy", &copy.content, &source);
         assert_eq!(copy.owner.0, 65_534, "whose the copy is");
-        append(&site.dir.join("copy"));
+        append(&site.dir.join("copy"), "more");
         let now = fs::read(ctx.behind.join("source")).unwrap();
         same_content("the source", &now, &source);
         let refused = File::options().append(true).open(site.dir.join("source"));

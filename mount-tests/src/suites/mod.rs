@@ -1,5 +1,6 @@
 //! All suites, in the order they run: one file an idea.
 
+mod acts;
 mod bad_input;
 mod copies;
 mod copies_on;

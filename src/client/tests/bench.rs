@@ -46,10 +46,14 @@ impl Bench {
         };
         let client = client.unwrap();
         server.take_requests();
-        let files = Files::Memory(server);
+        Self::over(client, server, name)
+    }
+
+    /// A client that a test made, of a server in memory.
+    pub(super) const fn over(client: Client, server: Server, name: &'static str) -> Self {
         Self {
             client,
-            files,
+            files: Files::Memory(server),
             name,
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 
 use proptest::prelude::*;
 
-use super::bench::{Bench, Files, KIB, MIB, assert_content, expected, pattern, span, whole};
+use super::bench::{Bench, KIB, MIB, assert_content, expected, pattern, span, whole};
 use super::without;
 use crate::client::{CopyData, Span};
 use crate::sftp::{Request, StatusCode};
@@ -263,13 +263,7 @@ async fn a_server_that_will_not_copy_is_asked_once() {
 async fn a_server_without_the_extension_is_not_asked() {
     let (server, client) = without(&["copy-data"]).await;
     server.tree(|tree| tree.put(b"s", b"content"));
-    let files = Files::Memory(server);
-    let name = "without copy-data";
-    let bench = Bench {
-        client,
-        files,
-        name,
-    };
+    let bench = Bench::over(client, server, "without copy-data");
     let (from, to) = bench.ends("s", "t").await;
     bench.server().take_requests();
     let copied = bench.client.copy_data(&from, &to, whole(7), |_| true).await;

@@ -95,13 +95,7 @@ async fn while_the_server_copies_other_requests_are_answered() {
     let client = Client::over_two(server.link(), slow_lane(&server))
         .await
         .unwrap();
-    let files = Files::Memory(server);
-    let name = "a slow lane";
-    let bench = Bench {
-        client,
-        files,
-        name,
-    };
+    let bench = Bench::over(client, server, "a slow lane");
     let data = pattern(10 * MIB, 14);
     bench.put("s", &data);
     let (from, to) = bench.ends("s", "t").await;
@@ -131,13 +125,7 @@ async fn when_the_lane_is_lost_the_copy_goes_another_way() {
     });
     let lane = script(&[("copy-data", "1")], |_, _| Reply::HangUp);
     let client = Client::over_two(server.link(), link(lane)).await.unwrap();
-    let files = Files::Memory(server);
-    let name = "a lane that hangs up";
-    let bench = Bench {
-        client,
-        files,
-        name,
-    };
+    let bench = Bench::over(client, server, "a lane that hangs up");
     let data = pattern(10 * MIB, 15);
     bench.put("s", &data);
     let ends = bench.ends("s", "t").await;

@@ -141,24 +141,48 @@ impl Filesystem {
             new: new.clone(),
         };
         let changes: Vec<Sharing> = names.iter().map(change).collect();
-        if let Some(journal) = self.cow.journal.clone() {
-            let last = changes.len() - 1;
-            let record = move || {
-                let mut each = changes.iter().enumerate();
-                each.try_for_each(|(n, change)| journal.record(change, n == last))
-            };
-            match tokio::task::spawn_blocking(record).await {
-                Ok(written) => written.map_err(cannot_write_down)?,
-                Err(_) => return Err(not_written_down()),
-            }
-            self.hear();
-        } else {
-            let mut tables = self.tables();
-            changes
-                .iter()
-                .for_each(|change| tables.groups.apply(change));
-        }
+        self.write_first(&changes).await?;
+        self.take_written(&mut self.tables(), &changes);
         Ok(Announced(names))
+    }
+
+    /// Writes down what the server is about to be asked for, so that no file shares its storage on
+    /// the server and not in the journal. On the disk when this returns, if there is a journal.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    async fn write_first(&self, changes: &[Sharing]) -> Result<()> {
+        let Some(journal) = self.cow.journal.clone() else {
+            return Ok(());
+        };
+        let changes = changes.to_vec();
+        // What was recorded before is on the disk with the last one.
+        let record = move || {
+            let last = changes.len().saturating_sub(1);
+            let mut each = changes.iter().enumerate();
+            each.try_for_each(|(at, change)| journal.record(change, at == last))
+        };
+        match tokio::task::spawn_blocking(record).await {
+            Ok(written) => written.map_err(|error| {
+                Error::setup(format!(
+                    "which files share storage cannot be written down: {error}"
+                ))
+            }),
+            // Only a panic in there.
+            Err(_) => Err(Error::setup(
+                "which files share storage was not written down",
+            )),
+        }
+    }
+
+    /// Takes in what [`Self::write_first`] has written: by way of the journal, in its order.
+    fn take_written(&self, tables: &mut Tables, changes: &[Sharing]) {
+        match &self.cow.journal {
+            Some(_) => self.take_news(tables, &[]),
+            None => changes
+                .iter()
+                .for_each(|change| tables.groups.apply(change)),
+        }
     }
 
     fn names_to_announce(&self, from: &Bytes, to: &Bytes) -> Vec<(Bytes, Bytes)> {
@@ -267,26 +291,9 @@ impl Filesystem {
         if self.tables().groups.is_full() {
             return Err(Error::setup("too many files share storage already"));
         }
-        if let Some(journal) = self.cow.journal.clone() {
-            let changes = changes.clone();
-            // What was recorded before is on the disk with the last one.
-            let record = move || {
-                let last = changes.len().saturating_sub(1);
-                let mut changes = changes.iter().enumerate();
-                changes.try_for_each(|(at, change)| journal.record(change, at == last))
-            };
-            match tokio::task::spawn_blocking(record).await {
-                Ok(written) => written.map_err(cannot_write_down)?,
-                Err(_) => return Err(not_written_down()),
-            }
-        }
+        self.write_first(&changes).await?;
         let mut tables = self.tables();
-        match &self.cow.journal {
-            Some(_) => self.take_news(&mut tables, &[]),
-            None => changes
-                .iter()
-                .for_each(|change| tables.groups.apply(change)),
-        }
+        self.take_written(&mut tables, &changes);
         let share = |joining: &Joining| {
             let files = joining
                 .files
@@ -296,6 +303,15 @@ impl Filesystem {
             tables.groups.share_storage(&joining.source, &joining.copy)
         };
         Ok(joining.iter().map(share).collect())
+    }
+
+    /// What one name of a file shares, the others that are known of it share, too.
+    pub(in crate::fs) fn other_names_share(&self, ino: Ino, name: &Bytes) {
+        let names = self.tables().inodes.paths(ino);
+        for new in names.into_iter().filter(|other| other != name) {
+            let existing = name.clone();
+            self.sharing_changed(&Sharing::Linked { existing, new });
+        }
     }
 }
 
@@ -347,15 +363,4 @@ fn write_down(journal: &Journal, change: &Sharing) -> bool {
         log::error!("which files share storage cannot be written down: {error}");
     }
     written.is_ok()
-}
-
-/// Only a panic in there.
-fn not_written_down() -> Error {
-    Error::setup("which files share storage was not written down")
-}
-
-fn cannot_write_down(error: std::io::Error) -> Error {
-    Error::setup(format!(
-        "which files share storage cannot be written down: {error}"
-    ))
 }

@@ -22,6 +22,8 @@ impl Filesystem {
     /// The same for a file that should have been listed; true if it was not.
     pub(in crate::fs) fn is_named_elsewhere(&self, ino: Ino, path: &Bytes) -> bool {
         let (listed, known) = self.names_listed_and_known(ino, path);
+        // limits@openssh.com stands for "lists st_nlink": OpenSSH and AsyncSSH advertise it, and both
+        // do. Where nobody tells, every file would seem to have other names.
         let tells = self.client.features().extensions.limits;
         listed.map_or(tells, |links| links > known)
     }

@@ -91,11 +91,24 @@ fn check(variant: &Variant, ops: impl Strategy<Value = Vec<Op>>) {
 /// says, if it is set.
 const CASES: u32 = 32;
 
-fn without(extension: &str) -> Variant {
+/// On a server that is as the options say.
+fn over(options: Options) -> Variant {
     Variant {
-        options: Options::default().without(&[extension]),
+        options,
         ..Variant::default()
     }
+}
+
+/// With these choices of the user's.
+fn with(config: Config) -> Variant {
+    Variant {
+        config,
+        ..Variant::default()
+    }
+}
+
+fn without(extension: &str) -> Variant {
+    over(Options::default().without(&[extension]))
 }
 
 #[test]
@@ -109,13 +122,7 @@ fn it_is_also_without_any_extension() {
         extensions: Vec::new(),
         ..Options::default()
     };
-    check(
-        &Variant {
-            options,
-            ..Variant::default()
-        },
-        ops(),
-    );
+    check(&over(options), ops());
 }
 
 #[test]
@@ -136,13 +143,7 @@ fn it_is_also_without_lsetstat() {
 #[test]
 fn it_is_also_without_statvfs_and_fsync() {
     let options = Options::default().without(&["statvfs@openssh.com", "fsync@openssh.com"]);
-    check(
-        &Variant {
-            options,
-            ..Variant::default()
-        },
-        ops(),
-    );
+    check(&over(options), ops());
 }
 
 #[test]
@@ -159,13 +160,7 @@ fn it_is_also_where_the_draft_has_the_order_of_symlinks_arguments() {
         by_ann: false,
     };
     let ops = ops().prop_map(move |ops| [vec![first.clone()], ops].concat());
-    check(
-        &Variant {
-            options,
-            ..Variant::default()
-        },
-        ops,
-    );
+    check(&over(options), ops);
 }
 
 #[test]
@@ -174,13 +169,7 @@ fn it_is_also_where_answers_are_short() {
         read_max: 1000,
         ..Options::default()
     };
-    check(
-        &Variant {
-            options,
-            ..Variant::default()
-        },
-        ops(),
-    );
+    check(&over(options), ops());
 }
 
 #[test]
@@ -190,13 +179,7 @@ fn it_is_also_where_answers_come_in_any_order() {
         read_max: 4096,
         ..Options::default()
     };
-    check(
-        &Variant {
-            options,
-            ..Variant::default()
-        },
-        ops(),
-    );
+    check(&over(options), ops());
 }
 
 #[test]
@@ -226,13 +209,7 @@ fn it_is_also_where_every_write_waits_and_nothing_is_read_ahead() {
         readahead_max: 0,
         ..Config::default()
     };
-    check(
-        &Variant {
-            config,
-            ..Variant::default()
-        },
-        ops(),
-    );
+    check(&with(config), ops());
 }
 
 fn nothing_believed() -> Variant {
@@ -242,10 +219,7 @@ fn nothing_believed() -> Variant {
         negative_timeout: Duration::ZERO,
         ..Config::default()
     };
-    Variant {
-        config,
-        ..Variant::default()
-    }
+    with(config)
 }
 
 #[test]
@@ -259,13 +233,10 @@ fn what_others_do_on_the_server_is_seen_when_what_was_known_has_expired() {
 }
 
 fn copying(copy_is_hardlink: CopyIsHardlink) -> Variant {
-    Variant {
-        config: Config {
-            copy_is_hardlink,
-            ..Config::default()
-        },
-        ..Variant::default()
-    }
+    with(Config {
+        copy_is_hardlink,
+        ..Config::default()
+    })
 }
 
 /// Copies are links that a write breaks, on a server that is as the options say.
@@ -282,10 +253,7 @@ fn cow_doubting() -> Variant {
         copy_is_hardlink: CopyIsHardlink::Cow,
         ..nothing_believed().config
     };
-    Variant {
-        config,
-        ..Variant::default()
-    }
+    with(config)
 }
 
 #[test]

@@ -55,7 +55,7 @@ async fn writes_that_follow_each_other_arrive_merged_and_in_order() {
 #[tokio::test(start_paused = true)]
 async fn a_writer_waits_when_too_much_is_unwritten_and_goes_on_when_it_is_not() {
     let config = Config {
-        write_behind_max: 10_000,
+        write_behind_max: 16_000,
         ..Config::default()
     };
     let (fs, writes) = holding(config).await;
@@ -66,7 +66,7 @@ async fn a_writer_waits_when_too_much_is_unwritten_and_goes_on_when_it_is_not() 
     let mut third = Box::pin(write(&fs, fh, 8192, &[7; 4096]));
     assert!(
         third.as_mut().now_or_never().is_none(),
-        "12 KiB are more than may be unwritten"
+        "12 KiB are more than three quarters"
     );
     idle().await;
     answer(&fs).await;
@@ -85,6 +85,25 @@ async fn a_writer_waits_when_too_much_is_unwritten_and_goes_on_when_it_is_not() 
             .sum::<usize>(),
         3 * 4096
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_waits_leaves_others_a_quarter() {
+    let config = Config {
+        write_behind_max: 16_000,
+        ..Config::default()
+    };
+    let (fs, _writes) = holding(config).await;
+    let fh = open(&fs, "f", WRITE).await;
+    write(&fs, fh, 0, &[7; 12_000]).await.unwrap();
+    let mut waits = Box::pin(write(&fs, fh, 12_000, &[7; 4000]));
+    assert!(waits.as_mut().now_or_never().is_none());
+    let other = open(&fs, "g", WRITE).await;
+    let written = write(&fs, other, 0, &[7; 4000]).now_or_never();
+    assert_eq!(written, Some(Ok(())));
+    idle().await;
+    answer(&fs).await;
+    assert_eq!(waits.await, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,8 +10,9 @@ use russh::keys::ssh_key::LineEnding;
 use ssh2::{KeyboardInteractivePrompt, Prompt, PublicKey, Session};
 
 use super::super::host_keys::Trust;
+use super::super::login::{Plan, Proofs};
 use super::super::prompt::printable;
-use super::super::russh::{Plan, Proofs, find_public, load};
+use super::super::russh::{find_public, load};
 use super::super::secrets::{Prompter, Secret};
 use crate::error::{Error, Result};
 

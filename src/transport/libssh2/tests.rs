@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::super::test_link::{Alive, answer, greet};
 use super::super::test_sshd::Sshd;
 use super::super::{Dialer, Link, Target, Way};
 use crate::error::Result;
@@ -30,22 +31,6 @@ async fn dial(target: Target) -> Result<Link> {
 
 async fn why_not(target: Target) -> String {
     dial(target).await.err().expect("it connected").to_string()
-}
-
-/// Sends SSH_FXP_INIT of version 3, and takes the answer.
-async fn greet(link: &mut Link) {
-    link.stream
-        .write_all(&[0, 0, 0, 5, 1, 0, 0, 0, 3])
-        .await
-        .unwrap();
-    assert_eq!(answer(link).await[..5], [2, 0, 0, 0, 3]);
-}
-
-async fn answer(link: &mut Link) -> Vec<u8> {
-    let len = link.stream.read_u32().await.unwrap();
-    let mut packet = vec![0; usize::try_from(len).unwrap()];
-    link.stream.read_exact(&mut packet).await.unwrap();
-    packet
 }
 
 /// A request: type, id, and strings or numbers already encoded.
@@ -203,24 +188,13 @@ async fn a_key_of_the_agent_opens_the_door() {
 #[tokio::test]
 async fn a_dropped_stream_ends_the_connection() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    let fifo = sshd.path("alive");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let sftp_server = Some(format!("exec 3<>{}; echo up; exec cat", fifo.display()));
-    let mut link = dial(Target {
+    let alive = Alive::new(sshd.path("alive"));
+    let sftp_server = Some(format!("{}; exec cat", alive.words()));
+    let link = dial(Target {
         sftp_server,
         ..sshd.target()
-    })
-    .await
-    .unwrap();
-    let mut up = [0; 3];
-    link.stream.read_exact(&mut up).await.unwrap();
-    let pipe = tokio::net::unix::pipe::OpenOptions::new()
-        .open_receiver(&fifo)
-        .unwrap();
-    drop(link);
-    // Readable without a byte: who could write is gone, there at the server.
-    pipe.readable().await.unwrap();
-    assert_eq!(pipe.try_read(&mut [0; 1]).unwrap(), 0);
+    });
+    alive.ends_with(link.await.unwrap()).await;
 }
 
 #[tokio::test]
@@ -236,10 +210,7 @@ async fn an_unknown_host_gets_no_login() {
 #[tokio::test]
 async fn a_changed_host_key_gets_no_login() {
     let Some(sshd) = Sshd::start(&[]) else { return };
-    let known = fs::read_to_string(sshd.path("known_hosts")).unwrap();
-    let name = known.split(' ').next().unwrap();
-    let other = fs::read_to_string(sshd.path("stranger.pub")).unwrap();
-    fs::write(sshd.path("known_hosts"), format!("{name} {other}")).unwrap();
+    sshd.is_known_by("stranger.pub");
     let why = why_not(sshd.target()).await;
     assert_eq!(why.matches("SHA256:").count(), 2, "{why}");
 }

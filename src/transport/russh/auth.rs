@@ -15,11 +15,11 @@ use tokio::time::timeout;
 
 use super::super::host_config::Settings;
 use super::super::host_keys::Trust;
+use super::super::login::Proofs;
 use super::super::secrets::{Prompter, Secret};
 use super::algorithms::allows;
 use super::handler::{Handler, Learned};
 use super::identities::{self, Identity, Origin};
-use super::memory::Proofs;
 use super::sign::{Signer, Unsigned};
 use crate::error::{Error, Result};
 

@@ -12,10 +12,10 @@ use russh::{Channel, Names};
 use super::super::Diagnosis;
 use super::super::host_config::Settings;
 use super::super::host_keys::{self, Trust};
+use super::super::login::Memory;
 use super::super::prompt::printable;
 use super::super::secrets::Prompter;
 use super::algorithms;
-use super::memory::Memory;
 use crate::error::Error;
 
 /// One connection's side of the conversation that russh leads.

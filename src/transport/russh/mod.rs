@@ -8,7 +8,6 @@ mod auth;
 mod explain;
 mod handler;
 mod identities;
-mod memory;
 mod sign;
 mod stream;
 #[cfg(test)]
@@ -26,7 +25,6 @@ use russh::{Channel, ChannelMsg, SshId};
 use tokio::time::timeout;
 
 pub(super) use self::identities::{find_public, load};
-pub(super) use self::memory::{Memory, Proofs};
 pub(super) use self::wire::{Cut, Wire};
 
 use self::auth::Login;
@@ -35,21 +33,9 @@ use self::stream::Stream;
 use self::wire::Head;
 use super::host_config::Settings;
 use super::host_keys;
-use super::secrets::{Prompter, Secret};
+use super::login::Plan;
 use super::{Diagnosis, Link};
 use crate::error::{Error, Result};
-
-/// What a connection needs beside the settings.
-pub(super) struct Plan {
-    pub(super) settings: Arc<Settings>,
-    pub(super) memory: Arc<Memory>,
-    /// Whom to ask what is not remembered.
-    pub(super) prompter: Prompter,
-    /// A password to offer once.
-    pub(super) password: Option<Secret>,
-    /// The subsystem, or a program if there is a `/` in it.
-    pub(super) sftp_server: Option<String>,
-}
 
 /// Connects, logs in, and starts the SFTP server.
 ///

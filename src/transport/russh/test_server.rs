@@ -23,6 +23,16 @@ pub(super) struct Rules {
     pub(super) attempts_max: Option<usize>,
 }
 
+impl Rules {
+    /// Nothing but this password.
+    pub(super) fn password(password: &'static str) -> Self {
+        Self {
+            password: Some(password),
+            ..Self::default()
+        }
+    }
+}
+
 pub(super) struct Server {
     pub(super) port: u16,
     seen: Arc<Mutex<Vec<String>>>,

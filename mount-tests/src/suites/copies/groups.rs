@@ -1,12 +1,12 @@
 //! Names that share storage on the server without being links: chains of them, over several
 //! mounts, beside links that others made, and with the notes about them lost.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use super::programs::{PROGRAMS, cp};
 use crate::case::{Case, Ctx, case};
+use crate::suites::acts::append;
 use crate::suites::site::{
     COPY_DATA, Copying, Look, Site, content, everything, inode, make_old, nothing_temporary, same,
     same_content, set_mtime,
@@ -39,11 +39,6 @@ const LEN: usize = 100_000;
 
 fn site(ctx: &Ctx) -> Site {
     Site::new(ctx, Copying::Cow, Manner::default())
-}
-
-fn append(path: &Path, text: &str) {
-    let mut file = File::options().append(true).open(path).unwrap();
-    file.write_all(text.as_bytes()).unwrap();
 }
 
 /// `source` and `copy`, which must be one file on the server or the case is none.

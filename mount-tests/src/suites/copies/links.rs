@@ -1,15 +1,15 @@
 //! Links, renames and whole trees: what shall be one file stays one, and what is a copy does not
 //! become one, also where all of them are one file on the server.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use super::programs::cp;
 use crate::case::{Case, Ctx, case};
-use crate::process::{self, must_run};
+use crate::process::must_run;
+use crate::suites::acts::{append, must, run};
 use crate::suites::site::{
     Copying, HARDLINK, Look, Site, content, inode, make_old, same, same_content,
 };
@@ -53,23 +53,6 @@ pub(super) fn cases() -> Vec<Case> {
     all.push(case(link_on_a_server_without).on_mount_only());
     all.push(case(link_on_a_server_that_lies).on_mount_only());
     all
-}
-
-fn run(words: &[&str], paths: &[&Path]) -> process::Finished {
-    let mut command = Command::new(words[0]);
-    command.env("LC_ALL", "C").args(&words[1..]).args(paths);
-    process::run(&mut command, LIMIT)
-}
-
-#[track_caller]
-fn must(words: &[&str], paths: &[&Path]) {
-    let finished = run(words, paths);
-    assert!(finished.ok(), "{words:?} {paths:?}: {}", finished.said());
-}
-
-fn append(path: &Path, text: &str) {
-    let mut file = File::options().append(true).open(path).unwrap();
-    file.write_all(text.as_bytes()).unwrap();
 }
 
 /// Holds that both names are one file, here and on the server.

@@ -130,7 +130,7 @@ fn offsets_beyond_4_gib_are_kept(ctx: &Ctx) {
 fn many_small_writes_arrive_in_order(ctx: &Ctx) {
     let path = ctx.dir.join("f");
     let mut file = File::create(&path).unwrap();
-    let mut expected = Vec::new();
+    let mut expected: Vec<u8> = Vec::new();
     for number in 0..5000u32 {
         let piece = format!("{number},");
         file.write_all(piece.as_bytes()).unwrap();

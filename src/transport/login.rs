@@ -1,5 +1,5 @@
-//! What a [`Dialer`](super::super::Dialer) remembers from one connection to the next, so that a
-//! person is asked once.
+//! What a connection in process needs beside the target, and what a [`Dialer`](super::Dialer)
+//! remembers from one to the next, so that a person is asked once.
 //!
 //! **Invariant:** a secret is remembered only after the server took it.
 
@@ -8,12 +8,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use russh::keys::PrivateKey;
 
-use super::super::host_keys::Trust;
-use super::super::secrets::Secret;
+use super::host_config::Settings;
+use super::host_keys::Trust;
+use super::secrets::{Prompter, Secret};
+
+/// What a connection needs.
+pub(super) struct Plan {
+    pub(super) settings: Arc<Settings>,
+    pub(super) memory: Arc<Memory>,
+    /// Whom to ask what is not remembered.
+    pub(super) prompter: Prompter,
+    /// A password to offer once.
+    pub(super) password: Option<Secret>,
+    /// The subsystem, or a program if there is a `/` in it.
+    pub(super) sftp_server: Option<String>,
+}
 
 /// Shared by all connections of one dialer.
 #[derive(Default)]
-pub(in super::super) struct Memory(Mutex<Remembered>);
+pub(super) struct Memory(Mutex<Remembered>);
 
 #[derive(Default)]
 struct Remembered {
@@ -25,25 +38,25 @@ struct Remembered {
 
 /// What opened the door.
 #[derive(Default, Clone)]
-pub(in super::super) struct Proofs {
+pub(super) struct Proofs {
     /// The public keys that the server took, as blobs (RFC 4253 section 6.6). Tried first.
-    pub(in super::super) public_keys: Vec<Vec<u8>>,
+    pub(super) public_keys: Vec<Vec<u8>>,
     /// Private keys that were read from a file, and perhaps decrypted. They wipe themselves.
-    pub(in super::super) private_keys: Vec<(PathBuf, Arc<PrivateKey>)>,
-    pub(in super::super) password: Option<Secret>,
+    pub(super) private_keys: Vec<(PathBuf, Arc<PrivateKey>)>,
+    pub(super) password: Option<Secret>,
     /// Answers of keyboard-interactive (RFC 4256), by question.
-    pub(in super::super) answers: Vec<(String, Secret)>,
+    pub(super) answers: Vec<(String, Secret)>,
 }
 
 impl Proofs {
-    pub(in super::super) fn private_key(&self, path: &Path) -> Option<Arc<PrivateKey>> {
+    pub(super) fn private_key(&self, path: &Path) -> Option<Arc<PrivateKey>> {
         self.private_keys
             .iter()
             .find(|(of, _)| of == path)
             .map(|(_, key)| key.clone())
     }
 
-    pub(in super::super) fn answer(&self, question: &str) -> Option<Secret> {
+    pub(super) fn answer(&self, question: &str) -> Option<Secret> {
         self.answers
             .iter()
             .find(|(asked, _)| asked == question)
@@ -53,22 +66,22 @@ impl Proofs {
 
 impl Memory {
     /// Nobody was let in yet.
-    pub(in super::super) fn is_new(&self) -> bool {
+    pub(super) fn is_new(&self) -> bool {
         !self.lock().done
     }
 
-    pub(in super::super) fn proofs(&self) -> Proofs {
+    pub(super) fn proofs(&self) -> Proofs {
         self.lock().proofs.clone()
     }
 
     /// The server let us in with these.
-    pub(in super::super) fn remember(&self, proofs: Proofs) {
+    pub(super) fn remember(&self, proofs: Proofs) {
         let mut remembered = self.lock();
         remembered.done = true;
         remembered.proofs = proofs;
     }
 
-    pub(in super::super) fn trust_of_host_key(&self, key: &[u8]) -> Option<Trust> {
+    pub(super) fn trust_of_host_key(&self, key: &[u8]) -> Option<Trust> {
         self.lock()
             .host_key
             .as_ref()
@@ -76,7 +89,7 @@ impl Memory {
             .map(|(_, trust)| *trust)
     }
 
-    pub(in super::super) fn remember_host_key(&self, key: Vec<u8>, trust: Trust) {
+    pub(super) fn remember_host_key(&self, key: Vec<u8>, trust: Trust) {
         self.lock().host_key = Some((key, trust));
     }
 
