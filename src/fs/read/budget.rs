@@ -136,8 +136,9 @@ impl State {
             Some(**other) != number && now.duration_since(holder.used) < PAUSE
         };
         let readers = self.holders.iter().filter(is_other).count() as u64 + 1;
+        let needed = self.flight.limit().saturating_mul(ROUNDS);
         Share {
-            bytes: most.min(self.max / readers),
+            bytes: most.min(self.max / readers).min(needed),
             readers,
         }
     }
@@ -241,6 +242,9 @@ async fn watch(budget: Weak<Budget>) {
     }
 }
 
+/// So many times what the link needs on its way is held ahead at most: enough for a reader that stops
+/// for a few round trips, and little is wasted on one that stops for good.
+const ROUNDS: u64 = 4;
 /// Who has not read for so long counts as paused: many round trips of a slow link.
 const PAUSE: Duration = Duration::from_secs(2);
 /// After so long the memory is given back even if nobody else wants it.
@@ -265,7 +269,7 @@ mod tests {
 
     /// Takes parts as long as there are some, each answered at once.
     fn fill(budget: &Arc<Budget>, one: &mut One, now: Instant) -> Vec<Part> {
-        let share = budget.share(one.holder, 6 * MIB, now);
+        let share = budget.share(one.holder, 4 * MIB, now);
         let take = || budget.take(&mut one.holder, &one.reader, LEN, share, now);
         let parts = std::iter::from_fn(take);
         parts.inspect(|part| part.arrived(true, now)).collect()
@@ -293,7 +297,7 @@ mod tests {
     async fn a_lone_reader_has_what_its_file_may_have_and_gives_it_back() {
         let budget = Arc::new(Budget::new(8 * MIB));
         let parts = fill(&budget, &mut One::default(), clock::now());
-        assert_eq!(bytes(&parts), 6 * MIB);
+        assert_eq!(bytes(&parts), 4 * MIB);
         drop(parts);
         assert_eq!(budget.state().held, 0);
         assert!(budget.state().holders.is_empty());
@@ -306,7 +310,7 @@ mod tests {
         let mut readers: Vec<_> = (0..4).map(|_| One::default()).collect();
         // Each begins with one block, and so is known to read.
         let firsts = readers.iter_mut().map(|one| {
-            let share = budget.share(one.holder, 6 * MIB, now);
+            let share = budget.share(one.holder, 4 * MIB, now);
             budget.take(&mut one.holder, &one.reader, LEN, share, now)
         });
         let firsts: Vec<_> = firsts.map(Option::unwrap).collect();
@@ -331,9 +335,9 @@ mod tests {
         assert_eq!(budget.state().held, 8 * MIB, "nobody has paused");
         budget.make_room(start + PAUSE + PAUSE / 2);
         assert_eq!(first.reader.lock().unwrap().blocks.bytes(), 0);
-        assert_eq!(second.reader.lock().unwrap().blocks.bytes(), 2 * MIB);
+        assert_eq!(second.reader.lock().unwrap().blocks.bytes(), 4 * MIB);
         let parts = fill(&budget, &mut third, start + PAUSE * 3);
-        assert_eq!(bytes(&parts), 6 * MIB);
+        assert_eq!(bytes(&parts), 4 * MIB);
     }
 
     #[tokio::test]
@@ -344,7 +348,7 @@ mod tests {
         let mut parts = [Vec::new(), Vec::new()];
         for _ in 0..100 {
             for (one, parts) in readers.iter_mut().zip(&mut parts) {
-                let share = budget.share(one.holder, 6 * MIB, now);
+                let share = budget.share(one.holder, 4 * MIB, now);
                 parts.extend(budget.take(&mut one.holder, &one.reader, LEN, share, now));
             }
         }
