@@ -15,6 +15,7 @@ use std::num::NonZeroUsize;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use lru::LruCache;
+use smallvec::SmallVec;
 
 use super::Ino;
 use crate::sftp::FileKind;
@@ -29,7 +30,8 @@ pub(super) type Place = (Ino, Name);
 pub(super) struct Inodes {
     /// The mounted directory's absolute path on the server.
     root: Bytes,
-    nodes: HashMap<Ino, Node>,
+    /// Boxed: a table of a million has a million empty places too.
+    nodes: HashMap<Ino, Box<Node>>,
     /// Names whose node's number is not the name's hash.
     exceptions: HashMap<Place, Ino>,
     /// The same for nodes that were forgotten, and all names of those that have several.
@@ -44,7 +46,7 @@ pub(super) struct Inodes {
 struct Node {
     kind: FileKind,
     /// Where the node is; empty for the root and for what was removed while still in use.
-    places: Vec<Place>,
+    places: SmallVec<[Place; 1]>,
     /// How often the kernel was told of this node and has not forgotten it.
     lookups: u64,
     /// Open files and directories.
@@ -60,7 +62,7 @@ impl Inodes {
         let remembered =
             LruCache::new(NonZeroUsize::new(REMEMBERED_MAX).unwrap_or(NonZeroUsize::MIN));
         let mut nodes = HashMap::new();
-        nodes.insert(Ino::ROOT, Node::new(FileKind::Directory));
+        nodes.insert(Ino::ROOT, Box::new(Node::new(FileKind::Directory)));
         Self {
             root,
             nodes,
@@ -103,7 +105,7 @@ impl Inodes {
             self.remove(parent, name);
         }
         let ino = self.number_for(parent, name, kind);
-        self.nodes.entry(ino).or_insert_with(|| Node::new(kind));
+        self.nodes.entry(ino).or_insert_with(|| Box::new(Node::new(kind)));
         self.add_place(ino, parent, name);
         ino
     }
@@ -206,8 +208,7 @@ impl Inodes {
         // Each number that means the other holds on to it.
         self.opened(kept);
         self.aliases.insert(gone, kept);
-        let places = self.nodes.get(&gone).map(|node| node.places.clone());
-        let places = places.unwrap_or_default();
+        let places = self.places(gone).to_vec();
         for (parent, name) in &places {
             self.remove(*parent, name);
             self.link(kept, *parent, name);
@@ -307,9 +308,8 @@ impl Inodes {
 
     /// All paths that lead to a node, as far as we know.
     pub(super) fn paths(&self, ino: Ino) -> Vec<Bytes> {
-        let places = self.nodes.get(&ino).map(|node| node.places.as_slice());
-        let places = places.unwrap_or_default().iter();
-        places
+        self.places(ino)
+            .iter()
             .filter_map(|(parent, name)| self.path_below(*parent, name))
             .collect()
     }
@@ -414,7 +414,7 @@ impl Inodes {
 
     /// Forgets a node that nobody holds on to, and then its parents if they were only here for it.
     fn drop_unused(&mut self, ino: Ino) -> bool {
-        if ino == Ino::ROOT || self.nodes.get(&ino).is_none_or(Node::is_used) {
+        if ino == Ino::ROOT || self.nodes.get(&ino).is_none_or(|node| node.is_used()) {
             return false;
         }
         let Some(node) = self.nodes.remove(&ino) else {
@@ -455,10 +455,10 @@ impl Inodes {
 }
 
 impl Node {
-    const fn new(kind: FileKind) -> Self {
+    fn new(kind: FileKind) -> Self {
         Self {
             kind,
-            places: Vec::new(),
+            places: SmallVec::new(),
             lookups: 0,
             opens: 0,
             children: 0,
