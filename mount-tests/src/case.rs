@@ -4,10 +4,11 @@
 use std::panic::panic_any;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lab::Lab;
 use crate::mount::{Plan, Transport};
+use crate::process::wait_for;
 
 /// What a case is given.
 #[derive(Clone)]
@@ -53,11 +54,27 @@ impl Ctx {
         }
     }
 
+    /// Makes a file on the server, and waits until the mount shows its name: that there was none may
+    /// be believed for a while.
+    #[track_caller]
+    pub fn put_behind(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.behind.join(name), content).unwrap();
+        let is_shown = || self.dir.join(name).symlink_metadata().ok();
+        let end = Instant::now() + NAMES_APPEAR_WITHIN;
+        assert!(
+            wait_for(end, is_shown).is_some(),
+            "{name} was made on the server and is not seen within {NAMES_APPEAR_WITHIN:?}"
+        );
+    }
+
     /// A plan for another mount of this case's directory on the server.
     pub fn plan(&self) -> Plan {
         self.lab.plan(self.transport, &self.behind)
     }
 }
+
+/// The longest of the timeouts, and some patience (sshfs: 20 s).
+const NAMES_APPEAR_WITHIN: Duration = Duration::from_secs(22);
 
 /// The payload of the panic that skips.
 pub struct Skipped(pub String);

@@ -61,8 +61,6 @@ enum Change {
     Gone,
     /// The file has other attributes.
     Touched,
-    /// The file has other attributes and another number of names.
-    Relinked,
 }
 
 /// Listings by directory, those least recently used given up first.
@@ -133,10 +131,9 @@ impl Directory {
                 }
                 0
             }
-            (Ok(index), Change::Touched | Change::Relinked) => {
+            (Ok(index), Change::Touched) => {
                 if let Some(entry) = self.entries.get_mut(index) {
                     entry.attr = None;
-                    entry.links = entry.links.filter(|_| change == Change::Touched);
                 }
                 0
             }
@@ -152,7 +149,7 @@ impl Directory {
                 self.entries.insert(index, entry);
                 1
             }
-            (Err(_), Change::Gone | Change::Touched | Change::Relinked) => 0,
+            (Err(_), Change::Gone | Change::Touched) => 0,
         }
     }
 
@@ -162,8 +159,7 @@ impl Directory {
             (Some(_), Change::Gone) | (None, Change::Made(_)) => false,
             (Some(entry), Change::Made(kind)) => entry.attr.is_none() && entry.kind == kind,
             (Some(entry), Change::Touched) => entry.attr.is_none(),
-            (Some(entry), Change::Relinked) => entry.attr.is_none() && entry.links.is_none(),
-            (None, Change::Gone | Change::Touched | Change::Relinked) => true,
+            (None, Change::Gone | Change::Touched) => true,
         }
     }
 }
@@ -262,11 +258,6 @@ impl DirCache {
         self.apply(parent, name, Change::Touched);
     }
 
-    /// As [`Self::touched`], and it has more or fewer names.
-    pub(crate) fn relinked(&mut self, parent: Ino, name: &[u8]) {
-        self.apply(parent, name, Change::Relinked);
-    }
-
     /// Whether a listing that was begun is still being read.
     pub(crate) fn is_under_way(&self, ino: Ino, fetch: Fetch) -> bool {
         let mut under_way = self.under_way.get(&ino).into_iter().flatten();
@@ -326,8 +317,7 @@ impl UnderWay {
         if let Some(noted) = self.changes.get_mut(name) {
             *noted = match (*noted, change) {
                 // What was made and then written to was still made.
-                (made @ Change::Made(_), Change::Touched | Change::Relinked) => made,
-                (Change::Relinked, Change::Touched) => Change::Relinked,
+                (made @ Change::Made(_), Change::Touched) => made,
                 (_, later) => later,
             };
         } else if self.changes.len() < CHANGES_MAX {

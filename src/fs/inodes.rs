@@ -160,6 +160,11 @@ impl Inodes {
             .is_some_and(|node| node.places.len() > 1)
     }
 
+    /// Whether a node has, or may have, more than one name on the server.
+    pub(super) fn has_several_names(&self, ino: Ino) -> bool {
+        self.links(ino) > 1 || self.reserved.contains_key(&ino)
+    }
+
     /// Another name of the node that a name leads to, as a path; none if that is its only one.
     pub(super) fn other_path(&self, parent: Ino, name: &[u8]) -> Option<Bytes> {
         let node = self.nodes.get(&self.find(parent, name)?)?;

@@ -179,6 +179,7 @@ impl Filesystem {
             dirs: DirCache::new(),
             listings: Listings::new(),
             walk: Walk::new(),
+            relinks: 0,
             groups,
         };
         let filesystem = Arc::new_cyclic(|me| Self {

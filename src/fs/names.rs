@@ -299,7 +299,7 @@ impl Filesystem {
             tables.inodes.looked_up(ino);
             let kind = tables.inodes.kind(ino).unwrap_or(FileKind::Regular);
             tables.made(parent, name, kind);
-            tables.relinked(ino);
+            tables.relinked();
         }
         self.sharing_changed(&Sharing::Linked {
             existing: from,

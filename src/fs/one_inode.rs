@@ -36,7 +36,7 @@ impl Filesystem {
             let places = tables.inodes.merge(target.0, source.0);
             tables.attrs.forget(target.0);
             tables.changed(source.0);
-            tables.relinked(source.0);
+            tables.relinked();
             places
         };
         self.has_aliases.store(true, Ordering::Relaxed);

@@ -33,6 +33,8 @@ pub(super) struct Tables {
     pub(super) walk: Walk,
     /// Names that share storage on the server.
     pub(super) groups: Groups,
+    /// Counts changes of link counts.
+    pub(super) relinks: u64,
 }
 
 impl Tables {
@@ -55,11 +57,15 @@ impl Tables {
         self.walk.changed(ino, &mut self.inodes);
     }
 
-    /// The number of names that a file has was changed by us.
-    pub(super) fn relinked(&mut self, ino: Ino) {
-        for (parent, name) in self.inodes.places(ino) {
-            self.dirs.relinked(*parent, name);
-        }
+    /// The number of names that some file has was changed by us: what listings said of such is out
+    /// of date, also under names that we do not know to be the file's.
+    pub(super) const fn relinked(&mut self) {
+        self.relinks += 1;
+    }
+
+    /// What link counts are right for.
+    const fn counting(&self) -> u64 {
+        self.groups.version().wrapping_add(self.relinks)
     }
 
     /// We made a name, or it leads to another file now.
@@ -70,11 +76,11 @@ impl Tables {
 
     /// A name is no more, by our doing or as the server says. Gives the file that it led to.
     pub(super) fn gone(&mut self, parent: Ino, name: &[u8]) -> Option<Ino> {
+        self.will_lose_a_name(self.inodes.find(parent, name));
         let ino = self.inodes.remove(parent, name);
         self.dirs.gone(parent, name);
         if let Some(ino) = ino {
             self.walk.changed(ino, &mut self.inodes);
-            self.relinked(ino);
             if self
                 .inodes
                 .kind(ino)
@@ -86,10 +92,18 @@ impl Tables {
         ino
     }
 
+    fn will_lose_a_name(&mut self, ino: Option<Ino>) {
+        if ino.is_some_and(|ino| self.inodes.has_several_names(ino)) {
+            self.relinked();
+        }
+    }
+
     /// A name was made another, by us. Gives the file that was replaced.
     pub(super) fn renamed(&mut self, from: (Ino, &[u8]), to: (Ino, &[u8])) -> Option<Ino> {
         let moved = self.inodes.find(from.0, from.1);
-        let is_one_file = moved.is_some() && moved == self.inodes.find(to.0, to.1);
+        let target = self.inodes.find(to.0, to.1);
+        let is_one_file = moved.is_some() && moved == target;
+        self.will_lose_a_name(target);
         let replaced = self.inodes.rename(from, to);
         if !is_one_file {
             let kind = moved.and_then(|ino| self.inodes.kind(ino));
@@ -102,7 +116,6 @@ impl Tables {
         }
         for ino in [moved, replaced].into_iter().flatten() {
             self.walk.changed(ino, &mut self.inodes);
-            self.relinked(ino);
         }
         replaced.into_iter().for_each(|ino| self.dirs.forget(ino));
         self.changed(from.0);
@@ -112,7 +125,7 @@ impl Tables {
 
     /// A listing is about to be asked for: see [`DirCache::begin`].
     pub(super) fn begin_listing(&mut self, ino: Ino) -> Fetch {
-        self.dirs.begin(ino, self.groups.version())
+        self.dirs.begin(ino, self.counting())
     }
 
     /// What a remembered listing says of a name: its attributes and link count, as far as they are
@@ -127,7 +140,7 @@ impl Tables {
             return None;
         };
         let (kind, attr) = (listed.kind, listed.attr);
-        let is_counted = directory.counted_for == self.groups.version();
+        let is_counted = directory.counted_for == self.groups.version().wrapping_add(self.relinks);
         let links = listed.links.filter(|_| is_counted);
         let links = links.map(|links| self.real_links(parent, name, links));
         Some(Shown {

@@ -131,7 +131,7 @@ impl Filesystem {
             let mut tables = self.tables();
             for ino in &parting.files {
                 tables.changed(*ino);
-                tables.relinked(*ino);
+                tables.relinked();
             }
         }
         put

@@ -151,7 +151,7 @@ fn a_large_file_comes_back_identical(ctx: &Ctx) {
         "the server's file differs"
     );
     // Once more without anything remembered: written behind, read cold.
-    fs::write(ctx.behind.join("cold"), &content).unwrap();
+    ctx.put_behind("cold", &content);
     assert!(
         fs::read(ctx.dir.join("cold")).unwrap() == content,
         "a cold read differs"

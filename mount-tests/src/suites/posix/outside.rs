@@ -36,7 +36,7 @@ fn eventually(what: &str, ask: impl FnMut() -> Option<()>) {
 }
 
 fn a_file_rewritten_on_the_server_is_read_anew_after_open(ctx: &Ctx) {
-    fs::write(ctx.behind.join("f"), "old content").unwrap();
+    ctx.put_behind("f", "old content");
     assert_eq!(fs::read(ctx.dir.join("f")).unwrap(), b"old content");
     fs::write(ctx.behind.join("f"), "new").unwrap();
     // SFTP's times are whole seconds, so a change is told by size or time.
@@ -60,7 +60,7 @@ fn a_file_grown_on_the_server_is_read_to_its_new_end_after_open(ctx: &Ctx) {
 }
 
 fn a_file_replaced_on_the_server_by_one_of_the_same_size_is_read_anew(ctx: &Ctx) {
-    fs::write(ctx.behind.join("f"), "aaaa").unwrap();
+    ctx.put_behind("f", "aaaa");
     let old = File::options()
         .write(true)
         .open(ctx.behind.join("f"))

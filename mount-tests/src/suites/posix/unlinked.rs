@@ -131,7 +131,7 @@ fn a_file_replaced_by_rename_while_open_goes_on(ctx: &Ctx) {
 fn an_unlinked_read_only_descriptor_reads_on(ctx: &Ctx) {
     let path = ctx.dir.join("f");
     let content: Vec<u8> = (0..500_000u32).flat_map(u32::to_le_bytes).collect();
-    fs::write(ctx.behind.join("f"), &content).unwrap();
+    ctx.put_behind("f", &content);
     let mut file = File::open(&path).unwrap();
     fs::remove_file(&path).unwrap();
     let mut back = Vec::new();
