@@ -111,6 +111,12 @@ impl AttrCache {
         self.entries.peek(&ino).map(|entry| entry.attr)
     }
 
+    /// Whether more is known of a file than an answer to a question of that moment tells.
+    pub(crate) fn is_newer(&self, ino: Ino, asked: Stamp) -> bool {
+        let entry = self.entries.peek(&ino);
+        entry.is_some_and(|entry| entry.changed.max(entry.asked) > asked)
+    }
+
     /// Stores what the server said to a question sent at `asked`, unless a change of ours came
     /// after, or the answer to a later question did. Gives what is known now: the answer, with the ctime that we know of.
     pub(crate) fn store(&mut self, ino: Ino, mut attr: Attr, asked: Stamp, until: Instant) -> Attr {

@@ -135,8 +135,10 @@ impl Listing {
         now: Asked,
         translator: &Translator,
     ) -> Result<()> {
-        if index < self.first || (index == 0 && self.has_begun) {
+        if index == 0 && self.has_begun {
             self.restart().await?;
+        } else if index < self.first {
+            self.step_back().await?;
         }
         self.has_begun = true;
         self.drop_before(index.saturating_sub(KEPT_BEHIND));
@@ -232,6 +234,16 @@ impl Listing {
         if self.barren > BARREN_MAX {
             return Err(Error::Protocol("a listing without entries that never ends"));
         }
+        Ok(())
+    }
+
+    /// For one who goes on far behind: places are those of the order in which the listing was read.
+    async fn step_back(&mut self) -> Result<()> {
+        if self.remembered.is_none() {
+            return self.restart().await;
+        }
+        self.entries.clear();
+        (self.first, self.is_complete) = (0, false);
         Ok(())
     }
 

@@ -129,14 +129,18 @@ impl Filesystem {
         plus: bool,
         take: &mut impl FnMut(&DirEntry<'_>) -> bool,
     ) -> bool {
-        let Shown { kind, links, .. } = seen.shown;
-        let ino = {
+        let Shown {
+            kind, links, asked, ..
+        } = seen.shown;
+        let (ino, kind) = {
             let mut tables = self.tables();
+            let later = tables.kind_since((seen.parent, seen.name), kind, asked);
+            let kind = later.unwrap_or(kind);
             let ino = tables.inodes.enter(seen.parent, seen.name, kind);
             // Counted before it is told: meanwhile the kernel may forget what it was told before.
             tables.inodes.looked_up(ino);
             tables.count_links(ino, kind, links);
-            ino
+            (ino, kind)
         };
         let known = plus.then(|| self.listed(ino, seen)).flatten();
         let refused = take(&DirEntry {

@@ -139,7 +139,9 @@ impl Filesystem {
             let mut tables = self.tables();
             // Of one of several names more must be known: see `look_at_name`.
             let known = tables.inodes.find(parent, name);
-            if known.is_some_and(|ino| tables.inodes.has_other_name(ino)) {
+            let has_other_name = known.is_some_and(|ino| tables.inodes.has_other_name(ino));
+            let later = tables.kind_since((parent, name), shown.kind, shown.asked);
+            if has_other_name || later.is_some() {
                 return Ok(None);
             }
             let ino = tables.inodes.enter(parent, name, shown.kind);

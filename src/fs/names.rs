@@ -64,7 +64,11 @@ impl Filesystem {
         let (attrs, other) = tokio::join!(self.look(path.clone()), other);
         let attrs = attrs?;
         if other.is_ok_and(|other| !may_be_one_file(&attrs, &other)) {
-            self.tables().gone(parent, name);
+            let mut tables = self.tables();
+            tables.gone(parent, name);
+            // It is another file that is there; a listing goes on telling of the name.
+            let kind = attrs.kind().unwrap_or(FileKind::Regular);
+            tables.dirs.made(parent, name, kind);
         }
         Ok(attrs)
     }

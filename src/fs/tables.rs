@@ -151,6 +151,19 @@ impl Tables {
         })
     }
 
+    /// The kind of the file that a name leads to, if that is another one than a listing that was
+    /// asked for at `asked` says, and was seen or made later.
+    pub(super) fn kind_since(
+        &self,
+        (parent, name): (Ino, &[u8]),
+        listed: FileKind,
+        asked: Asked,
+    ) -> Option<FileKind> {
+        let ino = self.inodes.find(parent, name)?;
+        let kind = self.inodes.kind(ino).filter(|kind| *kind != listed)?;
+        self.attrs.is_newer(ino, asked.stamp).then_some(kind)
+    }
+
     /// Takes in the link count of a file that is no directory.
     pub(super) fn count_links(&mut self, ino: Ino, kind: FileKind, links: Option<u32>) {
         if let (Some(links), true) = (links, kind != FileKind::Directory) {

@@ -9,6 +9,7 @@ mod listing;
 mod others;
 mod reading;
 mod together;
+mod walking;
 mod writing;
 
 use std::sync::Arc;

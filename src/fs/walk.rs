@@ -184,7 +184,15 @@ impl Walk {
         if has_waited {
             self.directories_pace.late();
         }
-        self.visits.get_or_insert_mut(ino, Visit::default).listed_at = Some(now);
+        let visit = self.visits.get_or_insert_mut(ino, Visit::default);
+        let is_another_walk = visit
+            .listed_at
+            .is_some_and(|at| now.duration_since(at) >= WALK_LASTS);
+        if is_another_walk {
+            *visit = Visit::default();
+            self.todo.pop(&ino);
+        }
+        visit.listed_at = Some(now);
         self.source(ino);
         if self.is_walked(inodes.parent(ino), now) {
             self.queue_below(ino, dirs, now);
@@ -428,7 +436,8 @@ impl Walk {
         now: Instant,
     ) -> Option<Ino> {
         while let Some((parent, name)) = self.coming.pop_front() {
-            if inodes.kind(parent).is_none() {
+            if inodes.kind(parent).is_none() || is_other(inodes, parent, &name, FileKind::Directory)
+            {
                 continue;
             }
             let ino = inodes.enter(parent, &name, FileKind::Directory);
@@ -481,6 +490,9 @@ impl Walk {
             }) else {
                 continue;
             };
+            if is_other(inodes, dir, &name, FileKind::Regular) {
+                continue;
+            }
             let ino = inodes.enter(dir, &name, FileKind::Regular);
             inodes.opened(ino);
             let visit = self.visits.peek(&dir);
@@ -546,6 +558,13 @@ impl Walk {
             _ => Order::Place,
         };
     }
+}
+
+/// Whether a name is known to lead to a file of another kind than an older listing says: to enter
+/// it as that would take the name from what is there.
+fn is_other(inodes: &Inodes, parent: Ino, name: &[u8], kind: FileKind) -> bool {
+    let known = inodes.find(parent, name).and_then(|ino| inodes.kind(ino));
+    known.is_some_and(|known| known != kind)
 }
 
 /// So many files opened in a directory have the others fetched.

@@ -1,0 +1,223 @@
+//! Listings that are remembered, and what is fetched ahead of programs that walk through a tree.
+
+use super::*;
+
+/// All names of a directory, with their attributes asked for, as the kernel reads them; nothing of
+/// what was told is kept.
+async fn list(fs: &Filesystem, ino: Ino) -> Vec<String> {
+    let fh = fs.opendir(ino).await.unwrap();
+    let names = list_from(fs, fh, 2).await;
+    fs.releasedir(fh).await;
+    names.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Names from a place on, each with the place behind it.
+async fn list_from(fs: &Filesystem, fh: Fh, mut offset: u64) -> Vec<(String, u64)> {
+    let mut names = Vec::new();
+    loop {
+        let before = offset;
+        let mut told = Vec::new();
+        let take = |entry: &crate::fs::DirEntry<'_>| {
+            offset = entry.next;
+            told.extend(entry.known.map(|_| entry.ino));
+            names.push((String::from_utf8(entry.name.to_vec()).unwrap(), offset));
+            false
+        };
+        fs.readdir(fh, before, true, take).await.unwrap();
+        told.into_iter().for_each(|ino| fs.forget(ino, 1));
+        if offset == before {
+            return names;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_linked_name_that_was_replaced_on_the_server_stays_in_a_remembered_listing() {
+    let (server, fs) = mount(&[("a", b"one")]).await;
+    let ino = look_up(&fs, "a").await;
+    fs.link(ino, Ino::ROOT, b"b").await.unwrap();
+    assert_eq!(list(&fs, Ino::ROOT).await, ["a", "b"]);
+    server.tree(|tree| {
+        tree.put(b"new", b"replaced");
+        tree.rename(b"new", b"b").unwrap();
+    });
+    // As one does whose time for the name is over.
+    fs.tables().attrs.set_named(ino, None);
+    let replaced = look_up(&fs, "b").await;
+    assert_ne!(replaced, ino);
+    fs.forget(replaced, 1);
+    assert_eq!(look_up(&fs, "b").await, replaced);
+    assert_eq!(list(&fs, Ino::ROOT).await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_remembered_listing_goes_on_where_it_was_left_also_far_back() {
+    let (server, fs) = mount(&[]).await;
+    server.tree(|tree| (0..2000).for_each(|n| tree.put(format!("{n:04}").as_bytes(), b"")));
+    // In another order than that of the names.
+    let mut pages: Vec<Vec<NameEntry>> = Vec::new();
+    let names: Vec<String> = (0..2000).rev().map(|n| format!("{n:04}")).collect();
+    for page in names.chunks(100) {
+        let page = page.iter().map(|name| {
+            let attrs = server.tree(|tree| {
+                let ino = tree.find(name.as_bytes(), false).unwrap();
+                tree.attrs(ino)
+            });
+            NameEntry {
+                name: Bytes::copy_from_slice(name.as_bytes()),
+                longname: Bytes::new(),
+                attrs,
+            }
+        });
+        pages.push(page.collect());
+    }
+    let mut at = 0;
+    server.intercept(move |request| match request {
+        Request::Opendir { .. } => {
+            at = 0;
+            None
+        }
+        Request::Readdir { .. } => {
+            at += 1;
+            Some(match pages.get(at - 1) {
+                Some(page) => Response::Names(page.clone()),
+                None => status(StatusCode::EOF),
+            })
+        }
+        _ => None,
+    });
+    assert_eq!(list(&fs, Ino::ROOT).await.len(), 2000);
+    let fh = fs.opendir(Ino::ROOT).await.unwrap();
+    let all = list_from(&fs, fh, 2).await;
+    assert_eq!(all.len(), 2000);
+    assert_eq!(list_from(&fs, fh, 102).await, all[100..]);
+}
+
+fn mkdirs(server: &Server, names: &[&str]) {
+    server.tree(|tree| {
+        for name in names {
+            tree.mkdir(name.as_bytes(), 0o755).unwrap();
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_file_made_where_a_directory_was_keeps_its_name_while_somebody_walks() {
+    let (server, fs) = mount(&[]).await;
+    let names: Vec<String> = (0..40).map(|n| format!("d/{n:02}")).collect();
+    let mut all = vec!["d"];
+    all.extend(names.iter().map(String::as_str));
+    mkdirs(&server, &all);
+    // A walk: the directories below are queued, and the first of them listed.
+    list(&fs, Ino::ROOT).await;
+    let dir = look_up(&fs, "d").await;
+    list(&fs, dir).await;
+    fs.rmdir(dir, b"39").await.unwrap();
+    let how = crate::fs::Creation::EXCLUSIVE;
+    let made = fs.create(dir, b"39", 0o644, WRITE, how, USER).await;
+    let (entry, opened) = made.unwrap();
+    // The walk goes on.
+    for name in &names[..38] {
+        let ino = fs.lookup(dir, &name.as_bytes()[2..]).await.unwrap().ino;
+        list(&fs, ino).await;
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(fs.tables().inodes.find(dir, b"39"), Some(entry.ino));
+    fs.release(opened.fh);
+}
+
+#[tokio::test]
+async fn a_directory_made_where_a_file_was_keeps_its_name_while_somebody_walks() {
+    let (server, fs) = mount(&[]).await;
+    mkdirs(&server, &["d"]);
+    let names: Vec<String> = (0..40).map(|n| format!("{n:02}")).collect();
+    server.tree(|tree| {
+        for name in &names {
+            tree.put(format!("d/{name}").as_bytes(), b"data");
+        }
+    });
+    let dir = look_up(&fs, "d").await;
+    list(&fs, dir).await;
+    // Somebody else makes it a directory, and a program looks at it.
+    server.tree(|tree| {
+        tree.unlink(b"d/39").unwrap();
+        tree.mkdir(b"d/39", 0o755).unwrap();
+    });
+    let asked = fs.now();
+    let attrs = fs
+        .client
+        .lstat(Bytes::from_static(b"/home/ann/d/39"))
+        .await
+        .unwrap();
+    let entry = fs.enter(dir, b"39", &attrs, asked).unwrap();
+    for name in &names[..20] {
+        let ino = fs.lookup(dir, name.as_bytes()).await.unwrap().ino;
+        let fh = fs.open(ino, READ, false).await.unwrap().fh;
+        fs.release(fh);
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(fs.tables().inodes.find(dir, b"39"), Some(entry.ino));
+}
+
+#[tokio::test]
+async fn the_second_walk_through_a_tree_is_fetched_ahead_too() {
+    let (server, fs) = mount(&[]).await;
+    mkdirs(&server, &["d"]);
+    let names: Vec<String> = (0..40).map(|n| format!("{n:02}")).collect();
+    server.tree(|tree| {
+        for name in &names {
+            tree.put(format!("d/{name}").as_bytes(), b"data");
+        }
+    });
+    let dir = look_up(&fs, "d").await;
+    let mut used = Vec::new();
+    for walk in 0..2 {
+        let later = crate::clock::now() + Duration::from_secs(60 * walk);
+        {
+            let mut tables = fs.tables();
+            let tables = &mut *tables;
+            let (inodes, dirs) = (&mut tables.inodes, &mut tables.dirs);
+            tables.walk.visited(dir, false, inodes, dirs, later);
+        }
+        list(&fs, dir).await;
+        for name in &names {
+            let ino = fs.lookup(dir, name.as_bytes()).await.unwrap().ino;
+            let fh = fs.open(ino, READ, false).await.unwrap().fh;
+            assert_eq!(fs.read(fh, 0, 100).await.unwrap(), "data");
+            fs.release(fh);
+            fs.forget(ino, 1);
+        }
+        used.push(fs.tables().walk.tally.files_used);
+    }
+    assert!(used[0] > 30 && used[1] > 60, "{used:?}");
+}
+
+/// One page of a listing is here; what it tells of is another file when it is handed on.
+#[tokio::test]
+async fn a_file_made_where_a_directory_was_keeps_its_name_while_that_is_listed() {
+    let (server, fs) = mount(&[("a", b"")]).await;
+    mkdirs(&server, &["x"]);
+    let fh = fs.opendir(Ino::ROOT).await.unwrap();
+    let mut next = 2;
+    let first = |entry: &crate::fs::DirEntry<'_>| {
+        let is_first = next == 2;
+        if is_first {
+            next = entry.next;
+        }
+        !is_first
+    };
+    fs.readdir(fh, 2, true, first).await.unwrap();
+    assert_eq!(next, 3);
+    look_up(&fs, "x").await;
+    fs.rmdir(Ino::ROOT, b"x").await.unwrap();
+    let how = crate::fs::Creation::EXCLUSIVE;
+    let made = fs.create(Ino::ROOT, b"x", 0o644, WRITE, how, USER).await;
+    let (entry, opened) = made.unwrap();
+    list_from(&fs, fh, next).await;
+    assert_eq!(fs.tables().inodes.find(Ino::ROOT, b"x"), Some(entry.ino));
+    fs.release(opened.fh);
+}
