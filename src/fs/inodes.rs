@@ -105,7 +105,9 @@ impl Inodes {
             self.remove(parent, name);
         }
         let ino = self.number_for(parent, name, kind);
-        self.nodes.entry(ino).or_insert_with(|| Box::new(Node::new(kind)));
+        self.nodes
+            .entry(ino)
+            .or_insert_with(|| Box::new(Node::new(kind)));
         self.add_place(ino, parent, name);
         ino
     }

@@ -39,6 +39,7 @@ pub(super) struct Walk {
     files: HashMap<Ino, AheadFile>,
     bytes: u64,
     under_way: usize,
+    bytes_under_way: u64,
     /// Files that may be ahead, by the handles that the server has.
     files_max: usize,
     /// The shortest time that a fetch took lately.
@@ -156,6 +157,7 @@ impl Walk {
             files: HashMap::new(),
             bytes: 0,
             under_way: 0,
+            bytes_under_way: 0,
             files_max,
             fastest: Duration::MAX / 64,
             dropped: Vec::new(),
@@ -228,7 +230,12 @@ impl Walk {
         if visit.last[1] != Some(ino) {
             visit.last = [visit.last[1], Some(ino)];
         }
-        if visit.opened.len() >= OPENS {
+        // Who has just listed the directory will hardly stop at its first file.
+        let is_listed = visit
+            .listed_at
+            .is_some_and(|at| now.duration_since(at) < JUST_LISTED);
+        let enough = if is_listed { 1 } else { OPENS };
+        if visit.opened.len() >= enough {
             self.reading_until = Some(now + READING_LASTS);
         }
         self.source(dir);
@@ -273,12 +280,14 @@ impl Walk {
             return jobs;
         }
         while self.under_way < self.files_pace.now
+            && self.bytes_under_way < self.files_pace.now as u64 * BYTES_EACH
             && self.files.len() < self.files_max
             && self.bytes < BYTES_MAX
             && let Some((ino, len)) = self.next_file(inodes, dirs)
         {
             jobs.push(Job::Fetch { ino, len });
             self.under_way += 1;
+            self.bytes_under_way += len;
             self.bytes += len;
             let (state, since) = (State::Chosen, now);
             self.files.insert(ino, AheadFile { state, since, len });
@@ -312,6 +321,7 @@ impl Walk {
         match fetched {
             Some(fetched) => {
                 self.under_way = self.under_way.saturating_sub(1);
+                self.bytes_under_way = self.bytes_under_way.saturating_sub(file.len);
                 file.state = State::Here(fetched);
                 self.fastest = self.fastest.min(took);
                 if took > self.fastest * 3 + QUEUE {
@@ -384,6 +394,7 @@ impl Walk {
         self.bytes -= file.len;
         if !matches!(file.state, State::Here(_)) {
             self.under_way = self.under_way.saturating_sub(1);
+            self.bytes_under_way = self.bytes_under_way.saturating_sub(file.len);
         }
         inodes.closed(ino);
         Some(file)
@@ -567,8 +578,12 @@ fn is_other(inodes: &Inodes, parent: Ino, name: &[u8], kind: FileKind) -> bool {
     known.is_some_and(|known| known != kind)
 }
 
-/// So many files opened in a directory have the others fetched.
+/// So many files opened in a directory have the others fetched, and one if the directory was just
+/// listed.
 const OPENS: usize = 2;
+const JUST_LISTED: Duration = Duration::from_secs(2);
+/// Bytes under way for each file that may be: little at first, for slow links.
+const BYTES_EACH: u64 = 16 << 10;
 /// How long after the last of them that goes on, also in the directories that come.
 const READING_LASTS: Duration = Duration::from_secs(3);
 /// How long after a directory was listed its subdirectories are taken for its walk's.

@@ -83,7 +83,7 @@ impl Flight {
         let (Some(fastest), Some(now)) = (self.fastest, self.fastest_now.take()) else {
             return;
         };
-        if now > (fastest * 2).max(fastest + QUEUE) {
+        if now > slow(fastest) {
             if self.limit == LIMIT_MIN {
                 // So little makes no queue: it is the link.
                 self.fastest = Some(now);
@@ -112,6 +112,15 @@ const LIMIT_FIRST: u64 = 1 << 20;
 const LIMIT_MIN: u64 = 1 << 19;
 /// 1 Gbit/s for half a second.
 const LIMIT_MAX: u64 = 64 << 20;
+/// An answer that takes longer than this waits for others, if the fastest one took `fastest`: twice
+/// as long and a little more. On one TCP connection of several answers wait for its turn while the
+/// link still has room, and further connections are opened only for those who want more.
+fn slow(fastest: Duration) -> Duration {
+    (fastest * 2).max(fastest + QUEUE) + fastest.min(TURN) * 2
+}
+
+/// As long as one connection may make answers wait.
+const TURN: Duration = Duration::from_millis(50);
 /// Time in the queue that is not noticed: on a fast link the fastest answer takes less than what
 /// the two computers need to hand data on.
 const QUEUE: Duration = Duration::from_millis(10);
@@ -166,7 +175,7 @@ mod tests {
                 let alone = rtt + transfer;
                 assert!(share > 0.98, "{share} of {rate} Mbit/s at {rtt:?}");
                 // One request is the smallest step there is.
-                let bound = (alone * 7 / 2).max(alone + 2 * QUEUE) + transfer;
+                let bound = (alone * 11 / 2).max(alone + 2 * QUEUE) + transfer;
                 assert!(longest <= bound, "{longest:?} for {rate} Mbit/s at {rtt:?}");
             }
         }
