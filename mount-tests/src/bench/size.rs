@@ -65,8 +65,8 @@ const NEAR: Size = Size {
 const MIDDLE: Size = Size {
     big_mib: 512,
     part_mib: 64,
-    small_files: 500,
-    new_files: 200,
+    small_files: 400,
+    new_files: 150,
     wide: 100_000,
     single_reads: 100,
     shared_reads: 30,
