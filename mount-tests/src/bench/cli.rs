@@ -135,7 +135,7 @@ fn what_to_measure() -> [Arg; 4] {
         option("against", "SYSTEM", "beside sftpfs; none: only sftpfs")
             .value_delimiter(',')
             .value_parser(systems)
-            .default_value("sshfs,ssh,sftp"),
+            .default_value("sshfs,ssh"),
         option(
             "also",
             "NAME=PATH[:OPTIONS]",

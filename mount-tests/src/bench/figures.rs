@@ -114,6 +114,7 @@ impl Run {
             ("big_mib", size.big_mib),
             ("part_mib", size.part_mib),
             ("small_files", size.small_files.into()),
+            ("new_files", size.new_files.into()),
             ("wide_entries", size.wide.into()),
             ("single_reads", size.single_reads.into()),
             ("shared_reads", size.shared_reads.into()),

@@ -123,11 +123,12 @@ fn caption(run: &Run) -> String {
         }
     }
     format!(
-        "{}: {} MiB in a large file, {} small files, {} in the repository, {} entries in the wide \
-         directory; medians of up to {} rounds; {}; Linux {}, {} CPUs, load {:.1} to {:.1}.",
+        "{}: {} MiB in a large file, {} small files read and {} written, {} in the repository, {} \
+         entries in the wide directory; medians of up to {} rounds; {}; Linux {}, {} CPUs, load {:.1} to {:.1}.",
         link(run),
         amount("big_mib"),
         amount("small_files"),
+        amount("new_files"),
         amount("git_files"),
         amount("wide_entries"),
         run.rounds,

@@ -12,8 +12,10 @@ pub struct Size {
     pub big_mib: u64,
     /// The file that is copied inside the mount, MiB.
     pub part_mib: u64,
-    /// Files of 1 to 16 KiB.
+    /// Files of 1 to 16 KiB that are read.
     pub small_files: u32,
+    /// Such files that are written or removed, which takes sshfs five times as long.
+    pub new_files: u32,
     /// Entries of the wide directory.
     pub wide: u32,
     /// Reads of 4 KiB by a single reader.
@@ -41,6 +43,7 @@ impl Size {
             FAR
         };
         size.small_files = cli.files.unwrap_or(size.small_files);
+        size.new_files = cli.files.unwrap_or(size.new_files);
         size.wide = cli.wide.unwrap_or(size.wide);
         size
     }
@@ -50,6 +53,7 @@ const NEAR: Size = Size {
     big_mib: 512,
     part_mib: 64,
     small_files: 1000,
+    new_files: 1000,
     wide: 100_000,
     single_reads: 2000,
     shared_reads: 100,
@@ -61,7 +65,8 @@ const NEAR: Size = Size {
 const MIDDLE: Size = Size {
     big_mib: 512,
     part_mib: 64,
-    small_files: 300,
+    small_files: 400,
+    new_files: 150,
     wide: 100_000,
     single_reads: 100,
     shared_reads: 30,
@@ -73,19 +78,21 @@ const MIDDLE: Size = Size {
 const FAR: Size = Size {
     big_mib: 512,
     part_mib: 32,
-    small_files: 80,
+    small_files: 200,
+    new_files: 60,
     wide: 100_000,
     single_reads: 30,
     shared_reads: 10,
     git_files: 60,
     sources: 6,
-    listings: 7,
+    listings: 5,
 };
 
 const QUICK: Size = Size {
     big_mib: 64,
     part_mib: 16,
     small_files: 80,
+    new_files: 80,
     wide: 10_000,
     single_reads: 30,
     shared_reads: 10,

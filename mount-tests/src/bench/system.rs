@@ -87,7 +87,7 @@ impl System {
         }
     }
 
-    /// The first line of what it says about itself.
+    /// What it says its version is.
     pub fn version(&self) -> String {
         let flag = match &self.kind {
             Kind::Sftpfs { .. } | Kind::Sshfs => "--version",
@@ -97,10 +97,10 @@ impl System {
         };
         let program = self.program();
         let said = process::run(Command::new(program).arg(flag), Duration::from_secs(10)).said();
-        let line = said
-            .lines()
-            .find(|line| line.chars().any(|c| c.is_ascii_digit()));
-        line.unwrap_or("unknown").to_owned()
+        // sshfs tells of its libraries too, and the first of them is not sshfs.
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let is_its_own = |line: &&str| line.to_lowercase().contains(&*name);
+        said.lines().find(is_its_own).unwrap_or("unknown").to_owned()
     }
 }
 

@@ -57,7 +57,7 @@ fn into(name: &'static str, steps: &'static [Step]) -> Work {
 
 /// The tree here, and an archive of it.
 fn prepare_here(site: &Site) -> io::Result<()> {
-    content::small_tree(&site.local().join("tree"), site.size.small_files)?;
+    content::small_tree(&site.local().join("tree"), site.size.new_files)?;
     let mut tar = Command::new("tar");
     tar.arg("-C").arg(site.local()).arg("-cf");
     let made = process::run(
