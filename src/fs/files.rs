@@ -68,6 +68,7 @@ impl Filesystem {
         let before = self.tables().attrs.last(ino);
         if !access.write
             && !truncate
+            && self.handles.has_room()
             && let Some(fetched) = self.take_ahead(ino).await
         {
             let known = self.learn_from(ino, fetched.attr, fetched.asked);

@@ -41,8 +41,23 @@ pub(super) struct OpenFile {
     pub(super) reader: Arc<Mutex<Reader>>,
     /// The newest write error that this open was told.
     errors_told: AtomicU64,
-    /// All of the file, fetched before it was opened, and of which version.
-    fetched: Mutex<Option<(u64, Bytes)>>,
+    /// All of the file, fetched before it was opened.
+    fetched: Mutex<Option<Kept>>,
+}
+
+/// A whole file that is held for one open.
+struct Kept {
+    version: u64,
+    data: Bytes,
+    /// Bytes held for all opens.
+    all: Arc<AtomicU64>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.all
+            .fetch_sub(self.data.len() as u64, Ordering::Relaxed);
+    }
 }
 
 /// The server's handles that serve one open. They change when the file gets another server file:
@@ -99,7 +114,7 @@ impl OpenFile {
     /// wanted at the end of the file.
     pub(super) fn fetched(&self, wanted: &Range<u64>) -> Option<Bytes> {
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        let (version, data) = fetched.as_ref()?;
+        let Kept { version, data, .. } = fetched.as_ref()?;
         let moment = self.shared.moment(wanted);
         if moment.version != *version || !moment.is_settled {
             *fetched = None;
@@ -186,6 +201,8 @@ impl OpenFile {
 pub(super) struct Handles {
     last: AtomicU64,
     open: Mutex<Open>,
+    /// Bytes of whole files that are held for opens.
+    kept: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -221,17 +238,28 @@ impl Handles {
     }
 
     /// An open that needs no handle of the server's for as long as the file stays what was fetched.
+    /// There must be [room](Self::has_room) for it.
     pub(super) fn add_fetched(&self, ino: Ino, access: Access, data: Bytes) -> Fh {
         self.add(ino, access, |file, others| {
             let version = file.shared.version();
             // Somebody may have written to it just now.
             let is_read_only = !others.iter().any(|other| other.access.write);
-            let fetched = is_read_only.then_some((version, data));
+            let keep = || {
+                let all = Arc::clone(&self.kept);
+                all.fetch_add(data.len() as u64, Ordering::Relaxed);
+                Kept { version, data, all }
+            };
+            let fetched = is_read_only.then(keep);
             OpenFile {
                 fetched: Mutex::new(fetched),
                 ..file
             }
         })
+    }
+
+    /// Whether another whole file may be held for as long as a program has it open.
+    pub(super) fn has_room(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) < KEPT_MAX
     }
 
     fn add(
@@ -348,3 +376,7 @@ impl Handles {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Bytes of whole files held for those who have them open, but for the last one: who keeps more open
+/// has the others read when it reads them.
+const KEPT_MAX: u64 = 32 << 20;

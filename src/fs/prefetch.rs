@@ -1,6 +1,7 @@
 //! Does what [`walk`](super::walk) says: lists directories and fetches small files before a program
 //! asks for them, and gives them to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -41,39 +42,44 @@ impl Filesystem {
         if self.config.attr_timeout.is_zero() || self.config.entry_timeout.is_zero() {
             return;
         }
-        let (jobs, must_sweep) = {
+        let Some(filesystem) = self.me.upgrade() else {
+            return;
+        };
+        let (mut listings, mut fetches) = (Vec::new(), Vec::new());
+        let must_sweep = {
             let mut tables = self.tables();
             let tables = &mut *tables;
             let now = clock::now();
-            let jobs = tables.walk.next(&mut tables.inodes, &mut tables.dirs, now);
-            let must_sweep = !jobs.is_empty() && !tables.walk.is_swept;
-            tables.walk.is_swept |= must_sweep;
-            (jobs, must_sweep)
-        };
-        for job in jobs {
-            match job {
-                Job::List(ino) => self.list_soon(ino),
-                Job::Fetch { ino, len } => self.fetch_soon(ino, len),
+            for job in tables.walk.next(&mut tables.inodes, &mut tables.dirs, now) {
+                match job {
+                    Job::List(ino) => listings.push(ino),
+                    Job::Fetch { ino, len, number } => {
+                        let filesystem = Arc::clone(&filesystem);
+                        let fetching = async move { filesystem.fetch(ino, len, number).await };
+                        let fetching = fetching.boxed().shared();
+                        // In one step with the choice: what we change from now on drops it.
+                        tables.walk.begin(&job, fetching.clone(), now);
+                        fetches.push(fetching);
+                    }
+                }
             }
+            let is_something = !(listings.is_empty() && fetches.is_empty());
+            let must_sweep = is_something && !tables.walk.is_swept;
+            tables.walk.is_swept |= must_sweep;
+            must_sweep
+        };
+        for ino in listings {
+            self.list_soon(ino);
+        }
+        for fetching in fetches {
+            tokio::spawn(fetching);
         }
         if must_sweep {
             tokio::spawn(sweep(self.me.clone()));
         }
     }
 
-    fn fetch_soon(&self, ino: Ino, len: u64) {
-        let Some(filesystem) = self.me.upgrade() else {
-            return;
-        };
-        let fetching = async move { filesystem.fetch(ino, len).await };
-        let fetching = fetching.boxed().shared();
-        self.tables()
-            .walk
-            .begin(ino, len, fetching.clone(), clock::now());
-        tokio::spawn(fetching);
-    }
-
-    async fn fetch(&self, ino: Ino, len: u64) {
+    async fn fetch(&self, ino: Ino, len: u64, number: u64) {
         let fetched = self.fetch_whole(ino, len).await;
         if let Err(error) = &fetched {
             log::debug!("a file is not fetched ahead: {error}");
@@ -83,7 +89,7 @@ impl Filesystem {
             let tables = &mut *tables;
             tables
                 .walk
-                .end(ino, fetched.ok().flatten(), &mut tables.inodes);
+                .end((ino, number), fetched.ok().flatten(), &mut tables.inodes);
         }
         self.go_ahead();
     }

@@ -38,6 +38,8 @@ pub(super) struct Walk {
     files: HashMap<Ino, AheadFile>,
     bytes: u64,
     under_way: usize,
+    /// Fetches so far.
+    fetches: u64,
     directories_pace: Pace,
     files_pace: Pace,
     order: Order,
@@ -70,6 +72,7 @@ struct AheadFile {
     state: State,
     since: Instant,
     len: u64,
+    number: u64,
 }
 
 enum State {
@@ -98,7 +101,12 @@ pub(super) enum Ahead {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Job {
     List(Ino),
-    Fetch { ino: Ino, len: u64 },
+    /// `number` tells fetches of one file apart.
+    Fetch {
+        ino: Ino,
+        len: u64,
+        number: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +151,7 @@ impl Walk {
             files: HashMap::new(),
             bytes: 0,
             under_way: 0,
+            fetches: 0,
             directories_pace: Pace::new(DIRECTORIES_FIRST, DIRECTORIES_MAX),
             files_pace: Pace::new(FILES_FIRST, FILES_UNDER_WAY_MAX),
             order: Order::Place,
@@ -256,7 +265,9 @@ impl Walk {
             && self.bytes < BYTES_MAX
             && let Some((ino, len)) = self.next_file(inodes, dirs)
         {
-            jobs.push(Job::Fetch { ino, len });
+            self.fetches += 1;
+            let number = self.fetches;
+            jobs.push(Job::Fetch { ino, len, number });
             // Until `begin` is called.
             self.under_way += 1;
         }
@@ -268,19 +279,35 @@ impl Walk {
     }
 
     /// A file is being fetched.
-    pub(super) fn begin(&mut self, ino: Ino, len: u64, fetching: Fetching, now: Instant) {
+    pub(super) fn begin(&mut self, job: &Job, fetching: Fetching, now: Instant) {
+        let Job::Fetch { ino, len, number } = *job else {
+            return;
+        };
         self.under_way += 1;
         self.bytes += len;
-        let state = State::UnderWay(fetching);
-        let since = now;
-        self.files.insert(ino, AheadFile { state, since, len });
+        let file = AheadFile {
+            state: State::UnderWay(fetching),
+            since: now,
+            len,
+            number,
+        };
+        self.files.insert(ino, file);
     }
 
     /// A fetch has ended, well or not. What was changed meanwhile is not kept.
-    pub(super) fn end(&mut self, ino: Ino, fetched: Option<Fetched>, inodes: &mut Inodes) {
+    pub(super) fn end(
+        &mut self,
+        (ino, number): (Ino, u64),
+        fetched: Option<Fetched>,
+        inodes: &mut Inodes,
+    ) {
         let Some(file) = self.files.get_mut(&ino) else {
             return;
         };
+        if file.number != number {
+            // An earlier one, given up since.
+            return;
+        }
         let State::UnderWay(_) = file.state else {
             return;
         };

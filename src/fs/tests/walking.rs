@@ -221,3 +221,33 @@ async fn a_file_made_where_a_directory_was_keeps_its_name_while_that_is_listed()
     assert_eq!(fs.tables().inodes.find(Ino::ROOT, b"x"), Some(entry.ino));
     fs.release(opened.fh);
 }
+
+#[tokio::test]
+async fn who_keeps_many_files_open_has_few_of_them_held_in_memory() {
+    const SIZE: usize = 1 << 20;
+    let (server, fs) = mount(&[]).await;
+    mkdirs(&server, &["d"]);
+    let names: Vec<String> = (0..45).map(|n| format!("{n:02}")).collect();
+    server.tree(|tree| {
+        for name in &names {
+            tree.put(format!("d/{name}").as_bytes(), &vec![b'x'; SIZE]);
+        }
+    });
+    let dir = look_up(&fs, "d").await;
+    list(&fs, dir).await;
+    server.take_requests();
+    let mut open = Vec::new();
+    for name in &names {
+        let ino = fs.lookup(dir, name.as_bytes()).await.unwrap().ino;
+        open.push(fs.open(ino, READ, false).await.unwrap().fh);
+    }
+    let files = open.iter().map(|fh| fs.handles.file(*fh).unwrap());
+    let held = files.filter(|file| file.fetched(&(0..1)).is_some()).count();
+    assert!((20..=33).contains(&held), "{held}");
+    for fh in open {
+        let read = fs.read(fh, SIZE as u64 - 10, 20).await.unwrap();
+        assert_eq!(read, "xxxxxxxxxx");
+        fs.release(fh);
+    }
+    assert!(fs.handles.has_room());
+}
