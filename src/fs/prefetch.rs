@@ -160,7 +160,7 @@ async fn sweep(me: Me) {
         };
         let mut tables = filesystem.tables();
         let tables = &mut *tables;
-        let life = filesystem.config.attr_timeout;
+        let life = filesystem.config.attr_timeout.min(LIFE_MAX);
         if tables.walk.sweep(life, &mut tables.inodes, clock::now()) {
             tables.walk.is_swept = false;
             return;
@@ -168,4 +168,6 @@ async fn sweep(me: Me) {
     }
 }
 
+/// What nobody came for so long is in the way of what is ahead of others.
+const LIFE_MAX: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(1);

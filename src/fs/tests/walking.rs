@@ -251,3 +251,38 @@ async fn who_keeps_many_files_open_has_few_of_them_held_in_memory() {
     }
     assert!(fs.handles.has_room());
 }
+
+#[tokio::test]
+async fn who_removes_what_it_lists_asks_for_nothing_else() {
+    let (server, fs) = mount(&[]).await;
+    server.tree(|tree| (0..6000).for_each(|n| tree.put(format!("{n:04}").as_bytes(), b"")));
+    let fh = fs.opendir(Ino::ROOT).await.unwrap();
+    let (mut offset, mut count) = (2, 0);
+    let mut asked = 0;
+    loop {
+        let (before, mut names) = (offset, Vec::new());
+        let take = |entry: &crate::fs::DirEntry<'_>| {
+            if names.len() == 100 {
+                return true;
+            }
+            offset = entry.next;
+            names.push((entry.known.map(|_| entry.ino), entry.name.to_vec()));
+            false
+        };
+        server.take_requests();
+        fs.readdir(fh, before, true, take).await.unwrap();
+        let requests = server.take_requests().into_iter();
+        asked += requests
+            .filter(|request| matches!(request, Request::Lstat { .. }))
+            .count();
+        if offset == before {
+            break;
+        }
+        count += names.len();
+        for (told, name) in names {
+            fs.unlink(Ino::ROOT, &name).await.unwrap();
+            told.into_iter().for_each(|ino| fs.forget(ino, 1));
+        }
+    }
+    assert_eq!((count, asked), (6000, 0));
+}
