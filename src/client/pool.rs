@@ -117,7 +117,9 @@ impl Pool {
         let mut gone = Vec::new();
         for mut lane in std::mem::take(&mut lanes.open) {
             let rests = lane.connection.rests();
-            if rests.is_some() && rests == lane.rested {
+            // A file that is open on it keeps the connection, which goes on counting.
+            let is_free = Arc::strong_count(&lane.connection) == 1;
+            if is_free && rests.is_some() && rests == lane.rested {
                 gone.push(lane);
             } else {
                 lane.rested = rests;

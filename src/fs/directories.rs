@@ -1,6 +1,7 @@
 //! Listing directories. A listing also tells attributes, so that nobody need ask for them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use tokio::sync::Mutex;
@@ -103,6 +104,7 @@ impl Filesystem {
                 parent: dir.ino,
                 name: &row.listed.name,
                 shown: self.as_shown(&dir, row, plus).await,
+                row: row.listed.attr,
                 next: index + DOTS + 1,
             };
             if self.give(&entry, plus, &mut take) {
@@ -142,7 +144,7 @@ impl Filesystem {
             tables.count_links(ino, kind, links);
             (ino, kind)
         };
-        let known = plus.then(|| self.listed(ino, seen)).flatten();
+        let known = plus.then(|| self.listed(ino, kind, seen));
         let refused = take(&DirEntry {
             ino,
             name: seen.name,
@@ -150,7 +152,7 @@ impl Filesystem {
             next: seen.next,
             known,
         });
-        if known.is_none() || refused {
+        if !plus || refused {
             // Nobody was told.
             self.forget(ino, 1);
         }
@@ -158,16 +160,24 @@ impl Filesystem {
     }
 
     /// What a listing says about a file; nothing that is believed if it does not say enough, or we
-    /// have changed the file since.
-    fn listed(&self, ino: Ino, seen: &Seen<'_>) -> Option<Known> {
+    /// have changed the file since. The kernel takes an entry for looked up whatever it is told.
+    fn listed(&self, ino: Ino, kind: FileKind, seen: &Seen<'_>) -> Known {
         let asked = seen.shown.asked;
         let Some(attr) = seen.shown.attr else {
-            return self.unsettled(ino);
+            let of_row = || Known {
+                attr: Attr {
+                    kind,
+                    ..seen.row.unwrap_or(NOTHING)
+                },
+                links: 1,
+                ttl: Duration::ZERO,
+            };
+            return self.unsettled(ino).unwrap_or_else(of_row);
         };
         let known = self.learn_listed(ino, attr, asked);
         let until = asked.at + self.config.entry_timeout;
         self.tables().attrs.set_named(ino, Some(until));
-        Some(known)
+        known
     }
 
     /// An entry as the user wants symbolic links to be seen.
@@ -176,7 +186,7 @@ impl Filesystem {
         let follows =
             self.config.symlinks == Symlinks::Follow && row.listed.kind == FileKind::Symlink;
         let shown = self.as_listed(dir, row);
-        let is_unknown = || shown.attr.is_none() && self.last_of(dir.ino, name).is_none();
+        let is_unknown = || shown.attr.is_none() && self.is_unknown(dir.ino, name);
         if !follows && !self.is_doubtful(dir.ino, row) && !(plus && is_unknown()) {
             return shown;
         }
@@ -231,11 +241,12 @@ impl Filesystem {
         }
     }
 
-    /// What was known last of the file that a name leads to.
-    fn last_of(&self, parent: Ino, name: &[u8]) -> Option<Attr> {
+    /// Whether somebody has the file that a name leads to, and its attributes were forgotten. The
+    /// kernel must not be told older ones: it would take pages of the file away.
+    fn is_unknown(&self, parent: Ino, name: &[u8]) -> bool {
         let tables = self.tables();
-        let ino = tables.inodes.find(parent, name)?;
-        tables.attrs.last(ino)
+        let ino = tables.inodes.find(parent, name);
+        ino.is_some_and(|ino| tables.attrs.last(ino).is_none())
     }
 
     /// One of several names that we know of one file, and the listing says something new of it: it
@@ -274,8 +285,21 @@ struct Seen<'a> {
     parent: Ino,
     name: &'a [u8],
     shown: Shown,
+    /// What the listing says, whether it is believed or not.
+    row: Option<Attr>,
     next: u64,
 }
 
+/// Of a file of which the server's listing says nothing.
+const NOTHING: Attr = Attr {
+    kind: FileKind::Regular,
+    permissions: 0,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    atime: 0,
+    mtime: 0,
+    ctime: 0,
+};
 /// `.` and `..` come first and are ours.
 const DOTS: u64 = 2;

@@ -1,6 +1,7 @@
 //! Does what [`walk`](super::walk) says: lists directories and fetches small files before a program
 //! asks for them, and gives them to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -41,38 +42,44 @@ impl Filesystem {
         if self.config.attr_timeout.is_zero() || self.config.entry_timeout.is_zero() {
             return;
         }
-        let (jobs, must_sweep) = {
+        let Some(filesystem) = self.me.upgrade() else {
+            return;
+        };
+        let (mut listings, mut fetches) = (Vec::new(), Vec::new());
+        let must_sweep = {
             let mut tables = self.tables();
             let tables = &mut *tables;
             let now = clock::now();
-            let jobs = tables.walk.next(&mut tables.inodes, &mut tables.dirs, now);
-            let must_sweep = !jobs.is_empty() && !tables.walk.is_swept;
-            tables.walk.is_swept |= must_sweep;
-            (jobs, must_sweep)
-        };
-        for job in jobs {
-            match job {
-                Job::List(ino) => self.list_soon(ino),
-                Job::Fetch { ino, len } => self.fetch_soon(ino, len),
+            for job in tables.walk.next(&mut tables.inodes, &mut tables.dirs, now) {
+                match job {
+                    Job::List(ino) => listings.push(ino),
+                    Job::Fetch { ino, len, number } => {
+                        let filesystem = Arc::clone(&filesystem);
+                        let fetching = async move { filesystem.fetch(ino, len, number).await };
+                        let fetching = fetching.boxed().shared();
+                        // In one step with the choice: what we change from now on drops it.
+                        tables.walk.begin(ino, (len, number), fetching.clone(), now);
+                        fetches.push(fetching);
+                    }
+                }
             }
+            let is_something = !(listings.is_empty() && fetches.is_empty());
+            let must_sweep = is_something && !tables.walk.is_swept;
+            tables.walk.is_swept |= must_sweep;
+            must_sweep
+        };
+        for ino in listings {
+            self.list_soon(ino);
+        }
+        for fetching in fetches {
+            tokio::spawn(fetching);
         }
         if must_sweep {
             tokio::spawn(sweep(self.me.clone()));
         }
     }
 
-    fn fetch_soon(&self, ino: Ino, len: u64) {
-        let Some(filesystem) = self.me.upgrade() else {
-            return;
-        };
-        let fetching = async move { filesystem.fetch(ino, len).await };
-        let fetching = fetching.boxed().shared();
-        if self.tables().walk.begin(ino, fetching.clone()) {
-            tokio::spawn(fetching);
-        }
-    }
-
-    async fn fetch(&self, ino: Ino, len: u64) {
+    async fn fetch(&self, ino: Ino, len: u64, number: u64) {
         let began = clock::now();
         let fetched = self.fetch_whole(ino, len).await;
         if let Err(error) = &fetched {
@@ -83,7 +90,9 @@ impl Filesystem {
             let mut tables = self.tables();
             let tables = &mut *tables;
             let fetched = fetched.ok().flatten();
-            let unwanted = tables.walk.end(ino, fetched, took, &mut tables.inodes);
+            let unwanted = tables
+                .walk
+                .end((ino, number), fetched, took, &mut tables.inodes);
             (unwanted, tables.walk.take_dropped())
         };
         // Closes handles, which sends requests, under no lock.
@@ -162,7 +171,7 @@ async fn sweep(me: Me) {
         };
         let mut guard = filesystem.tables();
         let tables = &mut *guard;
-        let life = filesystem.config.attr_timeout;
+        let life = filesystem.config.attr_timeout.min(LIFE_MAX);
         let is_done = tables.walk.sweep(life, &mut tables.inodes, clock::now());
         tables.walk.is_swept = !is_done;
         let dropped = tables.walk.take_dropped();
@@ -174,4 +183,6 @@ async fn sweep(me: Me) {
     }
 }
 
+/// What nobody came for so long is in the way of what is ahead of others.
+const LIFE_MAX: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(1);

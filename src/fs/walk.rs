@@ -40,6 +40,7 @@ pub(super) struct Walk {
     bytes: u64,
     under_way: usize,
     bytes_under_way: u64,
+    last_number: u64,
     /// Files that may be ahead, by the handles that the server has.
     files_max: usize,
     /// The shortest time that a fetch took lately.
@@ -77,11 +78,10 @@ struct AheadFile {
     state: State,
     since: Instant,
     len: u64,
+    number: u64,
 }
 
 enum State {
-    /// Will be fetched at once.
-    Chosen,
     UnderWay(Fetching),
     Here(Fetched),
 }
@@ -108,7 +108,12 @@ pub(super) enum Ahead {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Job {
     List(Ino),
-    Fetch { ino: Ino, len: u64 },
+    /// `number` tells fetches of one file apart.
+    Fetch {
+        ino: Ino,
+        len: u64,
+        number: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +163,7 @@ impl Walk {
             bytes: 0,
             under_way: 0,
             bytes_under_way: 0,
+            last_number: 0,
             files_max,
             fastest: Duration::MAX / 64,
             dropped: Vec::new(),
@@ -244,10 +250,6 @@ impl Walk {
     /// What is ahead of a program that opens a file. What is here is given away.
     pub(super) fn take(&mut self, ino: Ino, inodes: &mut Inodes) -> Option<Ahead> {
         match &self.files.get(&ino)?.state {
-            State::Chosen => {
-                self.drop_file(ino, inodes);
-                None
-            }
             State::UnderWay(fetching) => {
                 self.files_pace.late();
                 Some(Ahead::UnderWay(fetching.clone()))
@@ -285,36 +287,47 @@ impl Walk {
             && self.bytes < BYTES_MAX
             && let Some((ino, len)) = self.next_file(inodes, dirs)
         {
-            jobs.push(Job::Fetch { ino, len });
+            self.last_number += 1;
+            let number = self.last_number;
+            jobs.push(Job::Fetch { ino, len, number });
+            // Until `begin` is called, under the same lock.
             self.under_way += 1;
             self.bytes_under_way += len;
-            self.bytes += len;
-            let (state, since) = (State::Chosen, now);
-            self.files.insert(ino, AheadFile { state, since, len });
         }
         jobs
     }
 
-    /// A file that was chosen is being fetched; false if it was changed or opened meanwhile.
-    pub(super) fn begin(&mut self, ino: Ino, fetching: Fetching) -> bool {
-        match self.files.get_mut(&ino) {
-            Some(file) if matches!(file.state, State::Chosen) => {
-                file.state = State::UnderWay(fetching);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// A fetch has ended, well or not, after `took`. What was changed meanwhile is not kept.
-    pub(super) fn end(
+    /// A file is being fetched: called for each one that [`Self::next`] names, under the same lock, so
+    /// that what we change from now on drops it.
+    pub(super) fn begin(
         &mut self,
         ino: Ino,
+        (len, number): (u64, u64),
+        fetching: Fetching,
+        now: Instant,
+    ) {
+        self.bytes += len;
+        let file = AheadFile {
+            state: State::UnderWay(fetching),
+            since: now,
+            len,
+            number,
+        };
+        self.files.insert(ino, file);
+    }
+
+    /// A fetch has ended, well or not, after `took`. What was changed meanwhile is not kept, and given
+    /// back.
+    pub(super) fn end(
+        &mut self,
+        (ino, number): (Ino, u64),
         fetched: Option<Fetched>,
         took: Duration,
         inodes: &mut Inodes,
     ) -> Option<Fetched> {
-        let is_awaited = |file: &&mut AheadFile| matches!(file.state, State::UnderWay(_));
+        let is_awaited = |file: &&mut AheadFile| {
+            file.number == number && matches!(file.state, State::UnderWay(_))
+        };
         let Some(file) = self.files.get_mut(&ino).filter(is_awaited) else {
             return fetched;
         };

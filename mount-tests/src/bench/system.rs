@@ -100,7 +100,10 @@ impl System {
         // sshfs tells of its libraries too, and the first of them is not sshfs.
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let is_its_own = |line: &&str| line.to_lowercase().contains(&*name);
-        said.lines().find(is_its_own).unwrap_or("unknown").to_owned()
+        said.lines()
+            .find(is_its_own)
+            .unwrap_or("unknown")
+            .to_owned()
     }
 }
 

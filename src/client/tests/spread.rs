@@ -454,12 +454,32 @@ async fn a_file_that_was_closed_meanwhile_is_closed_everywhere() {
 async fn a_connection_of_which_nothing_is_asked_for_long_is_closed() {
     let (_, client, _) = with_file(MIB, 2).await;
     let pool = client.lanes.data();
-    let lanes = pool.open();
     assert!(pool.sweep(), "both have just been made, as far as it knows");
-    lanes[0].submit(&Request::Limits).await.unwrap();
+    pool.open()[0].submit(&Request::Limits).await.unwrap();
     assert!(pool.sweep(), "one was used since");
-    assert_eq!(pool.open().len(), 1);
-    assert!(Arc::ptr_eq(&pool.open()[0], &lanes[0]));
+    assert_eq!(asked(&client).len(), 1);
+    assert!(asked(&client)[0] > 0, "that one stays");
+    assert!(!pool.sweep());
+}
+
+#[tokio::test]
+async fn connections_on_which_a_file_is_open_count_for_as_long_as_it_is() {
+    let (_, client, data) = with_file(8 * MIB, 2).await;
+    let pool = client.lanes.data();
+    let handle = open(&client, OpenFlags::READ).await;
+    read_all(&client, &handle, data.len()).await.unwrap();
+    idle().await;
+    for _ in 0..3 {
+        assert!(pool.sweep());
+    }
+    assert_eq!(
+        pool.open().len(),
+        2,
+        "else others would be dialled beside them"
+    );
+    drop(handle);
+    idle().await;
+    assert!(pool.sweep(), "something was asked of them");
     assert!(!pool.sweep());
 }
 

@@ -221,3 +221,68 @@ async fn a_file_made_where_a_directory_was_keeps_its_name_while_that_is_listed()
     assert_eq!(fs.tables().inodes.find(Ino::ROOT, b"x"), Some(entry.ino));
     fs.release(opened.fh);
 }
+
+#[tokio::test]
+async fn who_keeps_many_files_open_has_few_of_them_held_in_memory() {
+    const SIZE: usize = 200 << 10;
+    let (server, fs) = mount(&[]).await;
+    mkdirs(&server, &["d"]);
+    let names: Vec<String> = (0..120).map(|n| format!("{n:03}")).collect();
+    server.tree(|tree| {
+        for name in &names {
+            tree.put(format!("d/{name}").as_bytes(), &vec![b'x'; SIZE]);
+        }
+    });
+    let dir = look_up(&fs, "d").await;
+    list(&fs, dir).await;
+    server.take_requests();
+    let mut open = Vec::new();
+    for name in &names {
+        let ino = fs.lookup(dir, name.as_bytes()).await.unwrap().ino;
+        open.push(fs.open(ino, READ, false).await.unwrap().fh);
+    }
+    let files = open.iter().map(|fh| fs.handles.file(*fh).unwrap());
+    let held = files.filter(|file| file.fetched(&(0..1)).is_some()).count();
+    // 16 MiB of them.
+    assert!((20..=81).contains(&held), "{held}");
+    for fh in open {
+        let read = fs.read(fh, SIZE as u64 - 10, 20).await.unwrap();
+        assert_eq!(read, "xxxxxxxxxx");
+        fs.release(fh);
+    }
+}
+
+#[tokio::test]
+async fn who_removes_what_it_lists_asks_for_nothing_else() {
+    let (server, fs) = mount(&[]).await;
+    server.tree(|tree| (0..6000).for_each(|n| tree.put(format!("{n:04}").as_bytes(), b"")));
+    let fh = fs.opendir(Ino::ROOT).await.unwrap();
+    let (mut offset, mut count) = (2, 0);
+    let mut asked = 0;
+    loop {
+        let (before, mut names) = (offset, Vec::new());
+        let take = |entry: &crate::fs::DirEntry<'_>| {
+            if names.len() == 100 {
+                return true;
+            }
+            offset = entry.next;
+            names.push((entry.known.map(|_| entry.ino), entry.name.to_vec()));
+            false
+        };
+        server.take_requests();
+        fs.readdir(fh, before, true, take).await.unwrap();
+        let requests = server.take_requests().into_iter();
+        asked += requests
+            .filter(|request| matches!(request, Request::Lstat { .. }))
+            .count();
+        if offset == before {
+            break;
+        }
+        count += names.len();
+        for (told, name) in names {
+            fs.unlink(Ino::ROOT, &name).await.unwrap();
+            told.into_iter().for_each(|ino| fs.forget(ino, 1));
+        }
+    }
+    assert_eq!((count, asked), (6000, 0));
+}
