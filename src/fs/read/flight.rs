@@ -175,7 +175,7 @@ mod tests {
                 let alone = rtt + transfer;
                 assert!(share > 0.98, "{share} of {rate} Mbit/s at {rtt:?}");
                 // One request is the smallest step there is.
-                let bound = slow(alone) * 3 / 2 + transfer * 2;
+                let bound = slow(alone) * 7 / 4 + transfer * 2;
                 assert!(longest <= bound, "{longest:?} for {rate} Mbit/s at {rtt:?}");
             }
         }
