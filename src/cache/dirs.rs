@@ -40,6 +40,8 @@ pub(crate) struct Directory {
     /// When the server was asked: by our own changes, and by the clock.
     pub(crate) asked: Stamp,
     pub(crate) at: Instant,
+    /// The server has listed it; else we only know what we have made in it.
+    is_read: bool,
     /// For which state of something else its link counts are right; any other makes them unknown.
     pub(crate) counted_for: u64,
 }
@@ -94,6 +96,7 @@ impl Directory {
             entries,
             asked,
             at,
+            is_read: true,
             counted_for,
         }
     }
@@ -103,9 +106,10 @@ impl Directory {
         &self.entries
     }
 
-    /// Whether nothing was changed that it would have to be asked for again.
+    /// Whether one who lists the directory need not ask: the server has listed it, and nothing was
+    /// changed since that would have to be asked for again.
     pub(crate) fn tells_all(&self) -> bool {
-        self.entries.iter().all(|entry| entry.attr.is_some())
+        self.is_read && self.entries.iter().all(|entry| entry.attr.is_some())
     }
 
     pub(crate) fn find(&self, name: &[u8]) -> Option<&Listed> {
@@ -221,7 +225,14 @@ impl DirCache {
 
     /// A directory that we have just made.
     pub(crate) fn made_empty(&mut self, ino: Ino, asked: (Stamp, Instant)) {
-        self.store(ino, Directory::new(Vec::new(), asked, 0));
+        let directory = Directory::new(Vec::new(), asked, 0);
+        self.store(
+            ino,
+            Directory {
+                is_read: false,
+                ..directory
+            },
+        );
     }
 
     /// What is known of a directory, fresh or not.
@@ -262,6 +273,16 @@ impl DirCache {
     pub(crate) fn is_under_way(&self, ino: Ino, fetch: Fetch) -> bool {
         let mut under_way = self.under_way.get(&ino).into_iter().flatten();
         under_way.any(|under_way| under_way.fetch == fetch)
+    }
+
+    /// The server was seen to have a name: a listing that says otherwise is out of date.
+    pub(crate) fn seen(&mut self, parent: Ino, name: &[u8]) {
+        let complete = self.complete.peek(&parent);
+        if complete.is_some_and(|directory| directory.find(name).is_none())
+            && let Some(old) = self.complete.pop(&parent)
+        {
+            self.entries -= old.entries.len();
+        }
     }
 
     /// A directory is no more, or nothing is believed of it.
@@ -421,6 +442,16 @@ mod tests {
     fn a_directory_that_is_forgotten_while_it_is_read_is_not_kept() {
         let mut dirs = read(&["a"], |dirs| dirs.forget(DIR));
         assert!(dirs.find(DIR, b"a").is_none());
+    }
+
+    #[test]
+    fn a_listing_is_dropped_when_the_server_has_a_name_that_it_has_not() {
+        let mut dirs = read(&["a"], |_| {});
+        dirs.seen(DIR, b"a");
+        assert_eq!(says(&mut dirs, "a"), Some(Some(1)));
+        dirs.seen(DIR, b"b");
+        assert!(dirs.find(DIR, b"b").is_none());
+        assert_eq!(dirs.entries, 0);
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Filesystem {
                 name: &row.listed.name,
                 shown: self.as_shown(&dir, row, plus).await,
                 row: row.listed.attr,
+                is_from_server: dir.fetch.is_some_and(|fetch| {
+                    let tables = self.tables();
+                    tables.dirs.is_under_way(dir.ino, fetch)
+                        && !tables.dirs.has_changed(dir.ino, fetch, &row.listed.name)
+                }),
                 next: index + DOTS + 1,
             };
             if self.give(&entry, plus, &mut take) {
@@ -139,6 +144,10 @@ impl Filesystem {
             let later = tables.kind_since((seen.parent, seen.name), kind, asked);
             let kind = later.unwrap_or(kind);
             let ino = tables.inodes.enter(seen.parent, seen.name, kind);
+            if seen.is_from_server {
+                // What was listed before may have been remembered without it.
+                tables.dirs.seen(seen.parent, seen.name);
+            }
             // Counted before it is told: meanwhile the kernel may forget what it was told before.
             tables.inodes.looked_up(ino);
             tables.count_links(ino, kind, links);
@@ -288,6 +297,8 @@ struct Seen<'a> {
     /// What the listing says, whether it is believed or not.
     row: Option<Attr>,
     next: u64,
+    /// The server has just said so, and we have not changed it since.
+    is_from_server: bool,
 }
 
 /// Of a file of which the server's listing says nothing.
