@@ -18,6 +18,7 @@ mod reflink;
 mod site;
 mod tools;
 mod tree;
+mod walks;
 
 use crate::case::Suite;
 
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Suite> {
         lifecycle::suite(),
         bad_input::suite(),
         tree::suite(),
+        walks::suite(),
         programs::suite(),
         copy_tool::suite(),
         differential::suite(),
