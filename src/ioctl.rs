@@ -51,6 +51,12 @@ pub(crate) mod info {
     pub(crate) const STREAMED: &str = "copies streamed";
     /// For the root of the mount: bytes that were copied and did not cross the network.
     pub(crate) const BYTES_SAVED: &str = "bytes saved";
+    /// For the root of the mount: listings and files fetched before a program asked for them, how many
+    /// of each were used and how many in vain.
+    pub(crate) const DIRECTORIES_USED: &str = "directories ahead used";
+    pub(crate) const DIRECTORIES_WASTED: &str = "directories ahead wasted";
+    pub(crate) const FILES_USED: &str = "files ahead used";
+    pub(crate) const FILES_WASTED: &str = "files ahead wasted";
 }
 
 /// What [`COPY`] starts with: 24 bytes.

@@ -71,12 +71,17 @@ impl Filesystem {
 
     fn totals(&self) -> Vec<Fact> {
         let totals = self.copies.totals();
+        let ahead = self.tables().walk.tally;
         let number = |number: u64| Bytes::from(number.to_string());
         vec![
             (info::LINKED, number(totals.linked)),
             (info::COPIED, number(totals.copied)),
             (info::STREAMED, number(totals.streamed)),
             (info::BYTES_SAVED, number(totals.bytes_saved)),
+            (info::DIRECTORIES_USED, number(ahead.directories_used)),
+            (info::DIRECTORIES_WASTED, number(ahead.directories_wasted)),
+            (info::FILES_USED, number(ahead.files_used)),
+            (info::FILES_WASTED, number(ahead.files_wasted)),
         ]
     }
 }

@@ -136,6 +136,24 @@ impl Told {
             let saved = numbers::bytes(saved);
             line("", &format!("{saved} did not cross the network"));
         }
+        for (what, used, wasted) in [
+            (
+                "files ahead:",
+                self.number(key::FILES_USED),
+                self.number(key::FILES_WASTED),
+            ),
+            (
+                "listings ahead:",
+                self.number(key::DIRECTORIES_USED),
+                self.number(key::DIRECTORIES_WASTED),
+            ),
+        ] {
+            let Some((used, wasted)) = used.zip(wasted) else {
+                continue;
+            };
+            let (used, wasted) = (numbers::grouped(used), numbers::grouped(wasted));
+            line(what, &format!("{used} used, {wasted} in vain"));
+        }
         text
     }
 }
@@ -148,14 +166,16 @@ mod tests {
     fn what_a_mount_tells_is_shown_line_by_line() {
         let told = Told::decode(
             b"path\0/srv/it's\0content\0linked\0shares\0/srv/a\0shares\0/srv/b\0\
-              copies linked\x001200\0copies streamed\x003\0bytes saved\x004096\0news\0what\0",
+              copies linked\x001200\0copies streamed\x003\0bytes saved\x004096\0files ahead used\x0012\0\
+              files ahead wasted\x003\0news\0what\0",
         );
         assert_eq!(told.content(), Some(&b"linked"[..]));
         assert_eq!(
             told.lines(),
             "  on the server:  \"/srv/it's\"\n  content:        linked\n  shared with:    '/srv/a'\n\
              \u{20}                 '/srv/b'\n  copies:         1,200 linked, 3 streamed\n\
-             \u{20}                 4.0 KiB did not cross the network\n"
+             \u{20}                 4.0 KiB did not cross the network\n\
+             \u{20} files ahead:    12 used, 3 in vain\n"
         );
     }
 
