@@ -286,3 +286,39 @@ async fn who_removes_what_it_lists_asks_for_nothing_else() {
     }
     assert_eq!((count, asked), (6000, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_a_file_open_that_others_replace_goes_on_reading_the_old_one() {
+    let (server, fs) = mount(&[]).await;
+    mkdirs(&server, &["d"]);
+    server.tree(|tree| {
+        for name in ["d/0", "d/1", "d/2", "d/3"] {
+            tree.put(name.as_bytes(), b"old content");
+        }
+    });
+    let dir = look_up(&fs, "d").await;
+    list(&fs, dir).await;
+    let mut open = Vec::new();
+    for name in ["0", "1", "2", "3"] {
+        let ino = fs.lookup(dir, name.as_bytes()).await.unwrap().ino;
+        open.push((ino, fs.open(ino, READ, false).await.unwrap().fh));
+        idle().await;
+    }
+    let (ino, fh) = open[3];
+    assert!(fs.handles.file(fh).unwrap().fetched(&(0..1)).is_some());
+    server.tree(|tree| {
+        tree.put(b"d/new", b"new and longer content");
+        tree.rename(b"d/new", b"d/3").unwrap();
+    });
+    let seen = fs.ask_attributes(ino).await.unwrap();
+    assert_eq!(seen.attr.size, 11);
+    assert_eq!(fs.read(fh, 4, 100).await.unwrap(), "content");
+    // Another open sees the new file, and the old one stays what it is for who has it.
+    fs.forget(ino, 1);
+    let again = fs.open(ino, WRITE, false).await.unwrap().fh;
+    assert_eq!(
+        fs.read(again, 0, 100).await.unwrap(),
+        "new and longer content"
+    );
+    assert_eq!(fs.read(fh, 4, 100).await.unwrap(), "content");
+}
