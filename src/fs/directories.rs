@@ -196,7 +196,7 @@ impl Filesystem {
             self.config.symlinks == Symlinks::Follow && row.listed.kind == FileKind::Symlink;
         let shown = self.as_listed(dir, row);
         let is_unknown = || shown.attr.is_none() && self.is_unknown(dir.ino, name);
-        if !follows && !self.is_doubtful(dir.ino, row) && !(plus && is_unknown()) {
+        if !(follows || self.is_doubtful(dir.ino, row) || plus && is_unknown()) {
             return shown;
         }
         let path = self.tables().inodes.path_below(dir.ino, name);

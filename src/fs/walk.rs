@@ -566,8 +566,11 @@ impl Walk {
         let mut between = 0;
         for entry in directory.entries() {
             let number = inodes.number(dir, &entry.name);
-            places[0] = places[0].or((number == *one).then_some(entry.place));
-            places[1] = places[1].or((number == *other).then_some(entry.place));
+            for (place, opened) in places.iter_mut().zip([one, other]) {
+                if number == *opened {
+                    *place = Some(entry.place);
+                }
+            }
             between +=
                 usize::from(entry.kind == FileKind::Regular && number > *one && number < *other);
         }
