@@ -59,7 +59,7 @@ impl Filesystem {
             false => self.pass(&[ino]).await,
         };
         let shared = self.shares(ino);
-        let path = self.path(ino)?;
+        self.path(ino)?;
         let mut flags = open_flags(access);
         if truncate {
             flags = flags | OpenFlags::TRUNC;
@@ -83,6 +83,8 @@ impl Filesystem {
             }
             return Ok(Opened { fh, keep_pages });
         }
+        // It may have been renamed while a fetch was waited for.
+        let path = self.path(ino)?;
         let asked = self.now();
         let opened = self
             .client

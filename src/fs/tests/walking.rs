@@ -322,3 +322,30 @@ async fn who_keeps_a_file_open_that_others_replace_goes_on_reading_the_old_one()
     );
     assert_eq!(fs.read(fh, 4, 100).await.unwrap(), "content");
 }
+
+#[tokio::test]
+async fn a_file_that_is_renamed_while_its_open_waits_is_not_taken_for_the_next_of_its_name() {
+    use futures_util::FutureExt;
+    let (_server, fs) = mount(&[("a", b"of a"), ("x", b"of x")]).await;
+    let ino = look_up(&fs, "a").await;
+    // Something is fetched ahead, and the program that opens the file waits for that.
+    let (done, wait) = tokio::sync::oneshot::channel::<()>();
+    let fetching = async move { drop(wait.await) }.boxed().shared();
+    {
+        let mut tables = fs.tables();
+        tables.inodes.opened(ino);
+        let now = crate::clock::now();
+        tables.walk.begin(ino, (4, u64::MAX), fetching, now);
+    }
+    let renames = async {
+        let root = Ino::ROOT;
+        fs.rename((root, b"a"), (root, b"old"), false)
+            .await
+            .unwrap();
+        fs.rename((root, b"x"), (root, b"a"), false).await.unwrap();
+        done.send(()).unwrap();
+    };
+    let (opened, ()) = tokio::join!(fs.open(ino, READ, false), renames);
+    let read = fs.read(opened.unwrap().fh, 0, 10).await.unwrap();
+    assert_eq!(read, "of a");
+}
