@@ -68,20 +68,9 @@ impl Filesystem {
         let before = self.tables().attrs.last(ino);
         if !access.write
             && !truncate
-            && let Some(fetched) = self.take_ahead(ino).await
+            && let Some(opened) = self.open_fetched(ino, access, shared, before).await
         {
-            let known = self.learn_from(ino, fetched.attr, fetched.asked);
-            let keep_pages = self.keeps_pages(ino, before, known.attr);
-            self.tables().inodes.opened(ino);
-            let (handle, data) = (fetched.handle.clone(), fetched.data.clone());
-            let fh = self.handles.add_fetched(ino, access, handle, data);
-            if (!self.is_believed(ino, &fetched) || (shared && !self.shares(ino)))
-                && let Some(file) = self.handles.file(fh)
-            {
-                // Changed just now, before this open was known.
-                file.lose();
-            }
-            return Ok(Opened { fh, keep_pages });
+            return Ok(opened);
         }
         // It may have been renamed while a fetch was waited for.
         let path = self.path(ino)?;
@@ -114,6 +103,28 @@ impl Filesystem {
             self.lose(ino);
         }
         Ok(Opened { fh, keep_pages })
+    }
+
+    /// Opens a file to read that was fetched ahead, if what was fetched may still be believed.
+    async fn open_fetched(
+        &self,
+        ino: Ino,
+        access: Access,
+        shared: bool,
+        before: Option<Attr>,
+    ) -> Option<Opened> {
+        let fetched = self.take_ahead(ino).await?;
+        let known = self.learn_from(ino, fetched.attr, fetched.asked);
+        let (handle, data) = (fetched.handle.clone(), fetched.data.clone());
+        self.tables().inodes.opened(ino);
+        let fh = self.handles.add_fetched(ino, access, handle, data);
+        if !self.is_believed(ino, &fetched) || (shared && !self.shares(ino)) {
+            // Changed just now, before this open was known.
+            self.close(fh);
+            return None;
+        }
+        let keep_pages = self.keeps_pages(ino, before, known.attr);
+        Some(Opened { fh, keep_pages })
     }
 
     /// Whether the kernel's pages of a file that is opened are of this content.

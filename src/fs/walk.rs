@@ -158,7 +158,7 @@ impl Walk {
             queued: LruCache::new(size),
             listed: HashMap::new(),
             sources: VecDeque::new(),
-            todo: LruCache::new(size),
+            todo: LruCache::new(SOURCES_MAX),
             files: HashMap::new(),
             bytes: 0,
             under_way: 0,
@@ -606,12 +606,14 @@ const READING_LASTS: Duration = Duration::from_secs(3);
 const WALK_LASTS: Duration = Duration::from_secs(10);
 /// A younger listing is not asked for again.
 const FRESH: Duration = Duration::from_secs(2);
+/// Directories whose files are in line, with the names of up to 16,384 each.
+const SOURCES_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// Directories about which anything is remembered.
 const REMEMBERED: usize = 1024;
 /// Directories waiting to be listed ahead.
 const COMING_MAX: usize = 4096;
 /// Files remembered as opened, of one directory.
-const OPENED_MAX: usize = 1 << 14;
+const OPENED_MAX: usize = 1 << 12;
 /// Directories ahead of a walk, at first and at most.
 const DIRECTORIES_FIRST: usize = 4;
 const DIRECTORIES_MAX: usize = 64;
