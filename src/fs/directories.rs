@@ -42,7 +42,8 @@ impl Filesystem {
         let began = self.now();
         let client = Arc::clone(&self.client);
         // Who lists a directory looks at the files too.
-        let remembered = self.listing(ino).filter(|it| it.tells_all());
+        let remembered = self.listing(ino);
+        let remembered = remembered.filter(|it| self.tables().tells_all(it));
         let (listing, fetch) = match remembered {
             Some(directory) => (Listing::remembered(client, path, directory), None),
             None => {

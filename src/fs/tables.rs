@@ -8,7 +8,7 @@ use super::cow::Groups;
 use super::inodes::Inodes;
 use super::listings::Listings;
 use super::walk::Walk;
-use crate::cache::{Attr, AttrCache, DirCache, Fetch, Ino, Said};
+use crate::cache::{Attr, AttrCache, DirCache, Directory, Fetch, Ino, Said};
 use crate::sftp::FileKind;
 
 /// What is told of an entry of a directory.
@@ -128,9 +128,15 @@ impl Tables {
         self.dirs.begin(ino, self.counting())
     }
 
+    /// Whether one who lists a directory need not ask, link counts included.
+    pub(super) fn tells_all(&self, directory: &Directory) -> bool {
+        directory.tells_all() && directory.counted_for == self.counting()
+    }
+
     /// What a remembered listing says of a name: its attributes and link count, as far as they are
     /// known, and when it was asked for.
     pub(super) fn remembered(&mut self, parent: Ino, name: &[u8]) -> Option<Shown> {
+        let counting = self.counting();
         let (said, directory) = self.dirs.find(parent, name)?;
         let asked = Asked {
             stamp: directory.asked,
@@ -140,7 +146,7 @@ impl Tables {
             return None;
         };
         let (kind, attr) = (listed.kind, listed.attr);
-        let is_counted = directory.counted_for == self.groups.version().wrapping_add(self.relinks);
+        let is_counted = directory.counted_for == counting;
         let links = listed.links.filter(|_| is_counted);
         let links = links.map(|links| self.real_links(parent, name, links));
         Some(Shown {

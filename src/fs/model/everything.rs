@@ -97,6 +97,15 @@ impl Kernel {
             self.fs.forget(ino, count);
         }
         self.quiet().await;
+        // What was fetched ahead and nobody came for.
+        let dropped = {
+            let mut tables = self.fs.tables();
+            let tables = &mut *tables;
+            let (now, inodes) = (crate::clock::now(), &mut tables.inodes);
+            tables.walk.sweep(std::time::Duration::ZERO, inodes, now);
+            tables.walk.take_dropped()
+        };
+        drop(dropped);
         // Closing is not waited for; an answer to what is asked after it comes after it.
         let root = self.fs.root();
         self.fs.client.stat(root).await.unwrap();
