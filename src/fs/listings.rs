@@ -87,7 +87,10 @@ impl Filesystem {
             Some((Heard::There(Shown { attr: None, .. }), ..)) | None => {
                 tables.listings.missed(parent, now)
             }
-            Some((_, at, life)) => now.saturating_duration_since(*at) > *life / 2,
+            // What is not believed at all need not be asked for again.
+            Some((_, at, life)) => {
+                !life.is_zero() && now.saturating_duration_since(*at) > *life / 2
+            }
         };
         drop(tables);
         if is_worth_it {

@@ -92,7 +92,10 @@ fn small_files_copied_in_take_two_round_trips_each(ctx: &Ctx) {
         latency: LATENCY,
         ..Manner::default()
     };
-    let site = Site::new(ctx, Copying::Off, manner);
+    let mut site = Site::planned(ctx, &ctx.behind, Copying::Off, manner);
+    // As it is by default: no look before each file is made.
+    site.option("negative_timeout=2");
+    site.mount();
     let count = |how: &str, work: &dyn Fn()| {
         site.wire().reset();
         work();
