@@ -89,21 +89,18 @@ impl System {
 
     /// What it says its version is.
     pub fn version(&self) -> String {
-        let flag = match &self.kind {
-            Kind::Sftpfs { .. } | Kind::Sshfs => "--version",
-            Kind::Rclone => "version",
-            Kind::Ssh | Kind::Sftp | Kind::Scp => "-V",
+        let (flag, name) = match &self.kind {
+            Kind::Sftpfs { .. } => ("--version", "sftpfs"),
+            Kind::Sshfs => ("--version", "SSHFS"),
+            Kind::Rclone => ("version", "rclone"),
+            Kind::Ssh | Kind::Sftp | Kind::Scp => ("-V", "OpenSSH"),
             Kind::Local => return String::new(),
         };
-        let program = self.program();
-        let said = process::run(Command::new(program).arg(flag), Duration::from_secs(10)).said();
+        let mut asked = Command::new(self.program());
+        let said = process::run(asked.arg(flag), Duration::from_secs(10)).said();
         // sshfs tells of its libraries too, and the first of them is not sshfs.
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        let is_its_own = |line: &&str| line.to_lowercase().contains(&*name);
-        said.lines()
-            .find(is_its_own)
-            .unwrap_or("unknown")
-            .to_owned()
+        let its_own = said.lines().find(|line| line.contains(name));
+        its_own.unwrap_or("unknown").to_owned()
     }
 }
 
