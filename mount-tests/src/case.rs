@@ -59,6 +59,12 @@ impl Ctx {
     #[track_caller]
     pub fn put_behind(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.behind.join(name), content).unwrap();
+        self.wait_for_name(name);
+    }
+
+    /// Waits until the mount shows a name that was made on the server.
+    #[track_caller]
+    pub fn wait_for_name(&self, name: &str) {
         let is_shown = || self.dir.join(name).symlink_metadata().ok();
         let end = Instant::now() + NAMES_APPEAR_WITHIN;
         assert!(

@@ -15,6 +15,7 @@ use crate::suites::random::Random;
 pub(super) fn hundreds_of_small_files_are_copied_by_the_server(ctx: &Ctx) {
     needs_mount(ctx);
     many(&ctx.behind.join("src"), 700);
+    ctx.wait_for_name("src");
     let done = cp(ctx, true, &ctx.dir, &["-rv", "src", "copy"]);
     assert!(done.ok(), "{}", done.said());
     let summary = done.err.lines().last().unwrap_or_default();
@@ -52,7 +53,7 @@ pub(super) fn hundreds_of_small_files_are_copied_by_the_server(ctx: &Ctx) {
 pub(super) fn a_large_file_is_copied_by_the_server(ctx: &Ctx) {
     needs_mount(ctx);
     let content = Random::new(ctx.seed).bytes(40 << 20);
-    fs::write(ctx.behind.join("large"), &content).unwrap();
+    ctx.put_behind("large", &content);
     let done = cp(ctx, true, &ctx.dir, &["-v", "large", "copy"]);
     assert!(done.ok(), "{}", done.said());
     let summary = "1 file, 40.0 MiB: 1 copied on the server; 40.0 MiB did not cross the network\n";
@@ -63,6 +64,7 @@ pub(super) fn a_large_file_is_copied_by_the_server(ctx: &Ctx) {
 pub(super) fn with_hard_links_a_tree_takes_no_space_and_stays_apart(ctx: &Ctx) {
     ctx.needs_sftpfs();
     many(&ctx.behind.join("src"), 300);
+    ctx.wait_for_name("src");
     let mount = ctx.plan().option("copy_is_hardlink").mount().unwrap();
     let done = cp(ctx, true, mount.at(), &["-av", "src", "copy"]);
     assert!(done.ok(), "{}", done.said());

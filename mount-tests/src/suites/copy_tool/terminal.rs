@@ -15,6 +15,7 @@ pub(super) fn ctrl_c_ends_a_copy_at_once_and_names_what_is_incomplete(ctx: &Ctx)
     // Nothing but holes, which copy-data fills: enough for some seconds.
     let large = fs::File::create(ctx.behind.join("large")).unwrap();
     large.set_len(8 << 30).unwrap();
+    ctx.wait_for_name("large");
     let mut command = ctx.lab.program.command();
     let said = ctx.dir.with_extension("said");
     command

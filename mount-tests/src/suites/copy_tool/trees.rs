@@ -223,6 +223,7 @@ pub(super) fn what_sftp_cannot_make_is_named_and_left_out(ctx: &Ctx) {
     fs::create_dir(&source).unwrap();
     fs::write(source.join("file"), "x").unwrap();
     must_run(Command::new("mkfifo").arg(source.join("fifo")), MINUTE);
+    ctx.wait_for_name("src");
     let done = cp(ctx, true, &ctx.dir, &["-a", "src", "copy"]);
     let said = "sftpfs cp: cannot create fifo 'copy/fifo': it cannot be made over SFTP\n";
     assert_eq!((done.code(), done.err.as_str()), (Some(1), said));
