@@ -164,9 +164,11 @@ impl Inodes {
             .is_some_and(|node| node.places.len() > 1)
     }
 
-    /// Whether a node has, or may have, more than one name on the server.
-    pub(super) fn has_several_names(&self, ino: Ino) -> bool {
-        self.links(ino) > 1 || self.reserved.contains_key(&ino)
+    /// Whether a node may have more than one name on the server: it is not known to have one.
+    pub(super) fn may_have_several_names(&self, ino: Ino) -> bool {
+        let is_directory = self.kind(ino) == Some(FileKind::Directory);
+        let has_one = self.links_listed(ino) == Some(1) && !self.has_other_name(ino);
+        !is_directory && (!has_one || self.reserved.contains_key(&ino))
     }
 
     /// Another name of the node that a name leads to, as a path; none if that is its only one.

@@ -93,7 +93,7 @@ impl Tables {
     }
 
     fn will_lose_a_name(&mut self, ino: Option<Ino>) {
-        if ino.is_some_and(|ino| self.inodes.has_several_names(ino)) {
+        if ino.is_some_and(|ino| self.inodes.may_have_several_names(ino)) {
             self.relinked();
         }
     }
