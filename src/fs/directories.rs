@@ -106,11 +106,6 @@ impl Filesystem {
                 name: &row.listed.name,
                 shown: self.as_shown(&dir, row, plus).await,
                 row: row.listed.attr,
-                is_from_server: dir.fetch.is_some_and(|fetch| {
-                    let tables = self.tables();
-                    tables.dirs.is_under_way(dir.ino, fetch)
-                        && !tables.dirs.has_changed(dir.ino, fetch, &row.listed.name)
-                }),
                 next: index + DOTS + 1,
             };
             if self.give(&entry, plus, &mut take) {
@@ -138,14 +133,18 @@ impl Filesystem {
         take: &mut impl FnMut(&DirEntry<'_>) -> bool,
     ) -> bool {
         let Shown {
-            kind, links, asked, ..
+            kind,
+            links,
+            asked,
+            is_from_server,
+            ..
         } = seen.shown;
         let (ino, kind) = {
             let mut tables = self.tables();
             let later = tables.kind_since((seen.parent, seen.name), kind, asked);
             let kind = later.unwrap_or(kind);
             let ino = tables.inodes.enter(seen.parent, seen.name, kind);
-            if seen.is_from_server {
+            if is_from_server {
                 // What was listed before may have been remembered without it.
                 tables.dirs.seen(seen.parent, seen.name);
             }
@@ -239,6 +238,7 @@ impl Filesystem {
                 attr: None,
                 links: None,
                 asked: row.asked,
+                is_from_server: false,
             });
         };
         let is_out_of_date = tables.dirs.has_changed(dir.ino, fetch, name);
@@ -248,6 +248,7 @@ impl Filesystem {
             attr: attr.filter(|_| !is_out_of_date),
             links,
             asked: row.asked,
+            is_from_server: !is_out_of_date,
         }
     }
 
@@ -298,8 +299,6 @@ struct Seen<'a> {
     /// What the listing says, whether it is believed or not.
     row: Option<Attr>,
     next: u64,
-    /// The server has just said so, and we have not changed it since.
-    is_from_server: bool,
 }
 
 /// Of a file of which the server's listing says nothing.

@@ -20,6 +20,8 @@ pub(super) struct Shown {
     pub(super) links: Option<u32>,
     /// When the server was asked.
     pub(super) asked: Asked,
+    /// The server has just said so, and we have not changed it since.
+    pub(super) is_from_server: bool,
 }
 
 /// What the lock of the tables guards. `inodes` and `attrs` are read as they are; what changes a
@@ -154,6 +156,7 @@ impl Tables {
             attr,
             links,
             asked,
+            is_from_server: false,
         })
     }
 
