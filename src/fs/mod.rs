@@ -77,7 +77,7 @@ use self::tables::Tables;
 use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
-use crate::client::Client;
+use crate::client::{Client, Health};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind, Statvfs};
@@ -217,10 +217,30 @@ impl Filesystem {
         if tokio::time::timeout(patience, all).await.is_ok() {
             return Ok(());
         }
-        let unwritten = self.write_budget_max as usize - self.write_budget.available_permits();
+        let unwritten = self.unwritten();
         Err(Error::setup(format!(
             "{unwritten} bytes could not be written to the server"
         )))
+    }
+
+    /// How the connection to the server is.
+    pub(crate) fn health(&self) -> Health {
+        self.client.health()
+    }
+
+    /// Asks the server whether it is there: after a suspend, or when somebody wants to know.
+    pub(crate) fn check_connection(&self) {
+        self.client.check();
+    }
+
+    /// Waits no longer for a server that is away: the mount is to end.
+    pub(crate) fn give_up_connection(&self) {
+        self.client.give_up();
+    }
+
+    /// Bytes that programs have written and the server has not confirmed.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.write_budget_max as usize - self.write_budget.available_permits()
     }
 
     /// How the kernel is told what it has not asked for; must not wait.
