@@ -40,6 +40,11 @@ impl Error {
         Self::Setup(text.into())
     }
 
+    /// An [`Error::Denied`] from a text for a person.
+    pub(crate) fn denied(text: impl Into<Arc<str>>) -> Self {
+        Self::Denied(text.into())
+    }
+
     /// Whether the server refused with this status.
     pub(crate) fn is_refused_with(&self, code: StatusCode) -> bool {
         matches!(self, Self::Refused { code: refused, .. } if *refused == code)
