@@ -6,6 +6,7 @@
 
 mod background;
 mod device;
+mod found;
 mod fusermount;
 mod kernel;
 mod logging;
@@ -19,7 +20,9 @@ mod state;
 mod terminal;
 mod unmount;
 
+pub(crate) use found::{Found, all, holding};
 pub(crate) use mountinfo::is_ours;
+pub(crate) use process::harden;
 pub(crate) use unmount::{UnmountHow, unmount};
 
 use std::path::PathBuf;

@@ -18,8 +18,9 @@ use super::presence::Presence;
 use super::signals::{self, Stage};
 use super::state::state_directory;
 use super::terminal::Terminal;
-use super::{Options, device};
+use super::{Options, device, found};
 use crate::client::Client;
+use crate::control::{Control, Subject};
 use crate::error::{Error, Result};
 use crate::fs::{CopyIsHardlink, Filesystem, State};
 use crate::fuse::{self, Face};
@@ -49,7 +50,7 @@ enum Event {
 
 /// Serves one mount from the first connection to the last byte written.
 pub(super) fn serve(
-    options: Options,
+    mut options: Options,
     place: Place,
     terminal: Terminal,
     report: &mut Report,
@@ -62,7 +63,8 @@ pub(super) fn serve(
         Event::Asked,
     )?;
     let network = Network::start()?;
-    let fs = network.handle.block_on(connect(&options))?;
+    let subject = network.handle.block_on(connect(&mut options))?;
+    let fs = Arc::clone(&subject.fs);
 
     let mut stage = stages.lock();
     let (mount, session) = attach(&options, &place, &fs, &network.handle)?;
@@ -70,6 +72,7 @@ pub(super) fn serve(
     drop(stage);
 
     let presence = announce(&mount);
+    let control = control(&mount, subject);
     mount.raise_read_ahead();
     let ended = match answer(session, event, report) {
         Ok(()) => wait_for_end(&events, &mount),
@@ -78,7 +81,7 @@ pub(super) fn serve(
     // Also after an error of ours: nothing stays mounted that nobody answers.
     let detached = mount.detach();
     let written = write_the_rest(&network.handle, &fs);
-    drop(fs);
+    drop((fs, control));
     network.stop();
     let ended = ended.and(detached).and(written);
     if let Some(presence) = presence {
@@ -87,8 +90,10 @@ pub(super) fn serve(
     ended
 }
 
-async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
-    let dialer = Dialer::new(options.target.clone()).await?;
+async fn connect(options: &mut Options) -> Result<Subject> {
+    // Nothing of it is left here: there may be a password in it.
+    let dialer = Dialer::new(std::mem::take(&mut options.target)).await?;
+    let (questions, server) = (dialer.questions(), dialer.describe());
     let mut config = options.fs.clone();
     config.read_only = options.read_only;
     config.default_permissions = options.default_permissions || options.allow_other;
@@ -101,7 +106,12 @@ async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
         config.copy_is_hardlink = CopyIsHardlink::Off;
     }
     let client = Client::connect(dialer, &options.client).await?;
-    Filesystem::new(client, &options.directory, config).await
+    let fs = Filesystem::new(client, &options.directory, config).await?;
+    Ok(Subject {
+        fs,
+        questions,
+        server,
+    })
 }
 
 /// Mounts and shakes hands with the kernel; if the second fails, the first is undone.
@@ -143,6 +153,14 @@ fn announce(mount: &Mount) -> Option<Presence> {
             None
         }
     }
+}
+
+/// Without it `sftpfs status` cannot tell how the mount is, and all else works.
+fn control(mount: &Mount, subject: Subject) -> Option<Control> {
+    let place = found::control_of(mount.device()?);
+    Control::start(&place, subject)
+        .inspect_err(|error| log::info!("'sftpfs status' will not know this mount: {error}"))
+        .ok()
 }
 
 /// Starts to answer, and says so.

@@ -36,7 +36,8 @@ use crate::error::Error;
 
 pub use askpass::answer_ssh;
 pub(crate) use dialer::Dialer;
-pub(crate) use questions::{Question, Questions};
+pub(crate) use prompt::ask_person;
+pub(crate) use questions::{Listener, Question, Questions};
 pub(crate) use secrets::Secret;
 
 /// Where the server is and how to get there, as the user asked for it.

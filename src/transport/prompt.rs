@@ -122,6 +122,11 @@ impl Prompter {
     }
 }
 
+/// Asks the person at this terminal. `None` if there is nobody, or they would not say. Blocks.
+pub(crate) fn ask_person(question: &str, echo: bool) -> Option<Secret> {
+    Prompter::new(false).ask(question, echo)
+}
+
 /// What may be shown of a text that a server wrote: no control characters but line ends and tabs,
 /// so that it cannot play with the terminal.
 pub(super) fn printable(text: &str) -> String {

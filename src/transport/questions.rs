@@ -50,7 +50,7 @@ impl Questions {
     }
 
     /// Waits for an answer. `None` if nobody is there, or would not say.
-    pub(super) fn ask(&self, text: String, echo: bool) -> Option<Secret> {
+    pub(crate) fn ask(&self, text: String, echo: bool) -> Option<Secret> {
         let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let to = slot.clone()?;
         drop(slot);

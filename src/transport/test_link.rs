@@ -81,7 +81,7 @@ impl Relay {
                 tokio::spawn(async move {
                     pass(client, server, &left).await;
                     // Not every test waits for it.
-                    drop(sender.send(()));
+                    let _ = sender.send(());
                 });
             }
         });
