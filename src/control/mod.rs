@@ -16,6 +16,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use crate::fs::Filesystem;
 use crate::transport::Questions;
 
@@ -30,4 +32,6 @@ pub(crate) struct Subject {
     pub(crate) questions: Questions,
     /// User, host, port and way, for people.
     pub(crate) server: String,
+    /// Where connections live.
+    pub(crate) network: Handle,
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::geteuid;
+use tokio::runtime::Handle;
 
 use super::Subject;
 use super::place::{Identity, Place, look};
@@ -36,6 +37,7 @@ struct Desk {
     fs: Weak<Filesystem>,
     questions: Questions,
     server: String,
+    network: Handle,
     clients: AtomicUsize,
     /// Threads that gather a report.
     gathering: AtomicUsize,
@@ -64,6 +66,7 @@ impl Control {
             fs: Arc::downgrade(&subject.fs),
             questions: subject.questions,
             server: subject.server,
+            network: subject.network,
             clients: AtomicUsize::new(0),
             gathering: AtomicUsize::new(0),
         });
@@ -219,7 +222,9 @@ fn try_now(line: &mut Line, desk: &Desk) -> io::Result<()> {
         return Ok(());
     };
     let start = clock::now();
+    let network = desk.network.enter();
     fs.check_connection();
+    drop(network);
     drop(fs);
     let mut until = start + TRY_MAX;
     while clock::now() < until {

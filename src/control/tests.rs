@@ -24,7 +24,7 @@ struct Mounted {
     fs: Arc<Filesystem>,
     questions: Questions,
     control: Option<Control>,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 fn mounted() -> Mounted {
@@ -36,14 +36,16 @@ fn mounted() -> Mounted {
     let fs = runtime.block_on(async {
         let server = Server::new(Options::default());
         let client = Client::over(server.link()).await.unwrap();
-        Filesystem::new(client, b"", Config::default()).await.unwrap()
+        Filesystem::new(client, b"", Config::default())
+            .await
+            .unwrap()
     });
     let mut mounted = Mounted {
         folder: tempfile::tempdir().unwrap(),
         fs,
         questions: Questions::default(),
         control: None,
-        _runtime: runtime,
+        runtime,
     };
     mounted.control = Some(mounted.start());
     mounted
@@ -55,6 +57,7 @@ impl Mounted {
             fs: Arc::clone(&self.fs),
             questions: self.questions.clone(),
             server: "eve@nas".to_owned(),
+            network: self.runtime.handle().clone(),
         };
         Control::start(&self.place(), subject).unwrap()
     }

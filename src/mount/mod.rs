@@ -95,7 +95,7 @@ impl Default for Options {
 /// # Errors
 /// What failed, for a person; then nothing stays mounted.
 pub(crate) fn run(options: Options) -> Result<()> {
-    process::harden();
+    harden();
     logging::start(options.log_level);
     process::become_user(options.run_as.as_deref())?;
     let place = place::check(&options.mountpoint, options.nonempty)?;

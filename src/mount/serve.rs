@@ -111,6 +111,7 @@ async fn connect(options: &mut Options) -> Result<Subject> {
         fs,
         questions,
         server,
+        network: Handle::current(),
     })
 }
 
