@@ -33,6 +33,8 @@ pub(super) struct Recovery {
     phase: watch::Sender<Phase>,
     /// Rung when somebody needs the server, or wants it to be looked at.
     needed: Notify,
+    /// Rung when a person wants a try.
+    asked_for: Notify,
     notes: Mutex<Notes>,
 }
 
@@ -58,6 +60,7 @@ impl Recovery {
         Self {
             phase: watch::Sender::new(Phase::Up(first)),
             needed: Notify::new(),
+            asked_for: Notify::new(),
             notes: Mutex::new(Notes {
                 since: clock::date(),
                 reconnects: 0,
@@ -110,6 +113,11 @@ impl Recovery {
     /// The server is needed now: the next try need not wait.
     pub(super) fn need(&self) {
         self.needed.notify_one();
+    }
+
+    /// Somebody asks for a try: the next one need not wait even if the last one was denied.
+    pub(super) fn ask_for(&self) {
+        self.asked_for.notify_one();
     }
 
     pub(super) fn standing(&self) -> (Standing, Notes) {
@@ -221,6 +229,7 @@ async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
                 dials.push(one_dial(dial));
             }
             () = recovery.needed.notified() => tries.needed(),
+            () = recovery.asked_for.notified() => tries.asked_for(),
         }
     }
 }
@@ -294,6 +303,10 @@ impl Tries {
 
     fn needed(&mut self) {
         self.is_needed = true;
+    }
+
+    fn asked_for(&mut self) {
+        (self.is_needed, self.is_denied) = (true, false);
     }
 }
 
