@@ -110,11 +110,6 @@ impl Recovery {
         self.notes().since = clock::date();
     }
 
-    /// The server is needed now: the next try need not wait.
-    pub(super) fn need(&self) {
-        self.needed.notify_one();
-    }
-
     /// Somebody asks for a try: the next one need not wait even if the last one was denied.
     pub(super) fn ask_for(&self) {
         self.asked_for.notify_one();

@@ -21,7 +21,12 @@ pub(crate) fn status(place: &Place) -> Told {
 /// how the mount is then.
 pub(crate) fn reconnect(place: &Place) -> Told {
     let mut line = connect(place)?;
-    line.say(b"reconnect\n").map_err(|error| mute(&error))?;
+    // Where nobody can answer, the server is not to be bothered with guesses.
+    let wanted: &[u8] = match transport::is_person_there() {
+        true => b"reconnect asking\n",
+        false => b"reconnect\n",
+    };
+    line.say(wanted).map_err(|error| mute(&error))?;
     report(&mut line, TRY_MAX)
 }
 

@@ -135,7 +135,9 @@ fn attend(stream: UnixStream, desk: &Arc<Desk>) -> io::Result<()> {
     }
     match line.hear(PATIENCE)?.as_slice() {
         b"status" => {}
-        b"reconnect" => try_now(&mut line, desk)?,
+        b"reconnect" => try_now(&mut line, desk, None)?,
+        // Without a listener, another client is being asked already.
+        b"reconnect asking" => try_now(&mut line, desk, desk.questions.take())?,
         _ => return line.say(b"what?\nend\n"),
     }
     if let Some(report) = desk.report() {
@@ -215,9 +217,7 @@ fn since_1970(when: SystemTime) -> Duration {
 }
 
 /// Has a try made, hands on what it asks, and waits until it is known how it went.
-fn try_now(line: &mut Line, desk: &Desk) -> io::Result<()> {
-    // Without it, another client is being asked already.
-    let listener = desk.questions.take();
+fn try_now(line: &mut Line, desk: &Desk, listener: Option<Listener>) -> io::Result<()> {
     let (Some(mut before), Some(fs)) = (desk.health(), desk.fs.upgrade()) else {
         return Ok(());
     };

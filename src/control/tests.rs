@@ -174,7 +174,7 @@ fn a_crowd_of_clients_is_turned_away_and_later_ones_are_answered() {
 fn a_question_of_a_login_is_asked_where_somebody_wants_a_connection() {
     let mounted = mounted();
     let mut stream = mounted.connect();
-    stream.write_all(b"reconnect\n").unwrap();
+    stream.write_all(b"reconnect asking\n").unwrap();
     let questions = mounted.questions.clone();
     let asking = thread::spawn(move || {
         loop {

@@ -36,7 +36,7 @@ use crate::error::Error;
 
 pub use askpass::answer_ssh;
 pub(crate) use dialer::Dialer;
-pub(crate) use prompt::ask_person;
+pub(crate) use prompt::{ask_person, is_person_there};
 pub(crate) use questions::{Listener, Question, Questions};
 pub(crate) use secrets::Secret;
 

@@ -127,6 +127,11 @@ pub(crate) fn ask_person(question: &str, echo: bool) -> Option<Secret> {
     Prompter::new(false).ask(question, echo)
 }
 
+/// Whether there is somebody at this terminal.
+pub(crate) fn is_person_there() -> bool {
+    Prompter::new(false).can_ask()
+}
+
 /// What may be shown of a text that a server wrote: no control characters but line ends and tabs,
 /// so that it cannot play with the terminal.
 pub(super) fn printable(text: &str) -> String {
