@@ -101,7 +101,7 @@ fn take_clients(listener: &UnixListener, desk: &Arc<Desk>) {
             // Too many open files, or a client that has left: the next one may have more luck.
             Err(error) => {
                 log::debug!("control socket: {error}");
-                thread::sleep(REST);
+                thread::park_timeout(REST);
             }
         }
     }
@@ -181,7 +181,7 @@ impl Desk {
 
 /// `None` of health: the mount has ended.
 fn report(health: Option<Health>, unwritten: usize, server: &str) -> Report {
-    let health = health.unwrap_or_else(|| Health {
+    let health = health.unwrap_or(Health {
         standing: Standing::Ended,
         since: UNIX_EPOCH,
         reconnects: 0,
@@ -246,10 +246,11 @@ fn try_now(line: &mut Line, desk: &Desk, listener: Option<Listener>) -> io::Resu
 /// Waits a moment for a question, and has the client answer it. Whether there was one.
 fn pass_on(line: &mut Line, listener: Option<&Listener>) -> io::Result<bool> {
     let Some(listener) = listener else {
-        thread::sleep(GLANCE);
+        line.stays(GLANCE)?;
         return Ok(false);
     };
     let Some(question) = listener.next(GLANCE) else {
+        line.stays(Duration::ZERO)?;
         return Ok(false);
     };
     let answer = put(line, &question)?;

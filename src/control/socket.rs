@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
     setsockopt, socket, sockopt,
@@ -66,6 +67,20 @@ impl Line {
 
     pub(super) fn say(&mut self, text: &[u8]) -> io::Result<()> {
         self.stream.write_all(text)
+    }
+
+    /// Waits for so long.
+    ///
+    /// # Errors
+    /// The other end has left.
+    pub(super) fn stays(&self, within: Duration) -> io::Result<()> {
+        // A hang-up is told unasked.
+        let mut end = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let within = PollTimeout::try_from(within).unwrap_or(PollTimeout::MAX);
+        match poll(&mut end, within)? {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// The next line, without its end. It may be a secret: it is wiped when it is dropped.

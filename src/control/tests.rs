@@ -195,3 +195,17 @@ fn a_question_of_a_login_is_asked_where_somebody_wants_a_connection() {
     // Nobody is there any more.
     assert!(mounted.questions.ask("?".into(), true).is_none());
 }
+
+#[test]
+fn who_leaves_while_a_try_is_made_is_not_waited_for() {
+    let mounted = mounted();
+    let mut stream = mounted.connect();
+    stream.write_all(b"reconnect asking\n").unwrap();
+    while !mounted.questions.are_taken() {
+        thread::yield_now();
+    }
+    drop(stream);
+    while mounted.questions.are_taken() {
+        thread::yield_now();
+    }
+}

@@ -4,7 +4,7 @@
 //! **Invariant:** a question ends when nobody takes it any more.
 
 use std::fmt;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Questions {
         })
     }
 
-    pub(super) fn are_taken(&self) -> bool {
+    pub(crate) fn are_taken(&self) -> bool {
         let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         slot.is_some()
     }
@@ -77,11 +77,7 @@ impl Question {
 impl Listener {
     /// The next question, if one comes in time.
     pub(crate) fn next(&self, within: Duration) -> Option<Question> {
-        match self.asked.recv_timeout(within) {
-            Ok(question) => Some(question),
-            // Disconnected: cannot be, the other end is ours.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.asked.recv_timeout(within).ok()
     }
 }
 

@@ -136,7 +136,9 @@ mod tests {
 
     #[test]
     fn a_secret_may_take_several_pages() {
-        let long: Vec<u8> = (0..PAGE_LEN + 5).map(|n| (n % 251) as u8).collect();
+        let long: Vec<u8> = (0..PAGE_LEN + 5)
+            .map(|n| u8::try_from(n % 251).unwrap())
+            .collect();
         let secret = Secret::new(&mut long.clone()).unwrap();
         assert_eq!(secret.bytes(), long);
     }

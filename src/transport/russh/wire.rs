@@ -14,7 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::{error::Elapsed, interval, timeout};
+use tokio::time::{interval, timeout};
 
 use super::super::host_config::{Family, Settings};
 use crate::error::{Error, Result};
@@ -143,10 +143,9 @@ async fn knock(address: SocketAddr, settings: &Settings) -> io::Result<TcpStream
     let mut pace = interval(KNOCK_EVERY);
     loop {
         tokio::select! {
-            Some(opened) = knocks.next(), if !knocks.is_empty() => match opened {
-                Ok(opened) => return opened,
-                // This one gave up; the later ones still wait.
-                Err(Elapsed { .. }) => {}
+            // Without an outcome, this one gave up; the later ones still wait.
+            Some(opened) = knocks.next(), if !knocks.is_empty() => if let Ok(opened) = opened {
+                return opened;
             },
             _ = pace.tick() => knocks.push(timeout(KNOCK_PATIENCE, open(address, settings))),
         }
@@ -263,3 +262,37 @@ const KNOCK_EVERY: Duration = Duration::from_secs(1);
 
 /// Bounds how many knocks are under way; also above any round trip.
 const KNOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+    use tokio::net::TcpListener;
+
+    use super::super::super::Target;
+    use super::*;
+
+    /// What the kernel is told of a peer that acknowledges nothing, in milliseconds.
+    async fn user_timeout(options: &[(&str, &str)]) -> u32 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = Settings::assumed(&Target {
+            host: "127.0.0.1".to_owned(),
+            port: Some(listener.local_addr().unwrap().port()),
+            ssh_options: options
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..Target::default()
+        });
+        let (wire, _cut) = Wire::connect(&settings).await.unwrap();
+        getsockopt(&wire.into_socket(), sockopt::TcpUserTimeout).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_acknowledges_nothing_is_given_up_as_soon_as_one_that_answers_nothing() {
+        assert_eq!(user_timeout(&[]).await, 45_000);
+        let own = [("ServerAliveInterval", "20"), ("ServerAliveCountMax", "6")];
+        assert_eq!(user_timeout(&own).await, 120_000);
+        // Never, as the user wants it: the kernel's own time.
+        assert_eq!(user_timeout(&[("ServerAliveInterval", "0")]).await, 0);
+    }
+}
