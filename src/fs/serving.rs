@@ -118,6 +118,8 @@ impl Filesystem {
             opened = self.open_read_only_file(file, &path, flags).await;
         }
         match opened {
+            // With the connection on which it was opened, before the look at it.
+            Ok((handle, _)) if handle.is_lost() => Err(Error::Lost("lost once more".into())),
             Ok((handle, seen)) if self.is_same(file, &handle, &seen).await? => {
                 log::info!("\"{}\" is open again", path.escape_ascii());
                 let serving = Serving::full(handle.clone(), None);
