@@ -68,7 +68,7 @@ pub(crate) use self::files::{Creation, Opened};
 use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
-pub(crate) use self::interrupt::on_behalf_of;
+pub(crate) use self::interrupt::{Wish, on_behalf_of, wish_of};
 use self::listings::{Listings, Me};
 pub(crate) use self::notices::Notice;
 use self::notices::Notices;
@@ -77,7 +77,7 @@ use self::tables::Tables;
 use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
-use crate::client::{Client, Health};
+use crate::client::{Client, Health, Standing};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind, Statvfs};
@@ -226,6 +226,14 @@ impl Filesystem {
     /// How the connection to the server is.
     pub(crate) fn health(&self) -> Health {
         self.client.health()
+    }
+
+    /// For how long the oldest question waits that the server has got and not answered; `None` if
+    /// there is none, or no server.
+    pub(crate) fn oldest_question(&self) -> Option<Duration> {
+        let health = self.client.health();
+        let is_there = health.standing == Standing::Connected;
+        health.oldest.filter(|_| is_there)
     }
 
     /// Asks the server whether it is there: after a suspend, or when somebody wants to know.

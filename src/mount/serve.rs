@@ -22,7 +22,7 @@ use super::{Options, device};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::fs::{CopyIsHardlink, Filesystem, State};
-use crate::fuse::{self, Face};
+use crate::fuse::{self, Face, Recall};
 use crate::transport::Dialer;
 
 /// Threads that read requests from the kernel. An operation answered from memory is done on the
@@ -116,7 +116,7 @@ fn attach(
     config.n_threads = Some(SESSION_THREADS);
     // fuser opens /dev/fuse once more for each thread, which a sandboxed daemon may not.
     config.clone_fd = device::is_openable();
-    let face = Face::new(Arc::clone(fs), network.clone());
+    let face = Face::new(Arc::clone(fs), network.clone(), Recall::default());
     // All: the kernel decides who may enter, by allow_other.
     match Session::from_fd(face, descriptor, SessionACL::All, config) {
         Ok(session) => {
