@@ -40,8 +40,16 @@ pub(crate) enum Wish {
 
 /// Looks at a thread. A file of the kernel is read, which does not wait for anything.
 pub(crate) fn wish_of(thread: u32) -> Wish {
-    if let Ok(status) = std::fs::read(format!("/proc/{thread}/status")) {
-        return wish_in(&status);
+    let about = |what: &str| std::fs::read(format!("/proc/{thread}/{what}"));
+    if let Ok(status) = about("status") {
+        // One that is ending has no memory any more, and closes what it had open.
+        let is_ending = || !status.windows(3).any(|start| start == b"\nVm");
+        return match wish_in(&status) {
+            Wish::None if is_ending() && about("stat").is_ok_and(|stat| is_killed(&stat)) => {
+                Wish::Killed
+            }
+            wish => wish,
+        };
     }
     // /proc may hide others' processes (hidepid, proc(5)).
     let thread = i32::try_from(thread).map(Pid::from_raw);
@@ -106,6 +114,16 @@ fn wish_in(status: &[u8]) -> Wish {
     } else {
         Wish::None
     }
+}
+
+/// Whether proc_pid_stat(5) says of a thread that is ending that a signal ended it, which does not
+/// wait for it any more. One that ends by itself waits for what it has written, as for a close(2).
+fn is_killed(stat: &[u8]) -> bool {
+    let exit_code = stat.trim_ascii_end().rsplit(|byte| *byte == b' ').next();
+    let digits = exit_code.and_then(|digits| std::str::from_utf8(digits).ok());
+    let code: Option<u32> = digits.and_then(|digits| digits.parse().ok());
+    // The last field, as in wait(2): the signal is in the lower seven bits.
+    code.is_some_and(|code| code & 0x7f != 0)
 }
 
 /// A mask as in proc_pid_status(5).
@@ -184,6 +202,19 @@ mod tests {
         // Above the kernel's highest number (PID_MAX_LIMIT, proc_sys_kernel(5)).
         assert_eq!(wish_of(i32::MAX as u32), Wish::Gone);
         assert_eq!(wish_of(u32::MAX), Wish::Unknown);
+    }
+
+    #[test]
+    fn one_that_a_signal_ended_is_told_from_one_that_ends_by_itself() {
+        assert!(is_killed(b"7 (a) 9) S 1 0 0 9\n"));
+        for by_itself in [
+            &b"7 (a) S 1 0 0 256\n"[..],
+            b"7 (a) S 1 0 0 0\n",
+            b"",
+            b"rubbish",
+        ] {
+            assert!(!is_killed(by_itself));
+        }
     }
 
     #[test]
