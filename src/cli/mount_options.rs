@@ -2,6 +2,7 @@
 //! misses, `--help` and the man page's test are made.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use log::LevelFilter;
 
@@ -154,6 +155,10 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, _| { o.mount.fs.sync = true; Ok(()) }),
     option("async", No, Files, "write(2) does not wait, the default",
         |o, _| { o.mount.fs.sync = false; Ok(()) }),
+    option("hard", No, Files, "wait for a server that is away until it is back, the default",
+        |o, _| { o.mount.fs.soft = None; Ok(()) }),
+    option("soft", Needed("SECONDS"), Files, "fail with EIO after waiting so long for the server",
+        |o, v| set(&mut o.mount.fs.soft, patience(v).map(Some))),
     option("direct_io", No, Files, "no page cache",
         |o, _| { o.mount.fs.direct_io = true; Ok(()) }),
     option("kernel_cache", No, Files, "keep pages even if the file changed on the server",
@@ -445,6 +450,15 @@ fn log_level(value: &str) -> Result<LevelFilter, String> {
             ("trace", LevelFilter::Trace),
         ],
     )
+}
+
+/// Less than a second would fail on a server that is only slow.
+fn patience(value: &str) -> Result<Duration, String> {
+    let patience = values::seconds(value)?;
+    match patience < Duration::from_secs(1) {
+        true => Err(format!("'{value}' is too short: 1 second is the least")),
+        false => Ok(patience),
+    }
 }
 
 fn symlinks(value: &str) -> Result<Symlinks, String> {

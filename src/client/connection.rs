@@ -275,10 +275,21 @@ impl Shared {
         };
         let now = clock::of_timers();
         let mut queue = self.queue();
-        let Asked { when, data } = queue.pending.complete(id, response)?;
+        let (asked, unheard) = queue.pending.complete(id, response)?;
+        self.count(&mut queue, asked, brought, now);
+        drop(queue);
+        if let Some(Response::Handle(handle)) = unheard {
+            // Whoever opened it has given up: the server would keep it open.
+            drop(self.submit(&Request::Close { handle }, None, None));
+        }
+        Ok(())
+    }
+
+    /// Notes for the window what an answer brought.
+    fn count(&self, queue: &mut Queue, asked: Asked, brought: Option<usize>, now: Instant) {
+        let Asked { when, data } = asked;
         let Some(Data { place, carried, .. }) = data else {
-            queue.window.heard(now.saturating_duration_since(when));
-            return Ok(());
+            return queue.window.heard(now.saturating_duration_since(when));
         };
         match queue.window.answered(when, now, brought.unwrap_or(carried)) {
             Place::Free => {}
@@ -291,7 +302,6 @@ impl Shared {
                 place.forget();
             }
         }
-        Ok(())
     }
 
     /// Ends all waits; says what the transport knows about the reason.

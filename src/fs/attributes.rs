@@ -40,6 +40,9 @@ impl Filesystem {
         if let Some((attr, asked)) = self.listed_attr(ino) {
             return Ok(self.learn_listed(ino, attr, asked));
         }
+        if ino == Ino::ROOT {
+            return self.root_attributes().await;
+        }
         self.ask_attributes(ino).await
     }
 

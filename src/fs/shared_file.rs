@@ -282,6 +282,11 @@ impl SharedFile {
         self.state().unwritten.is_empty()
     }
 
+    /// Bytes that were taken over and not confirmed.
+    pub(super) fn unwritten_bytes(&self) -> u64 {
+        self.state().unwritten.bytes()
+    }
+
     /// The latest error and its number.
     pub(super) fn error(&self) -> Option<(u64, Error)> {
         let state = self.state();
