@@ -9,7 +9,7 @@ use log::LevelFilter;
 use super::{near_miss, ssh_keys, values};
 use crate::fs::{CopyIsHardlink, Symlinks};
 use crate::mount;
-use crate::transport::Way;
+use crate::transport::{ReconnectSecret, Way};
 
 /// What the options add up to, before the parts that need more than the options are decided.
 #[derive(Debug, Default)]
@@ -128,6 +128,8 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, v| set(&mut o.mount.client.connections_max, values::count(v, 1, 16))),
     option("password_stdin", No, Connection, "read the password from standard input",
         |o, _| { o.password_on_stdin = true; Ok(()) }),
+    option("reconnect_secret", Needed("WHAT"), Connection, "secrets that opened the connection: keep, ask or never",
+        |o, v| set(&mut o.mount.target.reconnect_secret, reconnect_secret(v))),
     option("log_level", Needed("LEVEL"), Connection, "error, warn, info, debug or trace",
         |o, v| set(&mut o.mount.log_level, log_level(v))),
     option("debug", No, Connection, "as log_level=debug",
@@ -436,6 +438,15 @@ fn way(value: &str) -> Result<Way, String> {
         "openssh" => Ok(Way::OpenSsh),
         "ssh2" => Ok(Way::LibSsh2),
         _ => Err(format!("'{value}' is none of auto, russh, openssh, ssh2")),
+    }
+}
+
+fn reconnect_secret(value: &str) -> Result<ReconnectSecret, String> {
+    match value {
+        "keep" => Ok(ReconnectSecret::Keep),
+        "ask" => Ok(ReconnectSecret::Ask),
+        "never" => Ok(ReconnectSecret::Never),
+        _ => Err(format!("'{value}' is none of keep, ask, never")),
     }
 }
 

@@ -412,7 +412,7 @@ async fn shake_hands(link: &mut Link, frames: &mut Frames) -> Result<Response> {
 
 /// The peer sent text where VERSION should be: usually a login script that prints.
 fn no_sftp_server(link: &Link, bytes: &[u8]) -> Error {
-    Error::setup(format!(
+    Error::denied(format!(
         "what answers is no SFTP server: instead of VERSION it sent {}.\n\
          If this is a greeting printed by a login script (.bashrc, .profile) on the server, make \
          it print only in interactive shells{}",
@@ -424,14 +424,14 @@ fn no_sftp_server(link: &Link, bytes: &[u8]) -> Error {
 fn ended_early(link: &Link, bytes: &[u8]) -> Error {
     let text = link.diagnosis.text();
     if bytes.is_empty() && !text.is_empty() {
-        return Error::setup(text);
+        return link.diagnosis.failure(text);
     }
     let instead = if bytes.is_empty() {
         "it ended without an answer".to_owned()
     } else {
         format!("it sent {} and ended", quoted(bytes))
     };
-    Error::setup(format!(
+    link.diagnosis.failure(format!(
         "no SFTP server there: {instead}{}",
         said(&link.diagnosis)
     ))

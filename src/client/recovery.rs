@@ -34,6 +34,8 @@ pub(super) struct Recovery {
     phase: watch::Sender<Phase>,
     /// Rung when somebody needs the server, or wants it to be looked at.
     needed: Notify,
+    /// Rung when a person wants a try.
+    asked_for: Notify,
     notes: Mutex<Notes>,
 }
 
@@ -59,6 +61,7 @@ impl Recovery {
         Self {
             phase: watch::Sender::new(Phase::Up(first)),
             needed: Notify::new(),
+            asked_for: Notify::new(),
             notes: Mutex::new(Notes {
                 since: clock::date(),
                 reconnects: 0,
@@ -108,9 +111,9 @@ impl Recovery {
         self.notes().since = clock::date();
     }
 
-    /// The server is needed now: the next try need not wait.
-    pub(super) fn need(&self) {
-        self.needed.notify_one();
+    /// Somebody asks for a try: the next one need not wait even if the last one was denied.
+    pub(super) fn ask_for(&self) {
+        self.asked_for.notify_one();
     }
 
     pub(super) fn standing(&self) -> (Standing, Notes) {
@@ -225,6 +228,7 @@ async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
                 dials.add(now, one_dial(dial));
             }
             () = recovery.needed.notified() => tries.needed(),
+            () = recovery.asked_for.notified() => tries.asked_for(),
         }
     }
 }
@@ -335,6 +339,10 @@ impl Tries {
 
     fn needed(&mut self) {
         self.is_needed = true;
+    }
+
+    fn asked_for(&mut self) {
+        (self.is_needed, self.is_denied) = (true, false);
     }
 }
 

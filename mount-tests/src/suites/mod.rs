@@ -16,6 +16,7 @@ pub mod random;
 mod random_copies;
 mod reflink;
 mod site;
+mod status;
 mod tools;
 mod tree;
 mod walks;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Suite> {
     vec![
         posix::suite(),
         lifecycle::suite(),
+        status::suite(),
         bad_input::suite(),
         tree::suite(),
         walks::suite(),

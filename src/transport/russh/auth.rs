@@ -13,6 +13,7 @@ use russh::keys::agent::AgentIdentity;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 use tokio::time::timeout;
 
+use super::super::denial;
 use super::super::host_config::Settings;
 use super::super::host_keys::Trust;
 use super::super::login::Proofs;
@@ -52,7 +53,7 @@ impl<'a> Login<'a> {
         known: Proofs,
         given: Option<Secret>,
     ) -> Self {
-        let signer = Signer::new(known.private_keys.clone(), prompter.clone());
+        let signer = Signer::new(known.clone(), prompter.clone());
         Self {
             handle,
             settings,
@@ -72,7 +73,7 @@ impl<'a> Login<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`], naming all that was tried.
+    /// [`Error::Denied`], naming all that was tried; [`Error::Setup`] if the connection ended.
     pub(super) async fn run(mut self) -> Result<Proofs> {
         let mut answer = self.none().await?;
         for _ in 0..FACTORS_MAX {
@@ -441,10 +442,12 @@ impl<'a> Login<'a> {
             ""
         };
         let whom = self.whom();
-        Error::setup(format!(
+        let text = format!(
             "{whom}: the server ended the login: {why}{}{hint}",
             self.attempts()
-        ))
+        );
+        // Without a word of the server's, it is the network.
+        denial::error(&why, text)
     }
 
     fn silent(&self) -> Error {
@@ -460,7 +463,7 @@ impl<'a> Login<'a> {
     fn denied(&self, remaining: &MethodSet) -> Error {
         let methods: Vec<&str> = remaining.iter().map(<&str>::from).collect();
         let methods = methods.join(",");
-        Error::setup(format!(
+        Error::denied(format!(
             "{}: Permission denied ({methods}){}",
             self.whom(),
             self.attempts()
