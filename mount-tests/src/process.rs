@@ -245,6 +245,16 @@ pub fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
+/// The processes below this one that are called so (their name in ps(1): 15 bytes at most).
+pub fn descendants_called(name: &str) -> Vec<i32> {
+    let mut all = descendants();
+    all.retain(|pid| {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
+    });
+    all
+}
+
 /// All processes below this one, the deepest last.
 fn descendants() -> Vec<i32> {
     let mut all: Vec<i32> = children().into_iter().map(|(pid, _)| pid).collect();
