@@ -257,14 +257,16 @@ pub fn descendants_called(name: &str) -> Vec<i32> {
 
 /// All processes below this one, the deepest last.
 fn descendants() -> Vec<i32> {
-    let mut all: Vec<i32> = children().into_iter().map(|(pid, _)| pid).collect();
+    descendants_of(std::process::id())
+}
+
+/// All processes below one of ours, the deepest last.
+pub fn descendants_of(parent: u32) -> Vec<i32> {
+    let below = |pid: u32| children_of(pid).into_iter().map(|(pid, _)| pid);
+    let mut all: Vec<i32> = below(parent).collect();
     let mut next = 0;
     while let Some(pid) = all.get(next).copied() {
-        all.extend(
-            children_of(pid.unsigned_abs())
-                .into_iter()
-                .map(|(pid, _)| pid),
-        );
+        all.extend(below(pid.unsigned_abs()));
         next += 1;
     }
     all

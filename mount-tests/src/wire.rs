@@ -235,11 +235,6 @@ impl Wire {
         self.shared.lock().taken
     }
 
-    /// How many connections there are.
-    pub fn live(&self) -> usize {
-        self.shared.lock().live().len()
-    }
-
     /// Waits until nothing goes through any more and cuts nothing from then on; whether it was cut.
     pub fn disarm(&self) -> bool {
         let mut last = None;

@@ -15,8 +15,6 @@ pub enum Badness {
     SendsEndlessPacket,
     /// An answer to a question that nobody asked, and then none to the one that was.
     AnswersAnotherQuestion,
-    /// The answers to two requests change places.
-    SwapsAnswers,
     /// DATA of more bytes than were asked for.
     SendsTooMuchData,
     /// A NAME where there should be something else.
@@ -28,8 +26,6 @@ pub enum Badness {
 /// Makes answers bad, on one connection.
 #[derive(Default)]
 pub(super) struct Spoiler {
-    /// An answer that waits for another one to change places with.
-    held: Option<Vec<u8>>,
     /// Whether what is done once was done.
     done: bool,
 }
@@ -45,7 +41,6 @@ impl Spoiler {
                 std::thread::sleep(std::time::Duration::from_millis(ms));
                 answer
             }
-            Badness::SwapsAnswers => self.swapped(answer),
             _ if self.done => answer,
             Badness::SendsTooMuchData => match longer(&answer, asked) {
                 None => answer,
@@ -70,32 +65,6 @@ impl Spoiler {
         self.done = true;
         instead
     }
-
-    /// Two answers that follow each other exchange their ids, once: each is a whole answer of the
-    /// wrong question. A client cannot see that, unless the types differ; so they must.
-    fn swapped(&mut self, answer: Vec<u8>) -> Vec<u8> {
-        if self.done {
-            return answer;
-        }
-        let Some(first) = self.held.take() else {
-            self.held = Some(answer);
-            return Vec::new();
-        };
-        if first.get(4) == answer.get(4) || is_refusal(&first) || is_refusal(&answer) {
-            self.held = Some(answer);
-            return first;
-        }
-        self.done = true;
-        let (first_id, second_id) = (id(&first), id(&answer));
-        let mut both = with_id(first, second_id);
-        both.extend(with_id(answer, first_id));
-        both
-    }
-}
-
-fn id(answer: &[u8]) -> u32 {
-    let bytes = answer.get(5..9).and_then(|bytes| bytes.try_into().ok());
-    bytes.map_or(0, u32::from_be_bytes)
 }
 
 fn with_id(mut answer: Vec<u8>, id: u32) -> Vec<u8> {
@@ -103,11 +72,6 @@ fn with_id(mut answer: Vec<u8>, id: u32) -> Vec<u8> {
         place.copy_from_slice(&id.to_be_bytes());
     }
     answer
-}
-
-/// STATUS of anything but success: who gets it must believe it, so it is no badness to see.
-fn is_refusal(answer: &[u8]) -> bool {
-    answer.get(4) == Some(&STATUS) && answer.get(9..13) != Some(&[0; 4])
 }
 
 /// DATA with so many bytes more than were asked for that it still is a packet; nothing if this is
@@ -150,7 +114,6 @@ fn half(answer: &[u8]) -> Vec<u8> {
 }
 
 /// draft-ietf-secsh-filexfer-02, section 3.
-const STATUS: u8 = 101;
 const DATA: u8 = 103;
 const NAME: u8 = 104;
 const ATTRS: u8 = 105;

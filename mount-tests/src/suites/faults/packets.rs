@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::look::{Links, Tree, look, same};
+use super::look::{Links, Tree, look, same, without_links};
 use super::place::{Kind, Net, Place};
 use super::session;
 use super::watch::{BACK_OFF, watched};
@@ -71,7 +71,7 @@ fn cut_each(ctx: &Ctx, kind: Kind, way: Way) {
 }
 
 /// What the session makes on a plain directory.
-fn plain(ctx: &Ctx) -> Tree {
+pub(super) fn plain(ctx: &Ctx) -> Tree {
     let dir = ctx.lab.fresh("plain");
     fs::create_dir(&dir).unwrap();
     session::prepare(&dir);
@@ -156,18 +156,6 @@ fn one(place: &mut Place, dir: &Path, behind: &Path, expected: &Tree, what: &str
     if place.is_mount() {
         fs::remove_dir_all(behind).unwrap();
     }
-}
-
-fn without_links(tree: &Tree) -> Tree {
-    let mut tree = tree.clone();
-    for entry in tree.values_mut() {
-        if let Some((line, _)) = entry.line.rsplit_once(" names, first")
-            && let Some((line, _)) = line.rsplit_once(", ")
-        {
-            entry.line = line.to_owned();
-        }
-    }
-    tree
 }
 
 /// Cuts of one way in a run that is not full.

@@ -109,6 +109,10 @@ impl Place {
         if ctx.lab.program.is_sftpfs() {
             // The cases make files on the server: that there was none is not to be believed.
             plan = plan.option("negative_timeout=0");
+            // For whoever looks into a failure: FAULTS_LOG=debug.
+            if let Ok(level) = std::env::var("FAULTS_LOG") {
+                plan = plan.option(format!("log_level={level}"));
+            }
         }
         for option in options {
             plan = plan.option(*option);
@@ -116,6 +120,17 @@ impl Place {
         place.dir.clone_from(&plan.at);
         place.mount = Some(mount_and_log(&plan, &place.log));
         place
+    }
+
+    /// The case's own directory, without any mount.
+    pub(super) fn plain(ctx: &Ctx) -> Self {
+        Self {
+            dir: ctx.behind.clone(),
+            behind: ctx.behind.clone(),
+            net: None,
+            log: ctx.lab.fresh("log"),
+            mount: None,
+        }
     }
 
     /// A mount that is there already.

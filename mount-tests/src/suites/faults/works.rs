@@ -564,11 +564,11 @@ fn must(command: &mut Command) -> Result<String, String> {
         .map(|word| word.to_string_lossy())
         .collect();
     Err(format!(
-        "{} {}: {}: {}",
+        "{}: {}: {} ({})",
         command.get_program().display(),
-        words.join(" ").chars().take(200).collect::<String>(),
         finished.ending(),
-        process::tail(&finished.said(), 12)
+        process::tail(&finished.said(), 12),
+        words.join(" ").chars().take(200).collect::<String>()
     ))
 }
 
