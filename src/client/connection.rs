@@ -7,14 +7,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::outline;
@@ -39,6 +39,10 @@ struct Shared {
     /// How many there are, free or not.
     places_all: AtomicUsize,
     diagnosis: Diagnosis,
+    /// It has ended; why is in the queue.
+    is_lost: AtomicBool,
+    /// Rung then.
+    end: Notify,
 }
 
 /// Numbering and queueing are one step, so that the order of numbers is the order on the wire.
@@ -101,6 +105,8 @@ impl Connection {
             places: Arc::new(Semaphore::new(window::SIZE_FIRST)),
             places_all: AtomicUsize::new(window::SIZE_FIRST),
             diagnosis: link.diagnosis,
+            is_lost: AtomicBool::new(false),
+            end: Notify::new(),
         });
         let reader = tokio::spawn(read(Arc::clone(&shared), read_half, frames)).abort_handle();
         let writer = tokio::spawn(write(Arc::clone(&shared), write_half, queued)).abort_handle();
@@ -187,16 +193,39 @@ impl Connection {
     pub(crate) fn lost(&self) -> Option<Error> {
         self.shared.queue().pending.lost().cloned()
     }
+
+    /// Whether the connection has ended.
+    pub(super) fn is_lost(&self) -> bool {
+        self.shared.is_lost.load(Ordering::Acquire)
+    }
+
+    /// Waits for the connection's end; why it ended.
+    pub(super) async fn ended(&self) -> Error {
+        loop {
+            let end = self.shared.end.notified();
+            if let Some(error) = self.lost() {
+                return error;
+            }
+            end.await;
+        }
+    }
+
+    /// Ends the connection, and all that waits for it.
+    pub(super) fn end(&self, why: &Error) {
+        self.reader.abort();
+        self.writer.abort();
+        self.shared.lose(why);
+    }
+
+    /// Requests without an answer, and when the oldest of them was sent.
+    pub(super) fn outstanding(&self) -> (usize, Option<Instant>) {
+        self.shared.queue().pending.outstanding()
+    }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.reader.abort();
-        self.writer.abort();
-        self.shared
-            .queue()
-            .pending
-            .lose(&Error::Lost("closed by us".into()));
+        self.end(&Error::Lost("closed by us".into()));
     }
 }
 
@@ -273,7 +302,10 @@ impl Shared {
             other => other.clone(),
         };
         log::debug!("{error}");
+        // Before anybody hears of it and asks.
+        self.is_lost.store(true, Ordering::Release);
         self.queue().pending.lose(&error);
+        self.end.notify_waiters();
     }
 }
 

@@ -94,6 +94,12 @@ impl Pending {
         self.waiters.is_empty()
     }
 
+    /// How many there are, and since when the oldest waits.
+    pub(super) fn outstanding(&self) -> (usize, Option<Instant>) {
+        let oldest = self.waiters.values().map(|waiter| waiter.asked.when).min();
+        (self.waiters.len(), oldest)
+    }
+
     /// Another number than before: something was asked meanwhile.
     pub(super) const fn last_id(&self) -> u32 {
         self.last_id

@@ -244,7 +244,7 @@ fn note(handle: &Handle, work: Work, len: usize) {
     let Some(lanes) = open.lanes() else {
         return;
     };
-    lanes.data().grow(lanes.metadata());
+    lanes.data().grow(&lanes.metadata());
     let new = spread.begin(lanes.data().open());
     if !new.is_empty() {
         tokio::spawn(open_further(Arc::downgrade(open), work, new));

@@ -165,7 +165,7 @@ impl Filesystem {
         match linked.done {
             Ok(()) => {}
             // It tells nothing: the two may be linked.
-            Err(error @ Error::Lost(_)) => return Err(error),
+            Err(error) if error.tells_nothing() => return Err(error),
             Err(error) => {
                 self.sharing_changed(&Sharing::Left(target.1.clone()));
                 return Err(error);

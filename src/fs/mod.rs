@@ -36,6 +36,7 @@ mod notices;
 mod one_inode;
 mod prefetch;
 mod read;
+mod resend;
 mod second_question;
 mod serving;
 mod shared_file;

@@ -285,7 +285,7 @@ impl Filesystem {
         // Some servers answer OK and make nothing: what is there counts.
         let attrs = match self.client.lstat(to.clone()).await {
             Ok(attrs) => attrs,
-            Err(error @ Error::Lost(_)) => return Err(error),
+            Err(error) if error.tells_nothing() => return Err(error),
             Err(_) => {
                 log::warn!("the server said that it made a hard link, and did not");
                 let error = Errno::EPERM.into();

@@ -51,6 +51,8 @@ pub(super) struct Via {
     pub(super) handle: Handle,
     /// Tells handles apart: which open, and whether it is its second handle, for pages.
     pub(super) id: (Fh, bool),
+    /// What goes through it goes to the end of the file, wherever that is.
+    pub(super) appends: bool,
 }
 
 /// A request to send now.

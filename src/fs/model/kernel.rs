@@ -47,7 +47,9 @@ impl Kernel {
         // A file is large from its first byte on: the first requests take the one connection, and
         // those after them the others.
         let data = vec![server.link(), server.link()];
-        let client = Client::over_many(server.link(), data, 1).await.unwrap();
+        let again = server.clone();
+        let client = Client::over_again(move || again.link(), data, 1);
+        let client = client.await.unwrap();
         let has = client.features().extensions.clone();
         let fs = Filesystem::new(client, b"", config.clone()).await.unwrap();
         Self {
