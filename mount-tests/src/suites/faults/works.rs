@@ -226,6 +226,8 @@ fn sqlite(arena: &Arena, steps: &Steps) -> Result<(), String> {
         .sources
         .scratch
         .join(format!("local {}.db", arena.seed));
+    // Of a run with the same seed that failed.
+    let _ = fs::remove_file(&local);
     let database = arena.dir.join("data.db");
     let mut random = Random::new(arena.seed);
     let make = "CREATE TABLE t(id INTEGER PRIMARY KEY, text TEXT); CREATE INDEX i ON t(text);";
