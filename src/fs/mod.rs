@@ -37,6 +37,7 @@ mod one_inode;
 mod prefetch;
 mod read;
 mod resend;
+mod rooms;
 mod second_question;
 mod serving;
 mod shared_file;
@@ -73,6 +74,7 @@ pub(crate) use self::interrupt::on_behalf_of;
 use self::listings::{Listings, Me};
 pub(crate) use self::notices::Notice;
 use self::notices::Notices;
+use self::rooms::Rooms;
 use self::second_question::Refused;
 use self::tables::Tables;
 use self::walk::Walk;
@@ -98,6 +100,8 @@ pub(crate) struct Filesystem {
     ahead_budget: Arc<read::Budget>,
     /// Which changes of attributes may be answered before they are made.
     proven: Proven,
+    /// Names are not moved while files are opened again by them.
+    rooms: Rooms,
     cow: Cow,
     copies: Copies,
     copy_budget: CopyBudget,
@@ -194,6 +198,7 @@ impl Filesystem {
             write_budget_max,
             ahead_budget: Arc::new(read::Budget::new(AHEAD_MAX)),
             proven: Proven::default(),
+            rooms: Rooms::default(),
             cow,
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
