@@ -129,6 +129,11 @@ impl Client {
         &self.features
     }
 
+    /// How many connections there are, but for that for copies.
+    pub(crate) fn connections(&self) -> usize {
+        1 + self.lanes.data().open().len()
+    }
+
     /// How the connection is.
     pub(crate) fn health(&self) -> Health {
         let standing = match self.lanes.metadata().lost() {
@@ -139,7 +144,7 @@ impl Client {
             standing,
             since: std::time::SystemTime::UNIX_EPOCH,
             reconnects: 0,
-            connections: 1 + self.lanes.data().open().len(),
+            connections: self.connections(),
             outstanding: 0,
             oldest: None,
             last_error: None,

@@ -40,6 +40,7 @@ impl Ahead {
         ranges: &[Range<u64>],
         share: Share,
     ) {
+        self.budget.carried_by(self.client.connections());
         for range in ranges {
             let Some(block) = self.ask_one(handle, file, reader, range, share) else {
                 return;
@@ -116,7 +117,11 @@ impl Ahead {
             ahead_max: share.bytes,
             ..self.bounds
         };
-        let more = reader.more(self.stream, bounds);
+        let mut more = reader.more(self.stream, bounds);
+        if more.is_empty() && self.budget.has_room(bounds.request) {
+            reader.widen(self.stream, bounds);
+            more = reader.more(self.stream, bounds);
+        }
         self.ask(&handle, &file, &mut reader, &more, share);
     }
 }

@@ -117,6 +117,16 @@ impl Budget {
         })
     }
 
+    /// Notes how many connections carry what is asked for.
+    pub(super) fn carried_by(&self, connections: usize) {
+        self.state().flight.carried_by(connections);
+    }
+
+    /// Whether `len` bytes more might be on their way ahead of somebody.
+    pub(super) fn has_room(&self, len: u64) -> bool {
+        self.state().flight.has_room(len)
+    }
+
     /// Drops what is held for those who have paused, the longest first, while too little is left
     /// for those who read.
     pub(super) fn make_room(&self, now: Instant) {

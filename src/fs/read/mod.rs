@@ -121,6 +121,10 @@ fn submit(
     }
     let blocks = blocks_of(&reader, wanted);
     if let Some(stream) = stream.filter(|_| !plan.ahead.is_empty()) {
+        Client::expect_reads(
+            reading.handle,
+            reading.bounds.size.saturating_sub(wanted.end),
+        );
         let ahead = Ahead {
             client: Arc::clone(reading.client),
             budget: Arc::clone(reading.budget),

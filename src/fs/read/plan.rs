@@ -81,6 +81,17 @@ impl Reader {
         more
     }
 
+    /// All that may be asked for ahead of a stream was, and the link has room: if its reader waits for
+    /// some of that, more may be.
+    pub(super) fn widen(&mut self, stream: StreamId, bounds: Bounds) {
+        let ahead_max = bounds.ahead_max / self.pattern.streams();
+        if let Some(stream) = self.pattern.stream_mut(stream)
+            && self.blocks.is_late(&(stream.done()..stream.at))
+        {
+            stream.widen(ahead_max);
+        }
+    }
+
     /// What comes next in a stream, but for what was asked for in order up to `asked`.
     fn next(&self, stream: &Stream, asked: u64, bounds: Bounds, out: &mut Vec<Range<u64>>) {
         match stream.step {
@@ -340,6 +351,28 @@ mod tests {
         };
         assert_eq!(reader.more(stream, bounds), []);
         assert_eq!(reader.more(StreamId(999), BOUNDS), [], "a stream given up");
+    }
+
+    #[test]
+    fn a_reader_that_waits_though_all_was_asked_for_gets_more_and_one_that_does_not_gets_none() {
+        for is_late in [true, false] {
+            let mut reader = Reader::default();
+            read(&mut reader, 0..MIB, BOUNDS);
+            let plan = step(&mut reader, MIB..2 * MIB, BOUNDS);
+            let stream = plan.stream.expect("it reads on");
+            if is_late {
+                let block = reader.blocks.at(MIB).unwrap();
+                let late = Block {
+                    fetch: futures_util::future::pending().boxed().shared(),
+                    part: Some(Arc::new(())),
+                    ..block.clone()
+                };
+                reader.blocks.insert(late);
+            }
+            assert_eq!(reader.more(stream, BOUNDS), []);
+            reader.widen(stream, BOUNDS);
+            assert_eq!(!reader.more(stream, BOUNDS).is_empty(), is_late);
+        }
     }
 
     #[test]
