@@ -25,6 +25,7 @@ mod handles;
 mod info;
 mod inodes;
 mod interrupt;
+mod lazy_open;
 mod link_entries;
 mod link_whole;
 mod listings;

@@ -212,6 +212,15 @@ fn it_is_also_where_every_write_waits_and_nothing_is_read_ahead() {
     check(&with(config), ops());
 }
 
+#[test]
+fn it_is_also_where_an_open_asks_nothing() {
+    let config = Config {
+        nocto: true,
+        ..Config::default()
+    };
+    check(&with(config), ops());
+}
+
 fn nothing_believed() -> Variant {
     let config = Config {
         attr_timeout: Duration::ZERO,
