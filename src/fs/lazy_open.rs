@@ -2,8 +2,9 @@
 //! whose attributes are still believed. It is opened on the server when data is first needed, which
 //! may be never; see [`Filesystem::handle`].
 //!
-//! **Invariant:** a file that such an open is of is open on the server before we remove or replace its
-//! name. What others do meanwhile is not seen: that is what the option asks for.
+//! Before we remove or replace the name of such a file it is opened there, as is every open file that
+//! no handle serves (`hold_for_loss`, in [`cow`](super::cow)). What others do meanwhile is not seen: that
+//! is what the option asks for.
 
 use super::files::Opened;
 use super::handles::Access;
@@ -24,18 +25,6 @@ impl Filesystem {
         let fh = self.handles.add_unserved(ino, access);
         let keep_pages = self.keeps_pages(ino, Some(attr), attr);
         Some(Opened { fh, keep_pages })
-    }
-
-    /// Opens on the server what was not yet, before the name of a file is taken from it.
-    pub(super) async fn open_before_loss(&self, ino: Option<Ino>) {
-        let Some(ino) = ino.filter(|_| self.config.nocto) else {
-            return;
-        };
-        for file in self.handles.files(ino) {
-            if let Err(error) = self.handle(&file).await {
-                log::debug!("a file that is open is removed and cannot be read: {error}");
-            }
-        }
     }
 
     fn believed(&self, ino: Ino) -> Option<Attr> {

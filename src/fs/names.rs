@@ -319,7 +319,6 @@ impl Filesystem {
         let path = self.path_below(parent, name)?;
         let found = self.tables().inodes.find(parent, name);
         let _held = self.hold_for_loss(found, None).await?;
-        self.open_before_loss(found).await;
         if let Err(error) = self.client.remove(path.clone()).await {
             return Err(self
                 .explain(Operation::Unlink, error, Refused::Unlink(path))
@@ -360,7 +359,6 @@ impl Filesystem {
         let is_one_file = moved.is_some() && moved == replaced;
         let replaced = replaced.filter(|_| !is_one_file);
         let _held = self.hold_for_loss(replaced, moved).await?;
-        self.open_before_loss(replaced).await;
         let shares = self.tables().groups.share_storage(&from, &to);
         let announced = self.announce(&from, &to).await?;
         let renamed = if keep {
