@@ -131,7 +131,7 @@ impl Filesystem {
     }
 
     /// Whether the kernel's pages of a file that is opened are of this content.
-    pub(super) fn keeps_pages(&self, ino: Ino, before: Option<Attr>, after: Attr) -> bool {
+    fn keeps_pages(&self, ino: Ino, before: Option<Attr>, after: Attr) -> bool {
         let is_same = before.is_some_and(|before| same_content(&before, &after));
         if !is_same {
             // The kernel may believe the size that it was told for some seconds more.

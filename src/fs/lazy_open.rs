@@ -9,6 +9,7 @@
 use super::files::Opened;
 use super::handles::Access;
 use super::{Attr, Filesystem, Ino};
+use crate::clock;
 use crate::sftp::FileKind;
 
 impl Filesystem {
@@ -23,7 +24,9 @@ impl Filesystem {
         }
         self.tables().inodes.opened(ino);
         let fh = self.handles.add_unserved(ino, access);
-        let keep_pages = self.keeps_pages(ino, Some(attr), attr);
+        let (now, wall) = (clock::now(), clock::wall());
+        let are_good = self.tables().attrs.opened_unasked(ino, now, wall);
+        let keep_pages = self.config.kernel_cache || are_good;
         Some(Opened { fh, keep_pages })
     }
 
