@@ -199,6 +199,8 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, v| set(&mut o.mount.fs.entry_timeout, values::seconds(v))),
     option("negative_timeout", Needed("SECONDS"), Speed, "how long names are believed not to exist",
         |o, v| set(&mut o.mount.fs.negative_timeout, values::seconds(v))),
+    option("nocto", No, Speed, "open a file to read without asking while its attributes are believed",
+        |o, _| { o.mount.fs.nocto = true; Ok(()) }),
     option("dcache_timeout", Needed("SECONDS"), Speed, "attr_timeout and entry_timeout in one",
         stat_timeout),
     option("cache_timeout", Needed("SECONDS"), Speed, "as dcache_timeout", stat_timeout),

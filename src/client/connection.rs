@@ -149,10 +149,11 @@ impl Connection {
         self.place_now()
     }
 
-    /// How many places are taken.
-    pub(super) fn places_taken(&self) -> usize {
-        let all = self.shared.places_all.load(Ordering::Relaxed);
-        all.saturating_sub(self.shared.places.available_permits())
+    /// How much of what it may have under way it has, in thousandths.
+    pub(super) fn load(&self) -> usize {
+        let all = self.shared.places_all.load(Ordering::Relaxed).max(1);
+        let taken = all.saturating_sub(self.shared.places.available_permits());
+        taken * 1000 / all
     }
 
     /// Sends a READ or WRITE in its place; what else is held goes with the answer.

@@ -25,6 +25,7 @@ mod handles;
 mod info;
 mod inodes;
 mod interrupt;
+mod lazy_open;
 mod link_entries;
 mod link_whole;
 mod listings;
@@ -79,7 +80,6 @@ pub(crate) use self::notices::Notice;
 use self::notices::Notices;
 use self::rooms::Rooms;
 use self::root::Space;
-use self::second_question::Refused;
 use self::shut_down::Pace;
 pub(crate) use self::shut_down::Patience;
 use self::tables::Tables;
@@ -89,7 +89,7 @@ use crate::cache::{AttrCache, DirCache, Stamp};
 use crate::client::{Client, Health, Standing};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
-use crate::sftp::{Attrs, FileKind, Statvfs};
+use crate::sftp::{Attrs, FileKind};
 
 /// A mounted directory of a server.
 pub(crate) struct Filesystem {
