@@ -2,6 +2,7 @@
 //! misses, `--help` and the man page's test are made.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use log::LevelFilter;
 
@@ -156,6 +157,10 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, _| { o.mount.fs.sync = true; Ok(()) }),
     option("async", No, Files, "write(2) does not wait, the default",
         |o, _| { o.mount.fs.sync = false; Ok(()) }),
+    option("hard", No, Files, "wait for a server that is away until it is back, the default",
+        |o, _| { o.mount.fs.soft = None; Ok(()) }),
+    option("soft", Needed("SECONDS"), Files, "fail with EIO after waiting so long for the server",
+        |o, v| set(&mut o.mount.fs.soft, patience(v).map(Some))),
     option("direct_io", No, Files, "no page cache",
         |o, _| { o.mount.fs.direct_io = true; Ok(()) }),
     option("kernel_cache", No, Files, "keep pages even if the file changed on the server",
@@ -194,6 +199,8 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, v| set(&mut o.mount.fs.entry_timeout, values::seconds(v))),
     option("negative_timeout", Needed("SECONDS"), Speed, "how long names are believed not to exist",
         |o, v| set(&mut o.mount.fs.negative_timeout, values::seconds(v))),
+    option("nocto", No, Speed, "open a file to read without asking while its attributes are believed",
+        |o, _| { o.mount.fs.nocto = true; Ok(()) }),
     option("dcache_timeout", Needed("SECONDS"), Speed, "attr_timeout and entry_timeout in one",
         stat_timeout),
     option("cache_timeout", Needed("SECONDS"), Speed, "as dcache_timeout", stat_timeout),
@@ -456,6 +463,15 @@ fn log_level(value: &str) -> Result<LevelFilter, String> {
             ("trace", LevelFilter::Trace),
         ],
     )
+}
+
+/// Less than a second would fail on a server that is only slow.
+fn patience(value: &str) -> Result<Duration, String> {
+    let patience = values::seconds(value)?;
+    match patience < Duration::from_secs(1) {
+        true => Err(format!("'{value}' is too short: 1 second is the least")),
+        false => Ok(patience),
+    }
 }
 
 fn symlinks(value: &str) -> Result<Symlinks, String> {

@@ -149,10 +149,11 @@ impl Connection {
         self.place_now()
     }
 
-    /// How many places are taken.
-    pub(super) fn places_taken(&self) -> usize {
-        let all = self.shared.places_all.load(Ordering::Relaxed);
-        all.saturating_sub(self.shared.places.available_permits())
+    /// How much of what it may have under way it has, in thousandths.
+    pub(super) fn load(&self) -> usize {
+        let all = self.shared.places_all.load(Ordering::Relaxed).max(1);
+        let taken = all.saturating_sub(self.shared.places.available_permits());
+        taken * 1000 / all
     }
 
     /// Sends a READ or WRITE in its place; what else is held goes with the answer.
@@ -275,10 +276,21 @@ impl Shared {
         };
         let now = clock::of_timers();
         let mut queue = self.queue();
-        let Asked { when, data } = queue.pending.complete(id, response)?;
+        let (asked, unheard) = queue.pending.complete(id, response)?;
+        self.count(&mut queue, asked, brought, now);
+        drop(queue);
+        if let Some(Response::Handle(handle)) = unheard {
+            // Whoever opened it has given up: the server would keep it open.
+            drop(self.submit(&Request::Close { handle }, None, None));
+        }
+        Ok(())
+    }
+
+    /// Notes for the window what an answer brought.
+    fn count(&self, queue: &mut Queue, asked: Asked, brought: Option<usize>, now: Instant) {
+        let Asked { when, data } = asked;
         let Some(Data { place, carried, .. }) = data else {
-            queue.window.heard(now.saturating_duration_since(when));
-            return Ok(());
+            return queue.window.heard(now.saturating_duration_since(when));
         };
         match queue.window.answered(when, now, brought.unwrap_or(carried)) {
             Place::Free => {}
@@ -291,7 +303,6 @@ impl Shared {
                 place.forget();
             }
         }
-        Ok(())
     }
 
     /// Ends all waits; says what the transport knows about the reason.

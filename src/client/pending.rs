@@ -67,14 +67,18 @@ impl Pending {
     }
 
     /// Hands an answer to its waiter. A waiter that gave up is no error; an id we never used is.
-    /// Gives what was known of the request.
-    pub(super) fn complete(&mut self, id: RequestId, response: Response) -> Result<Asked> {
+    /// Gives what was known of the request, and the answer back if nobody waits for it.
+    pub(super) fn complete(
+        &mut self,
+        id: RequestId,
+        response: Response,
+    ) -> Result<(Asked, Option<Response>)> {
         let waiter = self
             .waiters
             .remove(&id)
             .ok_or(Error::Protocol("answer nobody asked for"))?;
-        let _ = waiter.tell.send(Ok(response));
-        Ok(waiter.asked)
+        let unheard = waiter.tell.send(Ok(response)).err();
+        Ok((waiter.asked, unheard.and_then(Result::ok)))
     }
 
     /// Ends every wait, present and future, with the same error.
@@ -186,10 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_a_waiter_that_gave_up_is_no_error() {
+    fn an_answer_to_a_waiter_that_gave_up_is_no_error_and_comes_back() {
         let mut pending = Pending::default();
         let (id, told) = pending.register(small()).unwrap();
         drop(told);
-        assert!(pending.complete(id, Response::Data(b""[..].into())).is_ok());
+        let answer = Response::Data(b""[..].into());
+        let (_, unheard) = pending.complete(id, answer.clone()).unwrap();
+        assert_eq!(unheard, Some(answer));
     }
 }

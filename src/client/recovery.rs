@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Up ---- it ended ----> Away ---- a dial went well ----> Up
-//!                         | tries: at once, then after 1, 2, 4, ... 30 s, or when somebody
-//!                         | needs the server, but not twice within a second
+//!                         | tries: at once, then after 1, 2, 4, ... 30 s, of 5 s while somebody
+//!                         | waits; when somebody asks anew at once, but not twice within 1 s
 //!                         '-- refused as who we are: a try only when somebody needs it,
 //!                             and not twice within a minute
 //! any ---- given up ----> Ended
@@ -13,11 +13,12 @@
 //! No lock is held while it dials.
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, watch};
 
 use super::connection::Connection;
@@ -126,6 +127,11 @@ impl Recovery {
         (standing, notes)
     }
 
+    /// Whether somebody waits for another connection.
+    fn is_waited_for(&self) -> bool {
+        self.phase.receiver_count() > 0
+    }
+
     fn is_ended(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Ended(..))
     }
@@ -205,27 +211,63 @@ pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, lost: impl
 /// that comes back answers the next one at once, and the old one when TCP tries again.
 async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
     let mut tries = Tries::default();
-    let mut dials = FuturesUnordered::new();
+    let mut dials = Dials::default();
     loop {
-        let due = tries.due();
+        let due = tries.due(dials.count(), dials.oldest(), recovery.is_waited_for());
         tokio::select! {
-            Some(dialled) = dials.next() => {
-                tries.ended();
-                match dialled {
-                    Ok(connection) => return connection,
-                    Err(error) => {
-                        tries.failed(matches!(error, Error::Denied(_)));
-                        recovery.failed(&error);
-                    }
+            dialled = dials.next() => match dialled {
+                Ok(connection) => return connection,
+                Err(error) => {
+                    tries.failed(matches!(error, Error::Denied(_)));
+                    recovery.failed(&error);
                 }
-            }
+            },
             () = sleep_until(due), if due != Due::Later => {
-                tries.began(clock::of_timers());
-                dials.push(one_dial(dial));
+                let now = clock::of_timers();
+                tries.began(now);
+                dials.add(now, one_dial(dial));
             }
             () = recovery.needed.notified() => tries.needed(),
             () = recovery.asked_for.notified() => tries.asked_for(),
         }
+    }
+}
+
+/// The dials that are under way, oldest first.
+#[derive(Default)]
+struct Dials<'a>(VecDeque<(Instant, BoxFuture<'a, Result<Connection>>)>);
+
+impl<'a> Dials<'a> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.0.front().map(|(began, _)| *began)
+    }
+
+    /// Adds one; where there are enough, the oldest makes room.
+    fn add(&mut self, began: Instant, dial: impl Future<Output = Result<Connection>> + Send + 'a) {
+        if self.count() == DIALS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((began, Box::pin(dial)));
+    }
+
+    /// What the next one to end comes to.
+    async fn next(&mut self) -> Result<Connection> {
+        poll_fn(|context| {
+            for index in 0..self.0.len() {
+                if let Some((_, dial)) = self.0.get_mut(index)
+                    && let Poll::Ready(dialled) = dial.as_mut().poll(context)
+                {
+                    self.0.remove(index);
+                    return Poll::Ready(dialled);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -244,8 +286,7 @@ async fn sleep_until(due: Due) {
 /// When the next try is made. Pure.
 #[derive(Debug, Default)]
 struct Tries {
-    /// When those that are under way began, and the latest of all.
-    under_way: VecDeque<Instant>,
+    /// When the latest one began.
     latest: Option<Instant>,
     began: u32,
     is_denied: bool,
@@ -262,34 +303,34 @@ enum Due {
 }
 
 impl Tries {
-    fn due(&self) -> Due {
+    /// `under_way`: how many have not ended, of which the oldest began at `oldest`. `is_waited_for`:
+    /// programs wait for the server.
+    fn due(&self, under_way: usize, oldest: Option<Instant>, is_waited_for: bool) -> Due {
         let Some(latest) = self.latest else {
             return Due::Now;
         };
-        if self.under_way.len() >= DIALS_MAX {
-            return Due::Later;
-        }
+        let room = match oldest {
+            Some(_) if under_way >= DIALS_MAX && !self.is_needed && !is_waited_for => {
+                return Due::Later;
+            }
+            Some(oldest) if under_way >= DIALS_MAX => oldest + DIAL_OLD,
+            _ => latest,
+        };
         let rest = match (self.is_denied, self.is_needed) {
             (true, true) => DENIED_REST,
             (true, false) => return Due::Later,
             (false, true) => REST_MIN,
             (false, false) => REST_MIN
                 .saturating_mul(1 << (self.began - 1).min(10))
-                .min(REST_MAX),
+                .min(if is_waited_for { REST_WAITED } else { REST_MAX }),
         };
-        Due::At(latest + rest)
+        Due::At(room.max(latest + rest))
     }
 
     fn began(&mut self, now: Instant) {
-        self.under_way.push_back(now);
         self.latest = Some(now);
         self.began += 1;
         self.is_needed = false;
-    }
-
-    /// One of those under way has ended: the oldest, as far as anybody cares.
-    fn ended(&mut self) {
-        self.under_way.pop_front();
     }
 
     fn failed(&mut self, is_denied: bool) {
@@ -307,6 +348,8 @@ impl Tries {
 
 /// Between two tries, if somebody needs the server.
 const REST_MIN: Duration = Duration::from_secs(1);
+/// Between two tries at most, while a program waits.
+const REST_WAITED: Duration = Duration::from_secs(5);
 /// Between two tries otherwise: what a server, a log and a battery can bear for days.
 const REST_MAX: Duration = Duration::from_secs(30);
 /// Between two tries after the server refused who we are: servers count those, and lock out whom
@@ -314,6 +357,9 @@ const REST_MAX: Duration = Duration::from_secs(30);
 const DENIED_REST: Duration = Duration::from_secs(150);
 /// Dials under way at once: in a network that swallows packets each takes all of its time.
 const DIALS_MAX: usize = 3;
+/// From when on a dial makes room for one that somebody needs: TCP tries again in a network that is
+/// back only when it has waited once more as long as before.
+const DIAL_OLD: Duration = Duration::from_secs(10);
 /// What a dial may take: a slow server's login, and TCP's first three or four tries.
 const DIAL_MAX: Duration = Duration::from_secs(40);
 
@@ -330,16 +376,14 @@ mod tests {
 
     #[test]
     fn the_first_try_is_made_at_once_and_later_ones_after_longer_and_longer_rests() {
-        let start = clock::now();
+        let mut now = clock::now();
         let mut tries = Tries::default();
-        assert_eq!(tries.due(), Due::Now);
-        let mut now = start;
+        assert_eq!(tries.due(0, None, false), Due::Now);
         let mut rests = Vec::new();
         for _ in 0..8 {
             tries.began(now);
-            tries.ended();
             tries.failed(false);
-            let rest = at(now, tries.due());
+            let rest = at(now, tries.due(0, None, false));
             rests.push(rest);
             now += Duration::from_secs(rest);
         }
@@ -352,24 +396,31 @@ mod tests {
         let mut tries = Tries::default();
         for _ in 0..9 {
             tries.began(start);
-            tries.ended();
         }
-        assert_eq!(at(start, tries.due()), 30);
+        assert_eq!(at(start, tries.due(0, None, false)), 30);
         tries.needed();
-        assert_eq!(at(start, tries.due()), 1);
+        assert_eq!(at(start, tries.due(0, None, false)), 1);
+    }
+
+    #[test]
+    fn a_program_that_waits_waits_no_longer_than_a_few_seconds_for_the_next_try() {
+        let start = clock::now();
+        let mut tries = Tries::default();
+        for _ in 0..9 {
+            tries.began(start);
+        }
+        assert_eq!(at(start, tries.due(0, None, true)), 5);
     }
 
     #[test]
     fn a_dial_that_hangs_keeps_no_other_from_being_made_but_there_are_never_many() {
         let start = clock::now();
         let mut tries = Tries::default();
-        for _ in 0..DIALS_MAX {
-            assert_ne!(tries.due(), Due::Later);
-            tries.began(start);
-        }
-        assert_eq!(tries.due(), Due::Later);
-        tries.ended();
-        assert_ne!(tries.due(), Due::Later);
+        tries.began(start);
+        assert_eq!(at(start, tries.due(1, Some(start), false)), 1);
+        assert_eq!(tries.due(DIALS_MAX, Some(start), false), Due::Later);
+        let due = at(start, tries.due(DIALS_MAX, Some(start), true));
+        assert_eq!(due, DIAL_OLD.as_secs());
     }
 
     #[test]
@@ -377,10 +428,9 @@ mod tests {
         let start = clock::now();
         let mut tries = Tries::default();
         tries.began(start);
-        tries.ended();
         tries.failed(true);
-        assert_eq!(tries.due(), Due::Later);
+        assert_eq!(tries.due(0, None, false), Due::Later);
         tries.needed();
-        assert_eq!(at(start, tries.due()), DENIED_REST.as_secs());
+        assert_eq!(at(start, tries.due(0, None, false)), DENIED_REST.as_secs());
     }
 }

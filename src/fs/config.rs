@@ -15,12 +15,17 @@ pub(crate) struct Config {
     pub negative_timeout: Duration,
     /// Whether anything is remembered beyond what a request needs (`-o dir_cache=no`).
     pub cache: bool,
+    /// An open to read does not ask the server for attributes that are believed (`-o nocto`).
+    pub nocto: bool,
     /// Every read(2) and write(2) goes to the server, none through the page cache (`-o direct_io`).
     pub direct_io: bool,
     /// Pages stay over an open even if the file changed (`-o kernel_cache`).
     pub kernel_cache: bool,
     /// write(2) returns when the server has answered (`-o sync`, `-o sshfs_sync`).
     pub sync: bool,
+    /// A program is told EIO when it has waited so long for a server that does not answer
+    /// (`-o soft=SECONDS`); without, it waits until the server is back (`-o hard`).
+    pub soft: Option<Duration>,
     /// Bytes held and on their way ahead of one open file at most; 0 reads nothing ahead.
     pub readahead_max: usize,
     /// Bytes written but not yet answered by the server, over all files, at most.
@@ -119,9 +124,11 @@ impl Default for Config {
             entry_timeout: Duration::from_secs(5),
             negative_timeout: Duration::from_secs(2),
             cache: true,
+            nocto: false,
             direct_io: false,
             kernel_cache: false,
             sync: false,
+            soft: None,
             readahead_max: 64 << 20,
             write_behind_max: 64 << 20,
             id_map: IdMap::None,

@@ -129,12 +129,16 @@ pub(super) async fn place(
                 Ok(missing) => Ok(Some(client.write(&via.handle, offset, missing).await)),
                 Err(error) => Err(error),
             };
+            let sent = clock::of_timers();
             Box::pin(async move {
                 let done = match answer {
                     Ok(Some(answer)) => answer.await,
                     Ok(None) => Ok(()),
                     Err(error) => Err(error),
                 };
+                if done.is_ok() {
+                    filesystem.pace.confirmed(sent, clock::of_timers());
+                }
                 match done {
                     Err(error) if error.is_of_connection() => {
                         let what = What::Data {

@@ -1,11 +1,13 @@
 //! Named cases of the filesystem, over the server in memory and over a scripted one.
 
 mod ahead;
+mod away;
 mod copies;
 mod copies_at_risk;
 mod entries;
 mod errors;
 mod listing;
+mod nocto;
 mod others;
 mod reading;
 mod together;

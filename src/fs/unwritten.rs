@@ -259,6 +259,15 @@ impl Unwritten {
         self.ready.is_empty() && self.growing.is_none() && self.sent.is_empty()
     }
 
+    /// Bytes taken over and not answered.
+    pub(super) fn bytes(&self) -> u64 {
+        let growing = self.growing.as_ref().map(|extent| extent.data.len() as u64);
+        let waiting = self.ready.iter().map(|next| next.what.range());
+        let sent = self.sent.values().map(|sent| sent.range.clone());
+        let under_way = waiting.chain(sent).map(|range| range.end - range.start);
+        under_way.chain(growing).sum()
+    }
+
     /// Whether a read of `range` would miss something.
     pub(super) fn overlaps(&self, range: &Range<u64>) -> bool {
         let growing = self

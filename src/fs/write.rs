@@ -22,14 +22,31 @@ use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, OpenFlags};
 
 impl Filesystem {
-    /// Takes data over for `offset`. Waits only while too much is unwritten already.
+    /// write(2), to its end.
+    ///
+    /// # Errors
+    /// An earlier write's; its own where it waits for the server.
+    #[cfg(test)]
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        fh: Fh,
+        offset: u64,
+        data: Bytes,
+        positioned: bool,
+    ) -> Result<()> {
+        self.take_over(fh, offset, data, positioned).await?;
+        self.write_through(fh).await
+    }
+
+    /// Takes data over for `offset`. Waits only while too much is unwritten already. May be given up
+    /// at any moment before it returns: then nothing was taken over.
     ///
     /// `positioned` writes go to their offset even if the file was opened to append: pages that
     /// the kernel writes back.
     ///
     /// # Errors
     /// An earlier write's.
-    pub(crate) async fn write(
+    pub(crate) async fn take_over(
         self: &Arc<Self>,
         fh: Fh,
         offset: u64,
@@ -58,6 +75,17 @@ impl Filesystem {
         if must_start {
             tokio::spawn(send(Arc::clone(self), Arc::clone(shared)));
         }
+        Ok(())
+    }
+
+    /// Waits until what was taken over is where the open file or the mount has it when write(2)
+    /// returns (O_SYNC, `-o sync`).
+    ///
+    /// # Errors
+    /// What became of it.
+    pub(crate) async fn write_through(&self, fh: Fh) -> Result<()> {
+        let file = self.open_file(fh)?;
+        let shared = &file.shared;
         if file.access.sync || self.config.sync {
             shared.written().await;
             file.take_error()?;

@@ -11,9 +11,11 @@ mod fusermount;
 mod kernel;
 mod logging;
 mod mountinfo;
+mod panics;
 mod place;
 mod presence;
 mod process;
+mod resume;
 mod serve;
 mod signals;
 mod state;
@@ -97,6 +99,7 @@ impl Default for Options {
 pub(crate) fn run(options: Options) -> Result<()> {
     harden();
     logging::start(options.log_level);
+    panics::log();
     process::become_user(options.run_as.as_deref())?;
     let place = place::check(&options.mountpoint, options.nonempty)?;
     if !place.is_open_device() {

@@ -7,6 +7,7 @@ mod copies_on;
 mod copy_tool;
 mod cuts;
 mod differential;
+mod faults;
 mod fsx;
 mod lifecycle;
 mod pjdfstest;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Suite> {
         copies::suite(),
         copies_on::suite(),
         cuts::suite(),
+        faults::suite(),
         random_copies::suite(),
         reflink::suite(),
     ]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{client_of, idle, link, of_size, peer, scripted, sized, text, version};
 use crate::client::Client;
 use crate::error::Error;
-use crate::sftp::{Attrs, OpenFlags, RequestId, Response, StatusCode};
+use crate::sftp::{Attrs, OpenFlags, Request, RequestId, Response, StatusCode};
 use crate::testing::{Options, Reply, Server, status};
 
 #[tokio::test]
@@ -261,4 +261,30 @@ async fn a_client_that_is_dropped_ends_its_connection_and_whoever_waits() {
     drop(client);
     assert!(matches!(waiter.await, Err(Error::Lost(_))));
     peer.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_that_nobody_waits_for_any_more_is_closed() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let client = scripted(move |_, request| {
+        tell.send(request.clone()).unwrap();
+        match request {
+            Request::Open { .. } => Reply::Hold(Response::Handle(text("file"))),
+            Request::Opendir { .. } => Reply::Hold(Response::Handle(text("directory"))),
+            Request::Lstat { .. } => Reply::ThenHeld(sized(1)),
+            _ => Reply::Answer(status(StatusCode::OK)),
+        }
+    })
+    .await;
+    drop(client.open(text("f"), OpenFlags::READ, Attrs::default()));
+    drop(client.opendir(text("d")));
+    client.lstat(text("f")).await.unwrap();
+    idle().await;
+    let mut closed = Vec::new();
+    while let Ok(request) = told.try_recv() {
+        if let Request::Close { handle } = request {
+            closed.push(handle);
+        }
+    }
+    assert_eq!(closed, [text("directory"), text("file")]);
 }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 
 use super::*;
+use crate::clock;
+use crate::fs::Patience;
 
 const KIB: usize = 1 << 10;
 
@@ -178,7 +180,11 @@ async fn a_lost_connection_fails_what_needs_it_and_keeps_nobody_waiting() {
     let error = fs.lookup(Ino::ROOT, b"other").await.unwrap_err();
     assert_eq!(error, Error::Errno(Errno::EIO));
     fs.release(fh);
-    assert_eq!(fs.shut_down(Duration::from_secs(3600)).await, Ok(()));
+    let patience = Patience {
+        all: Duration::from_secs(3600),
+        since: clock::of_timers(),
+    };
+    assert_eq!(fs.shut_down(patience, || false).await, Ok(()));
 }
 
 /// What was asked of the server's content since the last time, in order.
@@ -201,6 +207,25 @@ async fn what_a_program_waits_for_is_asked_for_before_what_it_may_want_next() {
     let asked = reads_of(&server);
     assert!(asked.len() > 3, "{asked:?}");
     assert!(asked.is_sorted_by_key(|range| range.start), "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_there_was_no_room_for_is_asked_for_when_answers_come_though_nobody_reads() {
+    let (server, fs) = mount(&[("f", &pattern(3_000_000))]).await;
+    let fh = open(&fs, "f", READ).await;
+    server.take_requests();
+    // It takes most of the places that a connection has at first.
+    fs.read(fh, 0, 1 << 20).await.unwrap();
+    idle().await;
+    let asked = reads_of(&server);
+    let to = asked.iter().map(|range| range.end).max().unwrap();
+    assert!(
+        to > (2 << 20) - (255 << 10),
+        "as much ahead as was read: {asked:?}"
+    );
+    fs.release(fh);
+    idle().await;
+    assert!(reads_of(&server).is_empty());
 }
 
 #[tokio::test]

@@ -7,10 +7,10 @@
 use std::future::Future;
 use std::time::Duration;
 
-use russh::MethodSet;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse, Prompt};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::{MethodKind, MethodSet};
 use tokio::time::timeout;
 
 use super::super::denial;
@@ -75,7 +75,13 @@ impl<'a> Login<'a> {
     ///
     /// [`Error::Denied`], naming all that was tried; [`Error::Setup`] if the connection ended.
     pub(super) async fn run(mut self) -> Result<Proofs> {
-        let mut answer = self.none().await?;
+        let mut answer = match self.is_known_by_key() {
+            true => AuthResult::Failure {
+                remaining_methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
+                partial_success: false,
+            },
+            false => self.none().await?,
+        };
         for _ in 0..FACTORS_MAX {
             let AuthResult::Failure {
                 remaining_methods, ..
@@ -89,6 +95,17 @@ impl<'a> Login<'a> {
             answer = next;
         }
         Err(self.denied(&MethodSet::empty()))
+    }
+
+    /// A key alone opened the door before: it is offered without a round trip to ask what is wanted.
+    const fn is_known_by_key(&self) -> bool {
+        let Proofs {
+            public_keys,
+            password,
+            answers,
+            ..
+        } = &self.known;
+        public_keys.len() == 1 && password.is_none() && answers.is_empty()
     }
 
     /// Asks for nothing: the answer names the methods (RFC 4252 section 5.2).

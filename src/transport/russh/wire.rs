@@ -217,6 +217,10 @@ impl AsyncRead for Wire {
             let mut ahead = ReadBuf::new(&mut this.ahead);
             ready!(Pin::new(&mut this.socket).poll_read(cx, &mut ahead))?;
             (this.start, this.end) = (0, ahead.filled().len());
+            if this.end < ACK_BELOW {
+                // The kernel forgets it again. Without it answers come later and are still right.
+                let _ = this.socket.set_quickack(true);
+            }
             if !this.head.is_full() {
                 this.head.keep(ahead.filled());
             }
@@ -249,6 +253,11 @@ impl AsyncWrite for Wire {
 
 /// Eight packets of OpenSSH: a system call each for less costs more than the copy.
 const AHEAD_SIZE: usize = 256 << 10;
+
+/// A server holds a small packet back until the one before it is acknowledged (RFC 896; sshd does not
+/// turn that off), and a kernel that sees questions and answers acknowledges only after 40 ms
+/// (tcp(7), TCP_QUICKACK). What is read in large pieces is acknowledged soon anyway.
+const ACK_BELOW: usize = 64 << 10;
 
 /// The longest identification line (RFC 4253 section 4.2); what is not SSH needs no more.
 const HEAD_LEN_MAX: usize = 255;
