@@ -13,11 +13,12 @@
 //! No lock is held while it dials.
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, watch};
 
 use super::connection::Connection;
@@ -202,26 +203,62 @@ pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, lost: impl
 /// that comes back answers the next one at once, and the old one when TCP tries again.
 async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
     let mut tries = Tries::default();
-    let mut dials = FuturesUnordered::new();
+    let mut dials = Dials::default();
     loop {
-        let due = tries.due();
+        let due = tries.due(dials.count(), dials.oldest());
         tokio::select! {
-            Some(dialled) = dials.next() => {
-                tries.ended();
-                match dialled {
-                    Ok(connection) => return connection,
-                    Err(error) => {
-                        tries.failed(matches!(error, Error::Denied(_)));
-                        recovery.failed(&error);
-                    }
+            dialled = dials.next() => match dialled {
+                Ok(connection) => return connection,
+                Err(error) => {
+                    tries.failed(matches!(error, Error::Denied(_)));
+                    recovery.failed(&error);
                 }
-            }
+            },
             () = sleep_until(due), if due != Due::Later => {
-                tries.began(clock::of_timers());
-                dials.push(one_dial(dial));
+                let now = clock::of_timers();
+                tries.began(now);
+                dials.add(now, one_dial(dial));
             }
             () = recovery.needed.notified() => tries.needed(),
         }
+    }
+}
+
+/// The dials that are under way, oldest first.
+#[derive(Default)]
+struct Dials<'a>(VecDeque<(Instant, BoxFuture<'a, Result<Connection>>)>);
+
+impl<'a> Dials<'a> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.0.front().map(|(began, _)| *began)
+    }
+
+    /// Adds one; where there are enough, the oldest makes room.
+    fn add(&mut self, began: Instant, dial: impl Future<Output = Result<Connection>> + Send + 'a) {
+        if self.count() == DIALS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((began, Box::pin(dial)));
+    }
+
+    /// What the next one to end comes to.
+    async fn next(&mut self) -> Result<Connection> {
+        poll_fn(|context| {
+            for index in 0..self.0.len() {
+                if let Some((_, dial)) = self.0.get_mut(index)
+                    && let Poll::Ready(dialled) = dial.as_mut().poll(context)
+                {
+                    self.0.remove(index);
+                    return Poll::Ready(dialled);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -240,8 +277,7 @@ async fn sleep_until(due: Due) {
 /// When the next try is made. Pure.
 #[derive(Debug, Default)]
 struct Tries {
-    /// When those that are under way began, and the latest of all.
-    under_way: VecDeque<Instant>,
+    /// When the latest one began.
     latest: Option<Instant>,
     began: u32,
     is_denied: bool,
@@ -258,13 +294,16 @@ enum Due {
 }
 
 impl Tries {
-    fn due(&self) -> Due {
+    /// `under_way`: how many have not ended, of which the oldest began at `oldest`.
+    fn due(&self, under_way: usize, oldest: Option<Instant>) -> Due {
         let Some(latest) = self.latest else {
             return Due::Now;
         };
-        if self.under_way.len() >= DIALS_MAX {
-            return Due::Later;
-        }
+        let room = match oldest {
+            Some(_) if under_way >= DIALS_MAX && !self.is_needed => return Due::Later,
+            Some(oldest) if under_way >= DIALS_MAX => oldest + DIAL_OLD,
+            _ => latest,
+        };
         let rest = match (self.is_denied, self.is_needed) {
             (true, true) => DENIED_REST,
             (true, false) => return Due::Later,
@@ -273,19 +312,13 @@ impl Tries {
                 .saturating_mul(1 << (self.began - 1).min(10))
                 .min(REST_MAX),
         };
-        Due::At(latest + rest)
+        Due::At(room.max(latest + rest))
     }
 
     fn began(&mut self, now: Instant) {
-        self.under_way.push_back(now);
         self.latest = Some(now);
         self.began += 1;
         self.is_needed = false;
-    }
-
-    /// One of those under way has ended: the oldest, as far as anybody cares.
-    fn ended(&mut self) {
-        self.under_way.pop_front();
     }
 
     fn failed(&mut self, is_denied: bool) {
@@ -306,6 +339,9 @@ const REST_MAX: Duration = Duration::from_secs(30);
 const DENIED_REST: Duration = Duration::from_secs(150);
 /// Dials under way at once: in a network that swallows packets each takes all of its time.
 const DIALS_MAX: usize = 3;
+/// From when on a dial makes room for one that somebody needs: TCP tries again in a network that is
+/// back only when it has waited once more as long as before.
+const DIAL_OLD: Duration = Duration::from_secs(10);
 /// What a dial may take: a slow server's login, and TCP's first three or four tries.
 const DIAL_MAX: Duration = Duration::from_secs(40);
 
@@ -322,16 +358,14 @@ mod tests {
 
     #[test]
     fn the_first_try_is_made_at_once_and_later_ones_after_longer_and_longer_rests() {
-        let start = clock::now();
+        let mut now = clock::now();
         let mut tries = Tries::default();
-        assert_eq!(tries.due(), Due::Now);
-        let mut now = start;
+        assert_eq!(tries.due(0, None), Due::Now);
         let mut rests = Vec::new();
         for _ in 0..8 {
             tries.began(now);
-            tries.ended();
             tries.failed(false);
-            let rest = at(now, tries.due());
+            let rest = at(now, tries.due(0, None));
             rests.push(rest);
             now += Duration::from_secs(rest);
         }
@@ -344,24 +378,22 @@ mod tests {
         let mut tries = Tries::default();
         for _ in 0..9 {
             tries.began(start);
-            tries.ended();
         }
-        assert_eq!(at(start, tries.due()), 30);
+        assert_eq!(at(start, tries.due(0, None)), 30);
         tries.needed();
-        assert_eq!(at(start, tries.due()), 1);
+        assert_eq!(at(start, tries.due(0, None)), 1);
     }
 
     #[test]
     fn a_dial_that_hangs_keeps_no_other_from_being_made_but_there_are_never_many() {
         let start = clock::now();
         let mut tries = Tries::default();
-        for _ in 0..DIALS_MAX {
-            assert_ne!(tries.due(), Due::Later);
-            tries.began(start);
-        }
-        assert_eq!(tries.due(), Due::Later);
-        tries.ended();
-        assert_ne!(tries.due(), Due::Later);
+        tries.began(start);
+        assert_eq!(at(start, tries.due(1, Some(start))), 1);
+        assert_eq!(tries.due(DIALS_MAX, Some(start)), Due::Later);
+        tries.needed();
+        let due = at(start, tries.due(DIALS_MAX, Some(start)));
+        assert_eq!(due, DIAL_OLD.as_secs());
     }
 
     #[test]
@@ -369,10 +401,9 @@ mod tests {
         let start = clock::now();
         let mut tries = Tries::default();
         tries.began(start);
-        tries.ended();
         tries.failed(true);
-        assert_eq!(tries.due(), Due::Later);
+        assert_eq!(tries.due(0, None), Due::Later);
         tries.needed();
-        assert_eq!(at(start, tries.due()), DENIED_REST.as_secs());
+        assert_eq!(at(start, tries.due(0, None)), DENIED_REST.as_secs());
     }
 }

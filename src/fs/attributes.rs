@@ -169,6 +169,9 @@ impl Filesystem {
             Attrs::default()
         };
         let requests = change.requests(&there, &self.translator)?;
+        let shared = self.handles.shared(ino);
+        let reach = change.size.unwrap_or(0);
+        let changing = shared.as_ref().map(|shared| shared.begin_change(reach));
         self.tables().changed(ino);
         let asked = self.now();
         let done = self
@@ -190,6 +193,7 @@ impl Filesystem {
             shared.set_owner(owner);
         }
         self.learn(ino, &seen, asked)?;
+        drop(changing);
         self.touch(ino);
         self.tell_aliases(ino);
         self.known(ino)

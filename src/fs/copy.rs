@@ -82,11 +82,13 @@ impl Filesystem {
         let (from, to) = (source.shared.ino, target.shared.ino);
         let _passes = self.pass_as_owner(&[from, to], to, u64::MAX).await?;
         self.tables().changed(to);
+        let copying = target.shared.begin_change(offsets.1.saturating_add(len));
         let copied = self.copy_ends(source, target, offsets, len).await;
         let end = copied
             .as_ref()
             .map_or(0, |(copied, _)| offsets.1.saturating_add(*copied));
         self.note_written(&target.shared, end);
+        drop(copying);
         target.shared.content_changed();
         self.tell_aliases(to);
         match copied {

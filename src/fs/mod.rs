@@ -38,6 +38,7 @@ mod prefetch;
 mod read;
 mod resend;
 mod root;
+mod rooms;
 mod second_question;
 mod serving;
 mod shared_file;
@@ -77,6 +78,7 @@ use self::listings::{Listings, Me};
 pub(crate) use self::notices::Notice;
 use self::notices::Notices;
 use self::root::Space;
+use self::rooms::Rooms;
 use self::second_question::Refused;
 use self::shut_down::Pace;
 pub(crate) use self::shut_down::Patience;
@@ -108,6 +110,8 @@ pub(crate) struct Filesystem {
     ahead_budget: Arc<read::Budget>,
     /// Which changes of attributes may be answered before they are made.
     proven: Proven,
+    /// Names are not moved while files are opened again by them.
+    rooms: Rooms,
     cow: Cow,
     copies: Copies,
     copy_budget: CopyBudget,
@@ -206,6 +210,7 @@ impl Filesystem {
             space: Space::default(),
             ahead_budget: Arc::new(read::Budget::new(AHEAD_MAX)),
             proven: Proven::default(),
+            rooms: Rooms::default(),
             cow,
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use super::Filesystem;
 use super::files::open_flags;
 use super::handles::{OpenFile, Serving};
+use super::rooms::Work;
 use super::second_question::Refused;
 use crate::client::{Handle, Losses};
 use crate::error::{Error, Operation, Result};
@@ -94,6 +95,18 @@ impl Filesystem {
 
     /// Opens, by its name, a file whose handle was lost with its connection.
     async fn open_lost(&self, file: &OpenFile) -> Result<Handle> {
+        let mut losses = Losses::default();
+        loop {
+            match self.open_lost_once(file).await {
+                Err(error) if error.is_of_connection() => losses.count(&error)?,
+                opened => return opened,
+            }
+            tokio::time::sleep(losses.rest()).await;
+        }
+    }
+
+    async fn open_lost_once(&self, file: &OpenFile) -> Result<Handle> {
+        let _no_name_moves = self.rooms.enter(Work::OpeningAgain).await;
         let Ok(path) = self.path(file.shared.ino) else {
             log::error!("a removed file that was still open is gone with the connection");
             return Err(Errno::EIO.into());
@@ -104,23 +117,40 @@ impl Filesystem {
         if flags.contains(OpenFlags::WRITE) && opened.as_ref().is_err_and(is_denied) {
             opened = self.open_read_only_file(file, &path, flags).await;
         }
-        let (handle, attrs) = match opened {
-            Ok(opened) => opened,
+        match opened {
+            // With the connection on which it was opened, before the look at it.
+            Ok((handle, _)) if handle.is_lost() => Err(Error::Lost("lost once more".into())),
+            Ok((handle, seen)) if self.is_same(file, &handle, &seen).await? => {
+                log::info!("\"{}\" is open again", path.escape_ascii());
+                let serving = Serving::full(handle.clone(), None);
+                Ok(file.serve_unless_served(serving).unwrap_or(handle))
+            }
+            Ok(_) => Err(stale(&path, "what is there now is not as it was")),
             Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {
-                return Err(stale(&path, "it is not there any more"));
+                Err(stale(&path, "it is not there any more"))
             }
             Err(error) => {
                 let write = flags.contains(OpenFlags::WRITE);
                 let refused = Refused::Open { path, write };
-                return Err(self.explain(Operation::Open, error, refused).await.into());
+                Err(self.explain(Operation::Open, error, refused).await.into())
             }
-        };
-        if !self.is_still(file, &attrs) {
-            return Err(stale(&path, "what is there now is not as it was"));
         }
-        log::info!("\"{}\" is open again", path.escape_ascii());
-        let serving = Serving::full(handle.clone(), None);
-        Ok(file.serve_unless_served(serving).unwrap_or(handle))
+    }
+
+    /// Whether what was opened looks as the file did. What was seen may be older than what we have
+    /// done to the file since.
+    async fn is_same(&self, file: &OpenFile, handle: &Handle, seen: &Attrs) -> Result<bool> {
+        let mut seen = seen.clone();
+        for _ in 0..LOOKS_MAX {
+            if self.is_still(file, &seen) {
+                return Ok(true);
+            }
+            if !file.shared.was_written() {
+                return Ok(false);
+            }
+            seen = self.client.fstat(handle).await?;
+        }
+        Ok(false)
     }
 
     async fn open_and_look(&self, path: &Bytes, flags: OpenFlags) -> Result<(Handle, Attrs)> {
@@ -173,12 +203,13 @@ impl Filesystem {
         if there.kind != FileKind::Regular {
             return false;
         }
-        match (shared.was_written(), is_written) {
+        let reach = shared.changes_reach();
+        match (shared.was_written(), is_written && reach.is_none()) {
             (false, true) => there.size == known.size && there.mtime == known.mtime,
             // Others may append too.
             _ if file.access.append => true,
             (true, true) => there.size == known.size,
-            (_, false) => there.size <= known.size,
+            (_, false) => there.size <= known.size.max(reach.unwrap_or(0)),
         }
     }
 }
@@ -190,3 +221,6 @@ fn stale(path: &[u8], why: &str) -> Error {
     );
     Errno::ESTALE.into()
 }
+
+/// More often our own writes do not come between a look and what is known by then.
+const LOOKS_MAX: usize = 4;

@@ -18,6 +18,7 @@ mod reflink;
 mod site;
 mod tools;
 mod tree;
+mod waits;
 mod walks;
 
 use crate::case::Suite;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Suite> {
         bad_input::suite(),
         tree::suite(),
         walks::suite(),
+        waits::suite(),
         programs::suite(),
         copy_tool::suite(),
         differential::suite(),

@@ -19,6 +19,9 @@ use crate::testing::Server;
 pub(super) struct Kernel {
     pub(super) fs: Arc<Filesystem>,
     pub(super) server: Server,
+    /// Connections are lost: what is there already is not to be made, as the kernel sees to, since it
+    /// may be taken for what was made.
+    pub(super) has_cuts: bool,
     pub(super) model: Reference,
     pub(super) opens: Vec<Open>,
     pub(super) has: Extensions,
@@ -58,6 +61,7 @@ impl Kernel {
             model,
             opens: Vec::new(),
             has,
+            has_cuts: false,
             has_twins: false,
             numbers: HashMap::from([(ROOT, Ino::ROOT)]),
             lookups: BTreeMap::new(),
@@ -74,6 +78,7 @@ impl Kernel {
         let has_twins = self.model.forget_links();
         let mut mounted = Self::mount(self.server, config, self.model).await;
         mounted.has_twins = has_twins;
+        mounted.has_cuts = self.has_cuts;
         mounted
     }
 

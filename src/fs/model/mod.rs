@@ -30,14 +30,14 @@ struct Variant {
     config: Config,
     /// Mounts remember which files share storage.
     keeps_state: bool,
-    /// Of so many requests one loses its connection.
-    cuts: Option<u64>,
+    /// Of so many requests one loses its connection; and which, a seed for that.
+    cuts: Option<(u64, u64)>,
 }
 
 /// Has connections end at requests that look random, before or behind them. Not while a file without
 /// a name is open, which a client that is cut off cannot open again.
-fn cut(server: &Server, one_in: u64) {
-    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+fn cut(server: &Server, one_in: u64, seed: u64) {
+    let mut random: u64 = 0x9e37_79b9_7f4a_7c15 ^ seed.wrapping_mul(0xff51_afd7_ed55_8ccd);
     server.cut_where(move |request, tree| {
         random ^= random << 13;
         random ^= random >> 7;
@@ -75,8 +75,9 @@ fn run(variant: &Variant, ops: &[Op]) {
             });
         }
         let mut kernel = Kernel::mount(server, &config, Reference::new()).await;
-        if let Some(one_in) = variant.cuts {
-            cut(&kernel.server, one_in);
+        if let Some((one_in, seed)) = variant.cuts {
+            cut(&kernel.server, one_in, seed);
+            kernel.has_cuts = true;
         }
         for (count, op) in (1..).zip(ops) {
             match op {
@@ -250,7 +251,7 @@ fn it_is_also_where_every_write_waits_and_nothing_is_read_ahead() {
 
 fn cut_often(variant: Variant) -> Variant {
     Variant {
-        cuts: Some(12),
+        cuts: Some((12, 0)),
         ..variant
     }
 }
