@@ -42,6 +42,11 @@ impl Error {
         Self::Setup(text.into())
     }
 
+    /// An [`Error::Denied`] from a text for a person.
+    pub(crate) fn denied(text: impl Into<Arc<str>>) -> Self {
+        Self::Denied(text.into())
+    }
+
     /// Whether it is the connection that failed, or what came over it: what was asked may have been
     /// done or not.
     pub(crate) const fn tells_nothing(&self) -> bool {

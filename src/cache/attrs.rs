@@ -67,6 +67,17 @@ struct Entry {
     is_doubtful: bool,
 }
 
+impl Entry {
+    /// Whether a change of the content from now on shows in size or mtime.
+    fn is_settled(&self, now: Instant, wall: Seconds) -> bool {
+        let seen_for = |since| now.saturating_duration_since(since);
+        wall.saturating_sub(self.attr.mtime) > CLOCKS_DIFFER_MAX
+            || self
+                .same_since
+                .is_some_and(|since| seen_for(since) >= MTIME_GRAIN)
+    }
+}
+
 impl AttrCache {
     pub(crate) fn new(capacity: NonZeroUsize) -> Self {
         Self {
@@ -217,13 +228,18 @@ impl AttrCache {
         let Some(entry) = self.entries.get_mut(&ino) else {
             return false;
         };
-        let seen_for = |since| now.saturating_duration_since(since);
-        let is_settled = wall.saturating_sub(entry.attr.mtime) > CLOCKS_DIFFER_MAX
-            || entry
-                .same_since
-                .is_some_and(|since| seen_for(since) >= MTIME_GRAIN);
+        let is_settled = entry.is_settled(now, wall);
         let was_doubtful = std::mem::replace(&mut entry.is_doubtful, !is_settled);
         is_settled && !was_doubtful
+    }
+
+    /// As [`Self::opened`], for who is content with what is believed: pages that may be doubted are
+    /// given up once, when all that are read from then on can be trusted.
+    pub(crate) fn opened_unasked(&mut self, ino: Ino, now: Instant, wall: Seconds) -> bool {
+        let entry = self.entries.peek(&ino);
+        let are_good = entry.is_some_and(|it| !(it.is_doubtful && it.is_settled(now, wall)));
+        self.opened(ino, now, wall);
+        are_good
     }
 
     pub(crate) fn forget(&mut self, ino: Ino) {
@@ -338,6 +354,21 @@ mod tests {
         let asked = cache.stamp();
         let stored = cache.store(A, attr(1), asked, now + SECOND);
         assert_eq!(stored.ctime, 100);
+    }
+
+    #[test]
+    fn who_believes_keeps_pages_until_they_can_be_read_once_and_trusted() {
+        let (mut cache, start) = (AttrCache::new(NonZeroUsize::MIN), crate::clock::now());
+        let asked = cache.stamp();
+        cache.store(A, attr(1), asked, start);
+        cache.content_is_new(A, start);
+        // Its mtime is 1: changed just now, by the clock.
+        let mut opened = |after| cache.opened_unasked(A, start + after, 1);
+        assert!(opened(Duration::ZERO));
+        assert!(opened(MTIME_GRAIN / 2));
+        assert!(!opened(MTIME_GRAIN));
+        assert!(opened(MTIME_GRAIN * 2));
+        assert!(!cache.opened_unasked(Ino(11), start, 1), "nothing is known");
     }
 
     #[test]

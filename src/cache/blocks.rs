@@ -41,7 +41,7 @@ impl Block {
     }
 
     /// It was asked for ahead and has not come yet.
-    pub(crate) fn is_late(&self) -> bool {
+    fn is_late(&self) -> bool {
         self.part.is_some() && self.fetch.clone().now_or_never().is_none()
     }
 }
@@ -51,6 +51,15 @@ impl Blocks {
     pub(crate) fn at(&self, offset: u64) -> Option<&Block> {
         let (_, block) = self.by_start.range(..=offset).next_back()?;
         (offset < block.end()).then_some(block)
+    }
+
+    /// Whether something of `range` was asked for ahead and has not come yet.
+    pub(crate) fn is_late(&self, range: &Range<u64>) -> bool {
+        let before = self
+            .at(range.start)
+            .map_or(range.start, |block| block.start);
+        let mut blocks = self.by_start.range(before..range.end.max(before));
+        blocks.any(|(_, block)| block.is_late())
     }
 
     /// Adds a block; those it overlaps go.
@@ -198,6 +207,32 @@ mod tests {
         assert!(blocks.at(0).is_some() && blocks.at(20).is_none() && blocks.at(40).is_some());
         blocks.remove_of(2);
         assert_eq!(blocks.bytes(), 10);
+    }
+
+    #[test]
+    fn a_range_is_late_while_any_part_of_it_that_was_asked_for_ahead_has_not_come() {
+        let mut blocks = blocks(&[0..10, 10..20, 20..30]);
+        let waits = |block: &Block, part: Option<Arc<dyn Any + Send + Sync>>| Block {
+            fetch: futures_util::future::pending().boxed().shared(),
+            part,
+            ..block.clone()
+        };
+        let waited_for = waits(blocks.at(10).unwrap(), None);
+        blocks.insert(waited_for);
+        assert!(
+            !blocks.is_late(&(0..30)),
+            "the middle was not asked for ahead"
+        );
+        let ahead = waits(blocks.at(20).unwrap(), Some(Arc::new(())));
+        blocks.insert(ahead);
+        for (range, is_late) in [
+            (0..30, true),
+            (25..26, true),
+            (0..20, false),
+            (30..40, false),
+        ] {
+            assert_eq!(blocks.is_late(&range), is_late, "{range:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use log::LevelFilter;
 use super::{near_miss, ssh_keys, values};
 use crate::fs::{CopyIsHardlink, Symlinks};
 use crate::mount;
-use crate::transport::Way;
+use crate::transport::{ReconnectSecret, Way};
 
 /// What the options add up to, before the parts that need more than the options are decided.
 #[derive(Debug, Default)]
@@ -128,6 +128,8 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, v| set(&mut o.mount.client.connections_max, values::count(v, 1, 16))),
     option("password_stdin", No, Connection, "read the password from standard input",
         |o, _| { o.password_on_stdin = true; Ok(()) }),
+    option("reconnect_secret", Needed("WHAT"), Connection, "secrets that opened the connection: keep, ask or never",
+        |o, v| set(&mut o.mount.target.reconnect_secret, reconnect_secret(v))),
     option("log_level", Needed("LEVEL"), Connection, "error, warn, info, debug or trace",
         |o, v| set(&mut o.mount.log_level, log_level(v))),
     option("debug", No, Connection, "as log_level=debug",
@@ -197,6 +199,8 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, v| set(&mut o.mount.fs.entry_timeout, values::seconds(v))),
     option("negative_timeout", Needed("SECONDS"), Speed, "how long names are believed not to exist",
         |o, v| set(&mut o.mount.fs.negative_timeout, values::seconds(v))),
+    option("nocto", No, Speed, "open a file to read without asking while its attributes are believed",
+        |o, _| { o.mount.fs.nocto = true; Ok(()) }),
     option("dcache_timeout", Needed("SECONDS"), Speed, "attr_timeout and entry_timeout in one",
         stat_timeout),
     option("cache_timeout", Needed("SECONDS"), Speed, "as dcache_timeout", stat_timeout),
@@ -436,6 +440,15 @@ fn way(value: &str) -> Result<Way, String> {
         "openssh" => Ok(Way::OpenSsh),
         "ssh2" => Ok(Way::LibSsh2),
         _ => Err(format!("'{value}' is none of auto, russh, openssh, ssh2")),
+    }
+}
+
+fn reconnect_secret(value: &str) -> Result<ReconnectSecret, String> {
+    match value {
+        "keep" => Ok(ReconnectSecret::Keep),
+        "ask" => Ok(ReconnectSecret::Ask),
+        "never" => Ok(ReconnectSecret::Never),
+        _ => Err(format!("'{value}' is none of keep, ask, never")),
     }
 }
 

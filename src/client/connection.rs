@@ -149,10 +149,11 @@ impl Connection {
         self.place_now()
     }
 
-    /// How many places are taken.
-    pub(super) fn places_taken(&self) -> usize {
-        let all = self.shared.places_all.load(Ordering::Relaxed);
-        all.saturating_sub(self.shared.places.available_permits())
+    /// How much of what it may have under way it has, in thousandths.
+    pub(super) fn load(&self) -> usize {
+        let all = self.shared.places_all.load(Ordering::Relaxed).max(1);
+        let taken = all.saturating_sub(self.shared.places.available_permits());
+        taken * 1000 / all
     }
 
     /// Sends a READ or WRITE in its place; what else is held goes with the answer.
@@ -412,7 +413,7 @@ async fn shake_hands(link: &mut Link, frames: &mut Frames) -> Result<Response> {
 
 /// The peer sent text where VERSION should be: usually a login script that prints.
 fn no_sftp_server(link: &Link, bytes: &[u8]) -> Error {
-    Error::setup(format!(
+    Error::denied(format!(
         "what answers is no SFTP server: instead of VERSION it sent {}.\n\
          If this is a greeting printed by a login script (.bashrc, .profile) on the server, make \
          it print only in interactive shells{}",
@@ -424,14 +425,14 @@ fn no_sftp_server(link: &Link, bytes: &[u8]) -> Error {
 fn ended_early(link: &Link, bytes: &[u8]) -> Error {
     let text = link.diagnosis.text();
     if bytes.is_empty() && !text.is_empty() {
-        return Error::setup(text);
+        return link.diagnosis.failure(text);
     }
     let instead = if bytes.is_empty() {
         "it ended without an answer".to_owned()
     } else {
         format!("it sent {} and ended", quoted(bytes))
     };
-    Error::setup(format!(
+    link.diagnosis.failure(format!(
         "no SFTP server there: {instead}{}",
         said(&link.diagnosis)
     ))

@@ -199,6 +199,11 @@ impl Client {
         }
     }
 
+    /// Notes that so many bytes more of a file will probably be read.
+    pub(crate) fn expect_reads(handle: &Handle, bytes: u64) {
+        handle.0.reads.expect(bytes);
+    }
+
     /// As `read`, for data that nobody waits for yet; `None` if there is no place now.
     pub(crate) fn read_ahead(
         &self,

@@ -203,7 +203,7 @@ impl Lanes {
 
     /// See [`Client::check`](super::Client::check).
     pub(super) fn check(&self) {
-        self.metadata.need();
+        self.metadata.ask_for();
         let mut connections = self.data.open();
         connections.extend(self.copies_now());
         connections.push(self.metadata());

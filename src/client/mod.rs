@@ -152,6 +152,11 @@ impl Client {
         &self.features
     }
 
+    /// How many connections there are, but for that for copies.
+    pub(crate) fn connections(&self) -> usize {
+        1 + self.lanes.data().open().len()
+    }
+
     /// How the connection is.
     pub(crate) fn health(&self) -> Health {
         self.lanes.health()

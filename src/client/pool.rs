@@ -78,11 +78,12 @@ impl Pool {
         }
     }
 
-    /// Has more connections dialled if what `first` and they carry together asks for more.
-    pub(super) fn grow(self: &Arc<Self>, first: &Connection) {
+    /// Has more connections dialled if what `first` and they carry together asks for more, or what is
+    /// `expected` to be carried, in bytes.
+    pub(super) fn grow(self: &Arc<Self>, first: &Connection, expected: u64) {
         let open = self.open();
         let flows = open.iter().map(|lane| lane.flow());
-        let wanted = wanted(first.flow(), flows).min(self.connections_max);
+        let wanted = wanted(first.flow(), flows, expected).min(self.connections_max);
         let mut lanes = self.lanes();
         let is_refused = lanes
             .refused
@@ -188,8 +189,8 @@ async fn watch(pool: Arc<Pool>) {
 /// How many connections for data the work under way is worth: one, so that data and metadata do not
 /// wait for each other, and one more for each part of what is on its way that a connection carries
 /// with ease. What is on its way is rate x round trip, so that a slow link, or a near server, gets
-/// one.
-fn wanted(first: Flow, lanes: impl Iterator<Item = Flow>) -> usize {
+/// one. A long way that fills gets all that it may need at once.
+fn wanted(first: Flow, lanes: impl Iterator<Item = Flow>, expected: u64) -> usize {
     let (mut rate, mut round_trip) = (first.rate, first.round_trip);
     for lane in lanes {
         rate = rate.saturating_add(lane.rate);
@@ -200,14 +201,29 @@ fn wanted(first: Flow, lanes: impl Iterator<Item = Flow>) -> usize {
     }
     let micros = round_trip.map_or(0, |round_trip| round_trip.as_micros());
     let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-    let on_its_way = rate.saturating_mul(micros) / 1_000_000;
-    usize::try_from(on_its_way.div_ceil(CARRIED)).map_or(usize::MAX, |lanes| lanes.max(1))
+    let on_its_way = |rate: u64| rate.saturating_mul(micros) / 1_000_000;
+    let now = on_its_way(rate);
+    let soon = match () {
+        () if now >= PROMISING => now.max(on_its_way(FAST)),
+        () if expected >= LONG_WORK => now.max(on_its_way(FAST).min(AT_ONCE)),
+        () => now,
+    };
+    usize::try_from(soon.div_ceil(CARRIED)).map_or(usize::MAX, |lanes| lanes.max(1))
 }
 
 /// A connection to OpenSSH carries 2 MiB on its way to the server, which is its window, and some 3 MiB
 /// back, which is TCP's: one that carries a third of that may be held back by it before long. 1 Gbit/s
 /// at 20 ms gets 4 connections by this; 8 were slower there.
 const CARRIED: u64 = 768 << 10;
+/// TCP doubles what is on its way with each round trip, and a connection takes ten to be made. Where so
+/// much is on its way already, as many are made as a link of [`FAST`] needs, and all at once.
+const PROMISING: u64 = 1 << 20;
+/// What takes a second of a fast link, and so as long as a dial over a long way: the first connections
+/// for it are made before anything is known of the link, and no more than four.
+const LONG_WORK: u64 = 128 << 20;
+const AT_ONCE: u64 = 4 * CARRIED;
+/// 1 Gbit/s, in bytes a second.
+const FAST: u64 = 125_000_000;
 /// A server that would not have one more connection (MaxStartups, MaxSessions, a firewall) is left
 /// alone for so long.
 const DIAL_AGAIN: Duration = Duration::from_secs(600);
@@ -228,7 +244,7 @@ mod tests {
     }
 
     fn alone(round_trip_ms: u64, rate: u64) -> usize {
-        wanted(flow(round_trip_ms, rate), std::iter::empty())
+        wanted(flow(round_trip_ms, rate), std::iter::empty(), 0)
     }
 
     #[test]
@@ -236,7 +252,22 @@ mod tests {
         assert_eq!(alone(0, 500 * MB), 1);
         assert_eq!(alone(1, 500 * MB), 1);
         assert_eq!(alone(30, 2 * MB), 1);
-        assert_eq!(wanted(Flow::default(), std::iter::empty()), 1);
+        assert_eq!(wanted(Flow::default(), std::iter::empty(), u64::MAX), 1);
+    }
+
+    #[test]
+    fn long_work_over_a_long_way_gets_some_connections_before_it_is_under_way() {
+        let at_first =
+            |round_trip, expected| wanted(flow(round_trip, 0), std::iter::empty(), expected);
+        assert_eq!(at_first(100, LONG_WORK), 4);
+        assert_eq!(at_first(100, LONG_WORK - 1), 1);
+        assert_eq!(at_first(1, u64::MAX), 1);
+    }
+
+    #[test]
+    fn a_long_way_that_fills_gets_all_that_a_fast_link_needs_at_once() {
+        assert_eq!(alone(100, 9 * MB), 2);
+        assert_eq!(alone(100, 11 * MB), 16);
     }
 
     #[test]
@@ -245,6 +276,6 @@ mod tests {
         let first = alone(100, 20 * MB);
         assert!(first >= 3);
         let lanes = std::iter::repeat_n(flow(100, 20 * MB), first);
-        assert!(wanted(flow(100, 0), lanes) >= 2 * first);
+        assert!(wanted(flow(100, 0), lanes, 0) >= 2 * first);
     }
 }

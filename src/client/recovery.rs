@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Up ---- it ended ----> Away ---- a dial went well ----> Up
-//!                         | tries: at once, then after 1, 2, 4, ... 30 s, or when somebody
-//!                         | needs the server, but not twice within a second
+//!                         | tries: at once, then after 1, 2, 4, ... 30 s, of 5 s while somebody
+//!                         | waits; when somebody asks anew at once, but not twice within 1 s
 //!                         '-- refused as who we are: a try only when somebody needs it,
 //!                             and not twice within a minute
 //! any ---- given up ----> Ended
@@ -34,6 +34,8 @@ pub(super) struct Recovery {
     phase: watch::Sender<Phase>,
     /// Rung when somebody needs the server, or wants it to be looked at.
     needed: Notify,
+    /// Rung when a person wants a try.
+    asked_for: Notify,
     notes: Mutex<Notes>,
 }
 
@@ -59,6 +61,7 @@ impl Recovery {
         Self {
             phase: watch::Sender::new(Phase::Up(first)),
             needed: Notify::new(),
+            asked_for: Notify::new(),
             notes: Mutex::new(Notes {
                 since: clock::date(),
                 reconnects: 0,
@@ -108,9 +111,9 @@ impl Recovery {
         self.notes().since = clock::date();
     }
 
-    /// The server is needed now: the next try need not wait.
-    pub(super) fn need(&self) {
-        self.needed.notify_one();
+    /// Somebody asks for a try: the next one need not wait even if the last one was denied.
+    pub(super) fn ask_for(&self) {
+        self.asked_for.notify_one();
     }
 
     pub(super) fn standing(&self) -> (Standing, Notes) {
@@ -122,6 +125,11 @@ impl Recovery {
             Phase::Up(_) | Phase::Away(_) => Standing::Reconnecting,
         };
         (standing, notes)
+    }
+
+    /// Whether somebody waits for another connection.
+    fn is_waited_for(&self) -> bool {
+        self.phase.receiver_count() > 0
     }
 
     fn is_ended(&self) -> bool {
@@ -205,7 +213,7 @@ async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
     let mut tries = Tries::default();
     let mut dials = Dials::default();
     loop {
-        let due = tries.due(dials.count(), dials.oldest());
+        let due = tries.due(dials.count(), dials.oldest(), recovery.is_waited_for());
         tokio::select! {
             dialled = dials.next() => match dialled {
                 Ok(connection) => return connection,
@@ -220,6 +228,7 @@ async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
                 dials.add(now, one_dial(dial));
             }
             () = recovery.needed.notified() => tries.needed(),
+            () = recovery.asked_for.notified() => tries.asked_for(),
         }
     }
 }
@@ -294,13 +303,16 @@ enum Due {
 }
 
 impl Tries {
-    /// `under_way`: how many have not ended, of which the oldest began at `oldest`.
-    fn due(&self, under_way: usize, oldest: Option<Instant>) -> Due {
+    /// `under_way`: how many have not ended, of which the oldest began at `oldest`. `is_waited_for`:
+    /// programs wait for the server.
+    fn due(&self, under_way: usize, oldest: Option<Instant>, is_waited_for: bool) -> Due {
         let Some(latest) = self.latest else {
             return Due::Now;
         };
         let room = match oldest {
-            Some(_) if under_way >= DIALS_MAX && !self.is_needed => return Due::Later,
+            Some(_) if under_way >= DIALS_MAX && !self.is_needed && !is_waited_for => {
+                return Due::Later;
+            }
             Some(oldest) if under_way >= DIALS_MAX => oldest + DIAL_OLD,
             _ => latest,
         };
@@ -310,7 +322,7 @@ impl Tries {
             (false, true) => REST_MIN,
             (false, false) => REST_MIN
                 .saturating_mul(1 << (self.began - 1).min(10))
-                .min(REST_MAX),
+                .min(if is_waited_for { REST_WAITED } else { REST_MAX }),
         };
         Due::At(room.max(latest + rest))
     }
@@ -328,10 +340,16 @@ impl Tries {
     fn needed(&mut self) {
         self.is_needed = true;
     }
+
+    fn asked_for(&mut self) {
+        (self.is_needed, self.is_denied) = (true, false);
+    }
 }
 
 /// Between two tries, if somebody needs the server.
 const REST_MIN: Duration = Duration::from_secs(1);
+/// Between two tries at most, while a program waits.
+const REST_WAITED: Duration = Duration::from_secs(5);
 /// Between two tries otherwise: what a server, a log and a battery can bear for days.
 const REST_MAX: Duration = Duration::from_secs(30);
 /// Between two tries after the server refused who we are: servers count those, and lock out whom
@@ -360,12 +378,12 @@ mod tests {
     fn the_first_try_is_made_at_once_and_later_ones_after_longer_and_longer_rests() {
         let mut now = clock::now();
         let mut tries = Tries::default();
-        assert_eq!(tries.due(0, None), Due::Now);
+        assert_eq!(tries.due(0, None, false), Due::Now);
         let mut rests = Vec::new();
         for _ in 0..8 {
             tries.began(now);
             tries.failed(false);
-            let rest = at(now, tries.due(0, None));
+            let rest = at(now, tries.due(0, None, false));
             rests.push(rest);
             now += Duration::from_secs(rest);
         }
@@ -379,9 +397,19 @@ mod tests {
         for _ in 0..9 {
             tries.began(start);
         }
-        assert_eq!(at(start, tries.due(0, None)), 30);
+        assert_eq!(at(start, tries.due(0, None, false)), 30);
         tries.needed();
-        assert_eq!(at(start, tries.due(0, None)), 1);
+        assert_eq!(at(start, tries.due(0, None, false)), 1);
+    }
+
+    #[test]
+    fn a_program_that_waits_waits_no_longer_than_a_few_seconds_for_the_next_try() {
+        let start = clock::now();
+        let mut tries = Tries::default();
+        for _ in 0..9 {
+            tries.began(start);
+        }
+        assert_eq!(at(start, tries.due(0, None, true)), 5);
     }
 
     #[test]
@@ -389,10 +417,9 @@ mod tests {
         let start = clock::now();
         let mut tries = Tries::default();
         tries.began(start);
-        assert_eq!(at(start, tries.due(1, Some(start))), 1);
-        assert_eq!(tries.due(DIALS_MAX, Some(start)), Due::Later);
-        tries.needed();
-        let due = at(start, tries.due(DIALS_MAX, Some(start)));
+        assert_eq!(at(start, tries.due(1, Some(start), false)), 1);
+        assert_eq!(tries.due(DIALS_MAX, Some(start), false), Due::Later);
+        let due = at(start, tries.due(DIALS_MAX, Some(start), true));
         assert_eq!(due, DIAL_OLD.as_secs());
     }
 
@@ -402,8 +429,8 @@ mod tests {
         let mut tries = Tries::default();
         tries.began(start);
         tries.failed(true);
-        assert_eq!(tries.due(0, None), Due::Later);
+        assert_eq!(tries.due(0, None, false), Due::Later);
         tries.needed();
-        assert_eq!(at(start, tries.due(0, None)), DENIED_REST.as_secs());
+        assert_eq!(at(start, tries.due(0, None, false)), DENIED_REST.as_secs());
     }
 }

@@ -62,6 +62,8 @@ struct State {
     asked: u64,
     /// With how many of them it was last looked for more connections.
     looked: u64,
+    /// So many more are expected to be asked for.
+    expected: u64,
     /// A task is opening further handles.
     is_opening: bool,
     /// How often a further handle was not to be had.
@@ -88,6 +90,14 @@ impl Spread {
             state.looked = state.asked;
         }
         is_due
+    }
+
+    pub(super) fn expect(&self, bytes: u64) {
+        self.state().expected = bytes;
+    }
+
+    fn expected(&self) -> u64 {
+        self.state().expected
     }
 
     /// The handles that serve, if the first one does not.
@@ -166,7 +176,8 @@ pub(super) struct Seat {
     pub(super) unanswered: Option<Unanswered>,
 }
 
-/// Which of a file's handles the next READ or WRITE takes: the one where the fewest are under way.
+/// Which of a file's handles the next READ or WRITE takes: the one whose connection has the smallest
+/// part of its places taken.
 pub(super) async fn seat(handle: &Handle, work: Work, len: usize) -> Seat {
     note(handle, work, len);
     let mut unanswered = None;
@@ -217,18 +228,22 @@ fn place_on(
     place: impl Fn(&Connection) -> Option<OwnedSemaphorePermit>,
 ) -> Option<(Handle, OwnedSemaphorePermit)> {
     let mut handles: Vec<_> = handles.iter().collect();
-    handles.sort_by_key(|handle| handle.connection().places_taken());
+    handles.sort_by_key(|handle| handle.connection().load());
     handles
         .into_iter()
         .find_map(|handle| Some((handle.clone(), place(handle.connection())?)))
 }
 
-/// The handles that serve, never none: the further ones, if there are any.
+/// The handles that serve, never none: the further ones, if there are any. Until these carry as much
+/// together as the first one does, it goes on beside them: TCP begins slowly on each.
 fn serving(handle: &Handle, spread: Option<&Spread>) -> Vec<Handle> {
-    match spread.map(Spread::handles) {
-        Some(handles) if !handles.is_empty() => handles,
-        _ => vec![handle.clone()],
+    let mut handles = spread.map(Spread::handles).unwrap_or_default();
+    let rate = |handle: &Handle| handle.connection().flow().rate;
+    let further = handles.iter().map(rate).fold(0, u64::saturating_add);
+    if handles.is_empty() || further < rate(handle) {
+        handles.push(handle.clone());
     }
+    handles
 }
 
 /// Notes what is asked for. From time to time has more connections made if that is worth it, and the
@@ -244,7 +259,7 @@ fn note(handle: &Handle, work: Work, len: usize) {
     let Some(lanes) = open.lanes() else {
         return;
     };
-    lanes.data().grow(&lanes.metadata());
+    lanes.data().grow(&lanes.metadata(), spread.expected());
     let new = spread.begin(lanes.data().open());
     if !new.is_empty() {
         tokio::spawn(open_further(Arc::downgrade(open), work, new));

@@ -112,7 +112,7 @@ impl Rate {
         let since = *self.since.get_or_insert(now);
         self.bytes += bytes;
         let passed = now.saturating_duration_since(since);
-        if passed >= (round_trip * 2).max(WHILE) {
+        if passed >= round_trip.max(WHILE) {
             self.last = per_second(self.bytes, passed);
             (self.since, self.bytes) = (Some(now), 0);
         }
@@ -148,8 +148,9 @@ const SIZE_MAX: usize = 64;
 /// Beside a quarter of a round trip, so long may an answer wait behind others: without a round trip to
 /// speak of, that is what keeps the other side busy while we are not.
 const QUEUE: Duration = Duration::from_millis(10);
-/// The least time over which a rate is measured; two round trips, if that is longer.
-const WHILE: Duration = Duration::from_millis(100);
+/// The least time over which a rate is measured; a round trip, if that is longer: in the beginning it
+/// doubles with each.
+const WHILE: Duration = Duration::from_millis(50);
 /// An older rate says nothing.
 const FRESH: Duration = Duration::from_secs(2);
 

@@ -155,6 +155,14 @@ impl Translator {
         uid == self.login.0
     }
 
+    /// Whether a file that is shown as of this user is of the user who is logged in on the server.
+    pub(super) fn is_shown_as_ours(&self, uid: u32) -> bool {
+        self.uid.is_none()
+            && self
+                .local_owner(self.login)
+                .is_ok_and(|(ours, _)| ours == uid)
+    }
+
     /// The server's number of the user to whom belongs what `caller` makes.
     pub(super) fn maker(&self, caller: u32) -> u32 {
         if self.gives_away() {

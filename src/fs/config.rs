@@ -15,6 +15,8 @@ pub(crate) struct Config {
     pub negative_timeout: Duration,
     /// Whether anything is remembered beyond what a request needs (`-o dir_cache=no`).
     pub cache: bool,
+    /// An open to read does not ask the server for attributes that are believed (`-o nocto`).
+    pub nocto: bool,
     /// Every read(2) and write(2) goes to the server, none through the page cache (`-o direct_io`).
     pub direct_io: bool,
     /// Pages stay over an open even if the file changed (`-o kernel_cache`).
@@ -122,6 +124,7 @@ impl Default for Config {
             entry_timeout: Duration::from_secs(5),
             negative_timeout: Duration::from_secs(2),
             cache: true,
+            nocto: false,
             direct_io: false,
             kernel_cache: false,
             sync: false,

@@ -43,7 +43,7 @@ impl Creation {
 
 impl Filesystem {
     /// Opens a file. The server is always asked, so that what another client wrote and closed
-    /// before is seen (close-to-open, as with NFS).
+    /// before is seen (close-to-open, as with NFS); but see [`lazy_open`](super::lazy_open).
     pub(crate) async fn open(
         self: &Arc<Self>,
         ino: Ino,
@@ -70,6 +70,9 @@ impl Filesystem {
             && !truncate
             && let Some(opened) = self.open_fetched(ino, access, shared, before).await
         {
+            return Ok(opened);
+        }
+        if !truncate && let Some(opened) = self.open_lazily(ino, access) {
             return Ok(opened);
         }
         // It may have been renamed while a fetch was waited for.

@@ -253,6 +253,11 @@ impl Handles {
         })
     }
 
+    /// An open that no handle of the server's serves yet.
+    pub(super) fn add_unserved(&self, ino: Ino, access: Access) -> Fh {
+        self.add(ino, access, |file, _| file)
+    }
+
     /// An open of a file of which all was fetched before.
     pub(super) fn add_fetched(&self, ino: Ino, access: Access, handle: Handle, data: Bytes) -> Fh {
         let held = u32::try_from(data.len()).ok().and_then(|len| {

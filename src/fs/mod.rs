@@ -25,6 +25,7 @@ mod handles;
 mod info;
 mod inodes;
 mod interrupt;
+mod lazy_open;
 mod link_entries;
 mod link_whole;
 mod listings;
@@ -37,8 +38,8 @@ mod one_inode;
 mod prefetch;
 mod read;
 mod resend;
-mod root;
 mod rooms;
+mod root;
 mod second_question;
 mod serving;
 mod shared_file;
@@ -77,9 +78,8 @@ pub(crate) use self::interrupt::{Wish, on_behalf_of, wish_of};
 use self::listings::{Listings, Me};
 pub(crate) use self::notices::Notice;
 use self::notices::Notices;
-use self::root::Space;
 use self::rooms::Rooms;
-use self::second_question::Refused;
+use self::root::Space;
 use self::shut_down::Pace;
 pub(crate) use self::shut_down::Patience;
 use self::tables::Tables;
@@ -89,7 +89,7 @@ use crate::cache::{AttrCache, DirCache, Stamp};
 use crate::client::{Client, Health, Standing};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
-use crate::sftp::{Attrs, FileKind, Statvfs};
+use crate::sftp::{Attrs, FileKind};
 
 /// A mounted directory of a server.
 pub(crate) struct Filesystem {

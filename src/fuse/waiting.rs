@@ -310,7 +310,7 @@ mod tests {
     }
 
     async fn seconds(seconds: u64) {
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        sleep(Duration::from_secs(seconds)).await;
     }
 
     /// No thread has this number.

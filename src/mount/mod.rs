@@ -6,6 +6,7 @@
 
 mod background;
 mod device;
+mod found;
 mod fusermount;
 mod kernel;
 mod logging;
@@ -21,7 +22,9 @@ mod state;
 mod terminal;
 mod unmount;
 
+pub(crate) use found::{Found, all, holding};
 pub(crate) use mountinfo::is_ours;
+pub(crate) use process::harden;
 pub(crate) use unmount::{UnmountHow, unmount};
 
 use std::path::PathBuf;
@@ -94,7 +97,7 @@ impl Default for Options {
 /// # Errors
 /// What failed, for a person; then nothing stays mounted.
 pub(crate) fn run(options: Options) -> Result<()> {
-    process::harden();
+    harden();
     logging::start(options.log_level);
     panics::log();
     process::become_user(options.run_as.as_deref())?;

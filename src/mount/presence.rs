@@ -25,7 +25,7 @@ pub(super) struct Presence {
 impl Presence {
     /// Announces this process as the one behind a mount.
     pub(super) fn announce(device: &str) -> io::Result<Self> {
-        let Some(folder) = folders_of(geteuid()).into_iter().find(|f| make_folder(f)) else {
+        let Some(folder) = own_folders().into_iter().next() else {
             return Err(io::Error::other(
                 "neither a runtime directory nor /tmp can be written",
             ));
@@ -157,8 +157,15 @@ fn printable(text: &[u8]) -> String {
 /// Longer than a process takes to write the rest (75 s) and to let go.
 const WAIT_MAX: Duration = Duration::from_secs(90);
 
+/// Those of this user that can be used.
+pub(super) fn own_folders() -> Vec<PathBuf> {
+    let mut folders = folders_of(geteuid());
+    folders.retain(|folder| make_folder(folder));
+    folders
+}
+
 /// Where a user's mounts are noted, best first.
-fn folders_of(user: Uid) -> Vec<PathBuf> {
+pub(super) fn folders_of(user: Uid) -> Vec<PathBuf> {
     if user.is_root() {
         return vec!["/run/sftpfs".into()];
     }

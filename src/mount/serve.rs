@@ -19,9 +19,10 @@ use super::resume::Resume;
 use super::signals::{self, Stage};
 use super::state::state_directory;
 use super::terminal::Terminal;
-use super::{Options, device};
+use super::{Options, device, found};
 use crate::client::{Client, Standing};
 use crate::clock;
+use crate::control::{Control, Subject};
 use crate::error::{Error, Result};
 use crate::fs::{CopyIsHardlink, Filesystem, Patience, State};
 use crate::fuse::{self, Face, Recall};
@@ -51,7 +52,7 @@ enum Event {
 
 /// Serves one mount from the first connection to the last byte written.
 pub(super) fn serve(
-    options: Options,
+    mut options: Options,
     place: Place,
     terminal: Terminal,
     report: &mut Report,
@@ -64,7 +65,8 @@ pub(super) fn serve(
         Event::Signal,
     )?;
     let network = Network::start()?;
-    let fs = network.handle.block_on(connect(&options))?;
+    let subject = network.handle.block_on(connect(&mut options))?;
+    let fs = Arc::clone(&subject.fs);
 
     let mut stage = stages.lock();
     let recall = Recall::default();
@@ -73,6 +75,7 @@ pub(super) fn serve(
     drop(stage);
 
     let presence = announce(&mount);
+    let control = control(&mount, subject);
     mount.raise_read_ahead();
     watch_for_resume(&network.handle, &fs);
     let ended = match answer(session, event, report) {
@@ -88,7 +91,7 @@ pub(super) fn serve(
     };
     let must_hurry = || presence.as_ref().is_some_and(Presence::is_in_hurry);
     let written = network.handle.block_on(fs.shut_down(patience, must_hurry));
-    drop(fs);
+    drop((fs, control));
     network.stop();
     let ended = ended.and(detached).and(written);
     if let Some(presence) = presence {
@@ -97,8 +100,10 @@ pub(super) fn serve(
     ended
 }
 
-async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
-    let dialer = Dialer::new(options.target.clone()).await?;
+async fn connect(options: &mut Options) -> Result<Subject> {
+    // Nothing of it is left here: there may be a password in it.
+    let dialer = Dialer::new(std::mem::take(&mut options.target)).await?;
+    let (questions, server) = (dialer.questions(), dialer.describe());
     let mut config = options.fs.clone();
     config.read_only = options.read_only;
     config.default_permissions = options.default_permissions || options.allow_other;
@@ -111,7 +116,13 @@ async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
         config.copy_is_hardlink = CopyIsHardlink::Off;
     }
     let client = Client::connect(dialer, &options.client).await?;
-    Filesystem::new(client, &options.directory, config).await
+    let fs = Filesystem::new(client, &options.directory, config).await?;
+    Ok(Subject {
+        fs,
+        questions,
+        server,
+        network: Handle::current(),
+    })
 }
 
 /// Mounts and shakes hands with the kernel; if the second fails, the first is undone.
@@ -153,6 +164,14 @@ fn announce(mount: &Mount) -> Option<Presence> {
             None
         }
     }
+}
+
+/// Without it `sftpfs status` cannot tell how the mount is, and all else works.
+fn control(mount: &Mount, subject: Subject) -> Option<Control> {
+    let place = found::control_of(mount.device()?);
+    Control::start(&place, subject)
+        .inspect_err(|error| log::info!("'sftpfs status' will not know this mount: {error}"))
+        .ok()
 }
 
 /// Starts to answer, and says so.

@@ -7,6 +7,7 @@ mod copies_on;
 mod copy_tool;
 mod cuts;
 mod differential;
+mod faults;
 mod fsx;
 mod lifecycle;
 mod pjdfstest;
@@ -16,6 +17,7 @@ pub mod random;
 mod random_copies;
 mod reflink;
 mod site;
+mod status;
 mod tools;
 mod tree;
 mod waits;
@@ -28,6 +30,7 @@ pub fn all() -> Vec<Suite> {
     vec![
         posix::suite(),
         lifecycle::suite(),
+        status::suite(),
         bad_input::suite(),
         tree::suite(),
         walks::suite(),
@@ -40,6 +43,7 @@ pub fn all() -> Vec<Suite> {
         copies::suite(),
         copies_on::suite(),
         cuts::suite(),
+        faults::suite(),
         random_copies::suite(),
         reflink::suite(),
     ]

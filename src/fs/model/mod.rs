@@ -295,6 +295,15 @@ fn copies_that_are_links_are_files_of_their_own_where_connections_are_lost() {
     check(&cut_often(copying(CopyIsHardlink::Cow)), copying_ops());
 }
 
+#[test]
+fn it_is_also_where_an_open_asks_nothing() {
+    let config = Config {
+        nocto: true,
+        ..Config::default()
+    };
+    check(&with(config), ops());
+}
+
 fn nothing_believed() -> Variant {
     let config = Config {
         attr_timeout: Duration::ZERO,

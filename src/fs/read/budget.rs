@@ -74,6 +74,15 @@ impl Budget {
         self.state().share(holder, most, now)
     }
 
+    /// The part of a reader that has read lately and that something is held for; it does not read
+    /// now.
+    pub(super) fn share_of(&self, holder: u64, most: u64, now: Instant) -> Option<Share> {
+        let state = self.state();
+        let used = state.holders.get(&holder)?.used;
+        (now.saturating_duration_since(used) < PAUSE)
+            .then(|| state.part_of(Some(holder), most, now))
+    }
+
     /// Takes a part for a request that is sent now, if there is one. `holder` is the reader's
     /// number, given here with the first part.
     pub(super) fn take(
@@ -108,6 +117,16 @@ impl Budget {
         })
     }
 
+    /// Notes how many connections carry what is asked for.
+    pub(super) fn carried_by(&self, connections: usize) {
+        self.state().flight.carried_by(connections);
+    }
+
+    /// Whether `len` bytes more might be on their way ahead of somebody.
+    pub(super) fn has_room(&self, len: u64) -> bool {
+        self.state().flight.has_room(len)
+    }
+
     /// Drops what is held for those who have paused, the longest first, while too little is left
     /// for those who read.
     pub(super) fn make_room(&self, now: Instant) {
@@ -132,8 +151,12 @@ impl State {
         if let Some(holder) = number.and_then(|number| self.holders.get_mut(&number)) {
             holder.used = now;
         }
+        self.part_of(number, most, now)
+    }
+
+    fn part_of(&self, number: Option<u64>, most: u64, now: Instant) -> Share {
         let is_other = |(other, holder): &(&u64, &Holder)| {
-            Some(**other) != number && now.duration_since(holder.used) < PAUSE
+            Some(**other) != number && now.saturating_duration_since(holder.used) < PAUSE
         };
         let readers = self.holders.iter().filter(is_other).count() as u64 + 1;
         let needed = self.flight.limit().saturating_mul(ROUNDS);

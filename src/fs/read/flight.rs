@@ -25,6 +25,8 @@ pub(super) struct Flight {
     round_left: u64,
     /// What was asked for before this tells of the queue that there was with another limit.
     changed: Option<Instant>,
+    /// Connections that carry it.
+    connections: usize,
 }
 
 impl Flight {
@@ -38,6 +40,7 @@ impl Flight {
             fastest_now: None,
             round_left: LIMIT_FIRST,
             changed: None,
+            connections: 1,
         }
     }
 
@@ -46,9 +49,26 @@ impl Flight {
         self.limit
     }
 
+    /// Notes how many connections there are. A new one has something to do beside what the others are
+    /// busy with; and what all can carry is to be found out once more.
+    pub(super) fn carried_by(&mut self, connections: usize) {
+        let more = connections.saturating_sub(self.connections);
+        self.connections = connections;
+        if more > 0 {
+            let more = ONE_MORE.saturating_mul(more as u64);
+            self.limit = self.limit.saturating_add(more).min(LIMIT_MAX);
+            self.is_new = true;
+        }
+    }
+
+    /// Whether a request might be sent now.
+    pub(super) const fn has_room(&self, len: u64) -> bool {
+        self.under_way + len <= self.limit
+    }
+
     /// Notes a request, if it may be sent now.
     pub(super) const fn ask(&mut self, len: u64) -> bool {
-        if self.under_way + len > self.limit {
+        if !self.has_room(len) {
             self.is_short = true;
             return false;
         }
@@ -108,6 +128,8 @@ impl Flight {
 
 /// Four requests of OpenSSH's 255 KiB.
 const LIMIT_FIRST: u64 = 1 << 20;
+/// Eight requests, a connection's first window.
+const ONE_MORE: u64 = 2 << 20;
 /// Two requests: while one is answered the next is on its way.
 const LIMIT_MIN: u64 = 1 << 19;
 /// 1 Gbit/s for half a second.
@@ -162,6 +184,22 @@ mod tests {
         }
         let ideal = transfer * u32::try_from(blocks - blocks / 2).unwrap();
         (ideal.as_secs_f64() / (now - half).as_secs_f64(), longest)
+    }
+
+    #[test]
+    fn each_new_connection_has_something_to_do_at_once_and_growth_is_in_a_hurry_again() {
+        let mut flight = Flight::new();
+        run(&mut flight, 20_000_000, Duration::from_millis(100), 500);
+        assert!(!flight.is_new, "the link was seen to be full");
+        let before = flight.limit();
+        flight.carried_by(4);
+        assert_eq!(flight.limit(), before + 3 * ONE_MORE);
+        assert!(flight.is_new);
+        flight.carried_by(4);
+        flight.carried_by(2);
+        assert_eq!(flight.limit(), before + 3 * ONE_MORE);
+        flight.carried_by(1000);
+        assert_eq!(flight.limit(), LIMIT_MAX);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Reading: what a reader will want next is asked for before it does.
 //!
 //! `pattern` sees how a file is read, `plan` what to ask for, both without knowing a server;
-//! `flight` and `budget` say how much that may be altogether. Asking and waiting is here.
+//! `flight` and `budget` say how much that may be altogether. Asking and waiting is here and, of what
+//! nobody waits for yet, in `ahead`.
 //!
 //! **Invariants:** nothing is asked for beyond the end that is known, nor twice while it is here or
 //! on its way. A short answer is never taken for the end of the file, an error never for data. What
 //! somebody waits for is bounded by none of this.
 
+mod ahead;
 mod budget;
 mod flight;
 mod pattern;
@@ -19,8 +21,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
+use self::ahead::Ahead;
 pub(super) use self::budget::Budget;
-use self::budget::Share;
 use self::pattern::StreamId;
 pub(super) use self::plan::{Bounds, Reader};
 use super::handles::OpenFile;
@@ -28,7 +30,7 @@ use super::shared_file::Moment;
 use crate::cache::Block;
 use crate::client::{Client, Handle};
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What reading needs besides the file.
 pub(super) struct Reading<'a> {
@@ -46,7 +48,7 @@ pub(super) struct Reading<'a> {
 /// What the server answered, or the connection's end.
 pub(super) async fn read(
     reading: &Reading<'_>,
-    file: &OpenFile,
+    file: &Arc<OpenFile>,
     wanted: Range<u64>,
 ) -> Result<Bytes> {
     loop {
@@ -96,7 +98,7 @@ async fn collect(
 /// this open has seen a later change.
 fn submit(
     reading: &Reading<'_>,
-    file: &OpenFile,
+    file: &Arc<OpenFile>,
     wanted: &Range<u64>,
     moment: Moment,
 ) -> Option<Asked> {
@@ -118,11 +120,19 @@ fn submit(
         reader.blocks.insert(block);
     }
     let blocks = blocks_of(&reader, wanted);
-    for range in plan.ahead {
-        let Some(block) = ask_ahead(reading, file, &mut reader, &range, share, stream) else {
-            break;
+    if let Some(stream) = stream.filter(|_| !plan.ahead.is_empty()) {
+        Client::expect_reads(
+            reading.handle,
+            reading.bounds.size.saturating_sub(wanted.end),
+        );
+        let ahead = Ahead {
+            client: Arc::clone(reading.client),
+            budget: Arc::clone(reading.budget),
+            file: Arc::downgrade(file),
+            stream,
+            bounds: reading.bounds,
         };
-        reader.blocks.insert(block);
+        ahead.ask(reading.handle, file, &mut reader, &plan.ahead, share);
     }
     drop(reader);
     // For its next read: another reader's lock is not taken under this one's.
@@ -153,54 +163,6 @@ fn demand(reading: &Reading<'_>, range: &Range<u64>, stream: Option<StreamId>) -
         fetch: fetch.boxed().shared(),
         stream: stream.map_or(0, |stream| stream.0),
         part: None,
-    }
-}
-
-/// Sends a READ that nobody waits for, if there is memory and a place for it.
-fn ask_ahead(
-    reading: &Reading<'_>,
-    file: &OpenFile,
-    reader: &mut Reader,
-    range: &Range<u64>,
-    share: Share,
-    stream: Option<StreamId>,
-) -> Option<Block> {
-    let len = request_len(range);
-    let (holder, now) = (&mut reader.holder, clock::now());
-    let part = reading
-        .budget
-        .take(holder, &file.reader, len.into(), share, now)?;
-    let part = Arc::new(part);
-    let Some(fetch) = reading.client.read_ahead(reading.handle, range.start, len) else {
-        part.arrived(false, now);
-        return None;
-    };
-    // A task of its own, so that the moment of the answer is known, and what is under way is
-    // counted until then also where the block was given up.
-    let under_way = Arc::clone(&part);
-    let task = tokio::spawn(async move {
-        let answer = fetch.await;
-        under_way.arrived(answer.is_ok(), clock::now());
-        answer.map(own)
-    });
-    let fetch = async {
-        task.await
-            .unwrap_or(Err(Error::Protocol("a task has failed")))
-    };
-    Some(Block {
-        start: range.start,
-        len: range.end - range.start,
-        fetch: fetch.boxed().shared(),
-        stream: stream.map_or(0, |stream| stream.0),
-        part: Some(part),
-    })
-}
-
-/// Data that keeps no larger buffer alive.
-fn own(data: Bytes) -> Bytes {
-    match data.len() < COPIED_BELOW {
-        true => Bytes::copy_from_slice(&data),
-        false => data,
     }
 }
 
@@ -266,7 +228,3 @@ async fn fill(reading: &Reading<'_>, mut range: Range<u64>, whole: &mut BytesMut
 fn request_len(range: &Range<u64>) -> u32 {
     u32::try_from(range.end - range.start).unwrap_or(u32::MAX)
 }
-
-/// A smaller answer is copied out of the buffer that it came in, which may be much larger and would
-/// be held with it.
-const COPIED_BELOW: usize = 1 << 16;

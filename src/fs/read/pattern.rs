@@ -238,9 +238,14 @@ impl Stream {
             Step::By(_) => true,
         };
         if is_news {
-            self.reach = self.reach.saturating_mul(2).min(bound.max(REACH_FIRST));
+            self.widen(bound);
             self.reach_from = asked_to;
         }
+    }
+
+    /// Twice as much may be asked for ahead.
+    pub(super) fn widen(&mut self, bound: u64) {
+        self.reach = self.reach.saturating_mul(2).min(bound.max(REACH_FIRST));
     }
 
     /// As far as it has come: what of it lies before is not wanted any more, but by reads that come

@@ -61,17 +61,43 @@ impl Reader {
             demand: self.demand(wanted, bounds, stream),
             ahead: Vec::new(),
         };
-        let Some(stream) = stream else {
-            return plan;
-        };
-        match stream.step {
-            Step::On => {
-                let asked = plan.demand.last().map_or(0, |last| last.end);
-                self.ahead(stream, asked.max(stream.at), bounds, &mut plan.ahead);
-            }
-            Step::By(by) => self.ahead_by(stream, by, bounds, &mut plan.ahead),
+        if let Some(stream) = stream {
+            let asked = plan.demand.last().map_or(0, |last| last.end);
+            self.next(stream, asked, bounds, &mut plan.ahead);
         }
         plan
+    }
+
+    /// What a stream's latest read would have had asked for, and is neither here nor on its way.
+    pub(super) fn more(&self, stream: StreamId, bounds: Bounds) -> Vec<Range<u64>> {
+        let bounds = Bounds {
+            ahead_max: bounds.ahead_max / self.pattern.streams(),
+            ..bounds
+        };
+        let mut more = Vec::new();
+        if let Some(stream) = self.pattern.stream(stream).filter(|_| bounds.ahead_max > 0) {
+            self.next(stream, 0, bounds, &mut more);
+        }
+        more
+    }
+
+    /// All that may be asked for ahead of a stream was, and the link has room: if its reader waits for
+    /// some of that, more may be.
+    pub(super) fn widen(&mut self, stream: StreamId, bounds: Bounds) {
+        let ahead_max = bounds.ahead_max / self.pattern.streams();
+        if let Some(stream) = self.pattern.stream_mut(stream)
+            && self.blocks.is_late(&(stream.done()..stream.at))
+        {
+            stream.widen(ahead_max);
+        }
+    }
+
+    /// What comes next in a stream, but for what was asked for in order up to `asked`.
+    fn next(&self, stream: &Stream, asked: u64, bounds: Bounds, out: &mut Vec<Range<u64>>) {
+        match stream.step {
+            Step::On => self.ahead(stream, asked.max(stream.at), bounds, out),
+            Step::By(by) => self.ahead_by(stream, by, bounds, out),
+        }
     }
 
     /// What of `wanted` is neither here nor on its way. Who reads on gets more with it.
@@ -153,9 +179,7 @@ impl Reader {
         let Some(stream) = stream.and_then(|id| self.pattern.stream_mut(id)) else {
             return;
         };
-        if let Some(block) = self.blocks.at(wanted.start)
-            && block.is_late()
-        {
+        if self.blocks.is_late(wanted) {
             let asked_to = self.blocks.missing_from(wanted.start);
             stream.was_late(wanted.start, asked_to, bounds.ahead_max);
         }
@@ -173,6 +197,11 @@ impl Reader {
             // random does not come back.
             _ => self.blocks.remove(wanted.clone()),
         }
+    }
+
+    /// Whether what is here is of this version of the file.
+    pub(super) const fn is_of(&self, version: u64) -> bool {
+        self.version == version
     }
 
     /// Drops what was fetched of an earlier version of the file. False if `version` is the
@@ -299,6 +328,54 @@ mod tests {
     }
 
     #[test]
+    fn what_there_was_no_room_for_is_what_an_answer_has_asked_for_and_nothing_else() {
+        let mut reader = Reader::default();
+        read(&mut reader, 0..256 * KIB, BOUNDS);
+        let little = Bounds {
+            ahead_max: 256 * KIB,
+            ..BOUNDS
+        };
+        let plan = read(&mut reader, 256 * KIB..512 * KIB, little);
+        let stream = plan.stream.expect("it reads on");
+        let more = reader.more(stream, BOUNDS);
+        let all = more
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum::<u64>();
+        let first = reader.blocks.missing_from(512 * KIB);
+        assert_eq!(more.first().unwrap().start, first);
+        assert_eq!(first + all, 512 * KIB + MIB);
+        let bounds = Bounds {
+            ahead_max: 0,
+            ..BOUNDS
+        };
+        assert_eq!(reader.more(stream, bounds), []);
+        assert_eq!(reader.more(StreamId(999), BOUNDS), [], "a stream given up");
+    }
+
+    #[test]
+    fn a_reader_that_waits_though_all_was_asked_for_gets_more_and_one_that_does_not_gets_none() {
+        for is_late in [true, false] {
+            let mut reader = Reader::default();
+            read(&mut reader, 0..MIB, BOUNDS);
+            let plan = step(&mut reader, MIB..2 * MIB, BOUNDS);
+            let stream = plan.stream.expect("it reads on");
+            if is_late {
+                let block = reader.blocks.at(MIB).unwrap();
+                let late = Block {
+                    fetch: futures_util::future::pending().boxed().shared(),
+                    part: Some(Arc::new(())),
+                    ..block.clone()
+                };
+                reader.blocks.insert(late);
+            }
+            assert_eq!(reader.more(stream, BOUNDS), []);
+            reader.widen(stream, BOUNDS);
+            assert_eq!(!reader.more(stream, BOUNDS).is_empty(), is_late);
+        }
+    }
+
+    #[test]
     fn a_random_reader_gets_exactly_what_it_wants() {
         let mut reader = Reader::default();
         step(&mut reader, 50_000 * KIB..50_004 * KIB, BOUNDS);
@@ -392,6 +469,17 @@ mod tests {
                     prop_assert!(range.end <= size, "{range:?} of {size}");
                 }
                 reader.done(&wanted, plan.stream, true);
+                // As when an answer comes.
+                let more = plan.stream.map(|stream| reader.more(stream, bounds));
+                let mut asked_to = 0;
+                for range in more.unwrap_or_default() {
+                    let is_new = range.start >= asked_to || range.end <= asked_to;
+                    prop_assert!(is_new && range.end <= size);
+                    for at in [range.start, range.end - 1] {
+                        prop_assert!(reader.blocks.at(at).is_none(), "{range:?} is here");
+                    }
+                    asked_to = range.end;
+                }
                 // What is ahead, and for each of 16 streams what may come out of order.
                 let bound = 2 * BOUNDS.ahead_max + 16 * 8 * MIB;
                 prop_assert!(reader.blocks.bytes() <= bound);

@@ -210,6 +210,25 @@ async fn what_a_program_waits_for_is_asked_for_before_what_it_may_want_next() {
 }
 
 #[tokio::test]
+async fn what_there_was_no_room_for_is_asked_for_when_answers_come_though_nobody_reads() {
+    let (server, fs) = mount(&[("f", &pattern(3_000_000))]).await;
+    let fh = open(&fs, "f", READ).await;
+    server.take_requests();
+    // It takes most of the places that a connection has at first.
+    fs.read(fh, 0, 1 << 20).await.unwrap();
+    idle().await;
+    let asked = reads_of(&server);
+    let to = asked.iter().map(|range| range.end).max().unwrap();
+    assert!(
+        to > (2 << 20) - (255 << 10),
+        "as much ahead as was read: {asked:?}"
+    );
+    fs.release(fh);
+    idle().await;
+    assert!(reads_of(&server).is_empty());
+}
+
+#[tokio::test]
 async fn of_what_lies_between_the_columns_of_a_table_nothing_is_asked_for() {
     let content = pattern(4_000_000);
     let (server, fs) = mount(&[("f", &content)]).await;

@@ -7,12 +7,13 @@
 use std::future::Future;
 use std::time::Duration;
 
-use russh::MethodSet;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse, Prompt};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::{MethodKind, MethodSet};
 use tokio::time::timeout;
 
+use super::super::denial;
 use super::super::host_config::Settings;
 use super::super::host_keys::Trust;
 use super::super::login::Proofs;
@@ -52,7 +53,7 @@ impl<'a> Login<'a> {
         known: Proofs,
         given: Option<Secret>,
     ) -> Self {
-        let signer = Signer::new(known.private_keys.clone(), prompter.clone());
+        let signer = Signer::new(known.clone(), prompter.clone());
         Self {
             handle,
             settings,
@@ -72,9 +73,15 @@ impl<'a> Login<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`], naming all that was tried.
+    /// [`Error::Denied`], naming all that was tried; [`Error::Setup`] if the connection ended.
     pub(super) async fn run(mut self) -> Result<Proofs> {
-        let mut answer = self.none().await?;
+        let mut answer = match self.is_known_by_key() {
+            true => AuthResult::Failure {
+                remaining_methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
+                partial_success: false,
+            },
+            false => self.none().await?,
+        };
         for _ in 0..FACTORS_MAX {
             let AuthResult::Failure {
                 remaining_methods, ..
@@ -88,6 +95,17 @@ impl<'a> Login<'a> {
             answer = next;
         }
         Err(self.denied(&MethodSet::empty()))
+    }
+
+    /// A key alone opened the door before: it is offered without a round trip to ask what is wanted.
+    const fn is_known_by_key(&self) -> bool {
+        let Proofs {
+            public_keys,
+            password,
+            answers,
+            ..
+        } = &self.known;
+        public_keys.len() == 1 && password.is_none() && answers.is_empty()
     }
 
     /// Asks for nothing: the answer names the methods (RFC 4252 section 5.2).
@@ -441,10 +459,12 @@ impl<'a> Login<'a> {
             ""
         };
         let whom = self.whom();
-        Error::setup(format!(
+        let text = format!(
             "{whom}: the server ended the login: {why}{}{hint}",
             self.attempts()
-        ))
+        );
+        // Without a word of the server's, it is the network.
+        denial::error(&why, text)
     }
 
     fn silent(&self) -> Error {
@@ -460,7 +480,7 @@ impl<'a> Login<'a> {
     fn denied(&self, remaining: &MethodSet) -> Error {
         let methods: Vec<&str> = remaining.iter().map(<&str>::from).collect();
         let methods = methods.join(",");
-        Error::setup(format!(
+        Error::denied(format!(
             "{}: Permission denied ({methods}){}",
             self.whom(),
             self.attempts()

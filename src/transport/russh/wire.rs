@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, interval, timeout};
 
 use super::super::host_config::{Family, Settings};
 use crate::error::{Error, Result};
@@ -54,7 +55,7 @@ impl Wire {
         let addresses: Vec<_> = found.filter(|address| suits(address, settings)).collect();
         let mut last = "it has no address of the kind that AddressFamily allows".to_owned();
         for address in addresses {
-            match timeout(limit, open(address, settings)).await {
+            match timeout(limit, knock(address, settings)).await {
                 Ok(Ok(socket)) => {
                     return Self::new(socket, settings).map_err(|e| fail(e.to_string()));
                 }
@@ -70,7 +71,7 @@ impl Wire {
 
     fn new(socket: TcpStream, settings: &Settings) -> io::Result<(Self, Cut)> {
         socket.set_nodelay(true)?;
-        // sshd's keepalive finds a dead server when nothing is under way; while bytes wait to be
+        // SSH's keepalive finds a dead server when nothing is under way; while bytes wait to be
         // acknowledged this does. Zero would be the kernel's quarter of an hour.
         let (interval, count) = settings.server_alive();
         let patience = interval.saturating_mul(count.max(1)).max(USER_TIMEOUT_MIN);
@@ -130,6 +131,25 @@ impl Drop for Cut {
     fn drop(&mut self) {
         // Not connected any more is what we want.
         let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.0), Shutdown::Both);
+    }
+}
+
+/// One connection to an address.
+///
+/// Linux repeats a packet that found no answer after 1, 3, 7, 15 and 31 s, so that a link that is
+/// back would be noticed late. Here a new socket knocks every second while the earlier ones wait.
+async fn knock(address: SocketAddr, settings: &Settings) -> io::Result<TcpStream> {
+    let mut knocks = FuturesUnordered::new();
+    let mut pace = interval(KNOCK_EVERY);
+    loop {
+        tokio::select! {
+            Some(opened) = knocks.next(), if !knocks.is_empty() => match opened {
+                Ok(opened) => return opened,
+                // This one gave up; the later ones still wait.
+                Err(Elapsed { .. }) => {}
+            },
+            _ = pace.tick() => knocks.push(timeout(KNOCK_PATIENCE, open(address, settings))),
+        }
     }
 }
 
@@ -198,6 +218,10 @@ impl AsyncRead for Wire {
             let mut ahead = ReadBuf::new(&mut this.ahead);
             ready!(Pin::new(&mut this.socket).poll_read(cx, &mut ahead))?;
             (this.start, this.end) = (0, ahead.filled().len());
+            if this.end < ACK_BELOW {
+                // The kernel forgets it again. Without it answers come later and are still right.
+                let _ = this.socket.set_quickack(true);
+            }
             if !this.head.is_full() {
                 this.head.keep(ahead.filled());
             }
@@ -231,9 +255,20 @@ impl AsyncWrite for Wire {
 /// Eight packets of OpenSSH: a system call each for less costs more than the copy.
 const AHEAD_SIZE: usize = 256 << 10;
 
+/// A server holds a small packet back until the one before it is acknowledged (RFC 896; sshd does not
+/// turn that off), and a kernel that sees questions and answers acknowledges only after 40 ms
+/// (tcp(7), TCP_QUICKACK). What is read in large pieces is acknowledged soon anyway.
+const ACK_BELOW: usize = 64 << 10;
+
 /// The longest identification line (RFC 4253 section 4.2); what is not SSH needs no more.
 const HEAD_LEN_MAX: usize = 255;
 const HEAD_SHOWN_MAX: usize = 60;
 
 /// A retransmission of Linux may wait this long without anything being wrong.
 const USER_TIMEOUT_MIN: Duration = Duration::from_secs(10);
+
+/// Above the round trip of any network that can be worked on, so that one knock is the rule.
+const KNOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// Bounds how many knocks are under way; also above any round trip.
+const KNOCK_PATIENCE: Duration = Duration::from_secs(5);
