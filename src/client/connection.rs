@@ -18,7 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::outline;
-use super::pending::{Answer, Asked, Data, Pending, Unanswered};
+use super::pending::{Answer, Asked, Data, Expects, Pending, Unanswered};
 use super::window::{self, Flow, Place, Window};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -247,6 +247,7 @@ impl Shared {
         };
         let asked = Asked {
             when: clock::of_timers(),
+            expects: Expects::of(request),
             data: place.map(|place| Data {
                 place,
                 carried,
@@ -288,7 +289,7 @@ impl Shared {
 
     /// Notes for the window what an answer brought.
     fn count(&self, queue: &mut Queue, asked: Asked, brought: Option<usize>, now: Instant) {
-        let Asked { when, data } = asked;
+        let Asked { when, data, .. } = asked;
         let Some(Data { place, carried, .. }) = data else {
             return queue.window.heard(now.saturating_duration_since(when));
         };
@@ -462,7 +463,7 @@ const PLACES_KEPT: usize = 2;
 const HANDSHAKE: Duration = Duration::from_secs(60);
 /// How long a server may send nothing at all while requests wait. Transports notice a dead peer
 /// earlier, by keepalive; this is for a server that is there and says nothing.
-const ANSWER: Duration = Duration::from_secs(300);
+const ANSWER: Duration = Duration::from_secs(120);
 /// In how many parts that time is measured; what began within the first may end one part early.
 const SILENT_MAX: u32 = 10;
 /// The largest frame believed. We never ask for more than 256 KiB of data; the largest NAME answers

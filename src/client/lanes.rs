@@ -41,6 +41,7 @@ pub(super) struct Lanes {
 impl Drop for Lanes {
     fn drop(&mut self) {
         self.keeper.abort();
+        self.metadata().end(&Error::Lost("closed by us".into()));
     }
 }
 
@@ -141,10 +142,14 @@ impl Lanes {
         let connection = self.metadata();
         let is_sent = !connection.is_lost();
         let ticket = connection.submit(&request);
-        let lanes = Arc::clone(self);
+        // Who waits keeps no client alive.
+        let lanes = Arc::downgrade(self);
         async move {
             match ticket.await {
                 Err(error) if connection.is_lost() && error.is_of_connection() => {
+                    let Some(lanes) = lanes.upgrade() else {
+                        return Err(Error::Gone("closed by us".into()));
+                    };
                     // Seldom: no part of every future that asks something.
                     Box::pin(lanes.settle(request, (connection, error), is_sent)).await
                 }

@@ -202,14 +202,15 @@ impl Client {
         self.note_moves(&moved);
         let answer = self.lanes.call(request);
         self.note_moves(&moved);
-        let lanes = Arc::clone(&self.lanes);
+        // Who waits keeps no client alive.
+        let lanes = Arc::downgrade(&self.lanes);
         async move {
             let answer = answer.await;
-            // It may have been sent once more.
-            moved
-                .iter()
-                .flatten()
-                .for_each(|path| lanes.note_move(path));
+            if let Some(lanes) = lanes.upgrade() {
+                // It may have been sent once more.
+                let moved = moved.iter().flatten();
+                moved.for_each(|path| lanes.note_move(path));
+            }
             answer
         }
     }

@@ -1,12 +1,13 @@
 //! Which requests await an answer, and who waits for each. Pure state: no I/O and no locks.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, oneshot};
 
 use crate::error::{Error, Result};
-use crate::sftp::{RequestId, Response};
+use crate::sftp::{Request, RequestId, Response, StatusCode};
 
 /// What a waiter gets in the end.
 pub(super) type Answer = Result<Response>;
@@ -30,8 +31,70 @@ struct Waiter {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) when: Instant,
+    /// What may answer it.
+    pub(super) expects: Expects,
     /// Of READ and WRITE.
     pub(super) data: Option<Data>,
+}
+
+/// What may answer a request, beside a STATUS that refuses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expects {
+    Ok,
+    Handle,
+    /// So many bytes at most.
+    Data(u32),
+    Names,
+    Attrs,
+    Extended,
+    Anything,
+}
+
+impl Expects {
+    /// By draft-ietf-secsh-filexfer-02, section 7, and OpenSSH's PROTOCOL.
+    pub(super) const fn of(request: &Request) -> Self {
+        match request {
+            Request::Open { .. } | Request::Opendir { .. } => Self::Handle,
+            Request::Read { len, .. } => Self::Data(*len),
+            Request::Lstat { .. } | Request::Stat { .. } | Request::Fstat { .. } => Self::Attrs,
+            Request::Readdir { .. }
+            | Request::Realpath { .. }
+            | Request::Readlink { .. }
+            | Request::ExpandPath { .. }
+            | Request::HomeDirectory { .. } => Self::Names,
+            Request::Statvfs { .. }
+            | Request::Fstatvfs { .. }
+            | Request::Limits
+            | Request::UsersGroupsById { .. } => Self::Extended,
+            Request::Init { .. } | Request::Extended { .. } => Self::Anything,
+            _ => Self::Ok,
+        }
+    }
+
+    /// # Errors
+    /// An answer that the protocol does not allow: who sends it has lost the thread.
+    fn check(self, response: &Response) -> Result<()> {
+        let fits = match (self, response) {
+            (Self::Data(len), Response::Data(data)) if data.len() as u64 > u64::from(len) => {
+                return Err(Error::Protocol("DATA longer than asked for"));
+            }
+            (Self::Anything, _)
+            | (Self::Handle, Response::Handle(_))
+            | (Self::Data(_), Response::Data(_))
+            | (Self::Names, Response::Names(_))
+            | (Self::Attrs, Response::Attrs(_))
+            | (Self::Extended, Response::Extended(_)) => true,
+            (expects, Response::Status { code, .. }) => {
+                let is_ok = code.0 == StatusCode::OK.0;
+                !is_ok || matches!(expects, Self::Ok)
+            }
+            _ => false,
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(Error::Protocol("an answer of the wrong type")),
+        }
+    }
 }
 
 /// A READ's or WRITE's part of the window.
@@ -73,10 +136,12 @@ impl Pending {
         id: RequestId,
         response: Response,
     ) -> Result<(Asked, Option<Response>)> {
-        let waiter = self
-            .waiters
-            .remove(&id)
-            .ok_or(Error::Protocol("answer nobody asked for"))?;
+        let Entry::Occupied(waiter) = self.waiters.entry(id) else {
+            return Err(Error::Protocol("answer nobody asked for"));
+        };
+        // If it does not fit the waiter stays, and hears of the connection's end.
+        waiter.get().asked.expects.check(&response)?;
+        let waiter = waiter.remove();
         let unheard = waiter.tell.send(Ok(response)).err();
         Ok((waiter.asked, unheard.and_then(Result::ok)))
     }
@@ -133,6 +198,7 @@ mod tests {
     fn small() -> Asked {
         Asked {
             when: crate::clock::now(),
+            expects: Expects::Anything,
             data: None,
         }
     }

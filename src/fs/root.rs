@@ -71,7 +71,9 @@ impl Filesystem {
         last: impl Future<Output = T>,
     ) -> Result<T> {
         let away = async {
-            if self.health().standing == Standing::Connected {
+            // Whoever asks after another has waited for nothing need not wait too.
+            let is_silent = self.oldest_question().is_some_and(|oldest| oldest >= WAIT);
+            if self.health().standing == Standing::Connected && !is_silent {
                 tokio::time::sleep(WAIT).await;
             }
             last.await

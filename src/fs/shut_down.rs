@@ -106,9 +106,10 @@ impl Filesystem {
             .filter(|shared| !shared.is_written())
             .map(|shared| {
                 let path = self.path(shared.ino);
-                let path = path.map_or("a file that was removed".into(), |path| {
-                    format!("\"{}\"", path.escape_ascii())
-                });
+                let path = path.map_or_else(
+                    |_| "a file that was removed".to_owned(),
+                    |path| format!("\"{}\"", path.escape_ascii()),
+                );
                 (path, shared.unwritten_bytes())
             })
             .collect();

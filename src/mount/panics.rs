@@ -17,7 +17,10 @@ fn lines(info: &PanicHookInfo<'_>, trace: &Backtrace) -> Vec<String> {
     let place = info
         .location()
         .map_or_else(String::new, |at| format!(" at {at}"));
-    let message = info.payload_as_str().unwrap_or("no message");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let message = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    let message = message.unwrap_or("no message");
     let first = format!(
         "a mistake in sftpfs{place}: {message}. What was asked for fails with EIO, the mount goes on; \
          please report this and the lines that follow"

@@ -20,6 +20,7 @@ mod site;
 mod status;
 mod tools;
 mod tree;
+mod waits;
 mod walks;
 
 use crate::case::Suite;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Suite> {
         bad_input::suite(),
         tree::suite(),
         walks::suite(),
+        waits::suite(),
         programs::suite(),
         copy_tool::suite(),
         differential::suite(),
