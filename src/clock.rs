@@ -20,14 +20,17 @@ pub(crate) fn of_timers() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Wall-clock time, for time stamps of files. Held to what SFTP v3 can say.
+/// Wall-clock time, for people.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that reads the wall clock"
 )]
+pub(crate) fn date() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Wall-clock time, for time stamps of files. Held to what SFTP v3 can say.
 pub(crate) fn wall() -> Seconds {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = date().duration_since(UNIX_EPOCH).unwrap_or_default();
     Seconds::try_from(since.as_secs()).unwrap_or(Seconds::MAX)
 }

@@ -24,6 +24,8 @@ pub(crate) enum Error {
     Refused { code: StatusCode, message: Arc<str> },
     /// The connection ended; why, for a person.
     Lost(Arc<str>),
+    /// The connection ended, and there will be no other; why, for a person.
+    Gone(Arc<str>),
     /// The server sent what the protocol does not allow.
     Protocol(&'static str),
     /// The server cannot be reached or does not let us in, or what was asked for cannot be done:
@@ -38,6 +40,22 @@ impl Error {
     /// An [`Error::Setup`] from a text for a person.
     pub(crate) fn setup(text: impl Into<Arc<str>>) -> Self {
         Self::Setup(text.into())
+    }
+
+    /// An [`Error::Denied`] from a text for a person.
+    pub(crate) fn denied(text: impl Into<Arc<str>>) -> Self {
+        Self::Denied(text.into())
+    }
+
+    /// Whether it is the connection that failed, or what came over it: what was asked may have been
+    /// done or not.
+    pub(crate) const fn tells_nothing(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Protocol(_) | Self::Gone(_))
+    }
+
+    /// Whether it tells nothing, and another connection may tell more.
+    pub(crate) const fn is_of_connection(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Protocol(_))
     }
 
     /// Whether the server refused with this status.
@@ -84,7 +102,11 @@ impl Error {
             Self::Refused { code, message } => of_code(*code)
                 .or_else(|| of_words(message))
                 .unwrap_or_else(|| fallback(operation, *code)),
-            Self::Lost(_) | Self::Protocol(_) | Self::Setup(_) | Self::Denied(_) => Errno::EIO,
+            Self::Lost(_)
+            | Self::Gone(_)
+            | Self::Protocol(_)
+            | Self::Setup(_)
+            | Self::Denied(_) => Errno::EIO,
         }
     }
 }
@@ -153,7 +175,7 @@ impl fmt::Display for Error {
             Self::Errno(errno) => f.write_str(errno.desc()),
             Self::Refused { code, message } if message.is_empty() => write!(f, "server: {code}"),
             Self::Refused { code, message } => write!(f, "server: {code}: {message}"),
-            Self::Lost(why) => write!(f, "connection lost: {why}"),
+            Self::Lost(why) | Self::Gone(why) => write!(f, "connection lost: {why}"),
             Self::Protocol(what) => write!(f, "the server broke the SFTP protocol: {what}"),
             Self::Setup(text) | Self::Denied(text) => f.write_str(text),
         }

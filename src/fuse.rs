@@ -1,86 +1,116 @@
-//! `impl fuser::Filesystem`: convert, call, reply; no decisions.
-//!
-//! Each operation is polled once on the thread that read it from the kernel, where it finishes if
-//! memory knows the answer; else it is handed to the runtime and this thread reads on. A reply that
-//! is dropped unanswered (a panic in one operation) tells the program EIO.
+//! `impl fuser::Filesystem`: convert, call, reply; no decisions. How an operation comes to its reply
+//! is in `waiting`.
 
 mod convert;
 mod ioctl;
+mod listing;
 mod notifier;
+mod replies;
+mod waiting;
 
 use std::ffi::OsStr;
 use std::future::Future;
-use std::os::unix::ffi::OsStrExt;
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FopenFlags,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
-use self::convert::{
-    BLOCK, GENERATION, NOTHING, UNKNOWN, access, caller, errno, fh, file_attr, file_type, ino,
-    owned, reply_attr, reply_data, reply_empty, reply_entry, seconds,
-};
+use self::convert::{access, caller, fh, ino, open_flags, owned, seconds};
 pub(crate) use self::notifier::start as start_notifier;
-use crate::error::Error;
-use crate::fs::{Access, Change, Creation, DirEntry, Filesystem, Opened, on_behalf_of};
+use self::replies::{Found, Refuse, Slot};
+pub(crate) use self::waiting::Recall;
+use self::waiting::{Then, Waiting};
+use crate::error::{Error, Result};
+use crate::fs::{Change, Creation, Entry, Fh, Filesystem, Ino};
 
 /// The kernel's side of a mount.
 pub(crate) struct Face {
     fs: Arc<Filesystem>,
-    runtime: Handle,
+    waiting: Waiting,
 }
 
 impl Face {
-    /// `runtime` drives what does not finish at once.
-    pub(crate) const fn new(fs: Arc<Filesystem>, runtime: Handle) -> Self {
-        Self { fs, runtime }
-    }
-
-    /// Runs an operation to its reply; one that may wait long is given up when the program that
-    /// waits is interrupted.
-    fn answer_to(&self, request: &Request, operation: impl Future<Output = ()> + Send + 'static) {
-        self.answer(on_behalf_of(request.pid(), operation));
-    }
-
-    /// Runs an operation to its reply.
-    fn answer(&self, operation: impl Future<Output = ()> + Send + 'static) {
-        // A panic is reported by the panic hook; here it must not end the thread.
-        let mut operation = Box::pin(AssertUnwindSafe(operation).catch_unwind());
-        let _entered = self.runtime.enter();
-        let mut context = Context::from_waker(Waker::noop());
-        if operation.as_mut().poll(&mut context).is_pending() {
-            self.runtime.spawn(operation);
-        }
+    /// `runtime` drives what does not finish at once; `recall` ends all waits for it.
+    pub(crate) fn new(fs: Arc<Filesystem>, runtime: Handle, recall: Recall) -> Self {
+        let waiting = Waiting::new(Arc::clone(&fs), runtime, recall);
+        Self { fs, waiting }
     }
 
     fn fs(&self) -> Arc<Filesystem> {
         Arc::clone(&self.fs)
     }
 
-    fn open_flags(&self, opened: Opened, access: Access) -> FopenFlags {
-        let mut flags = FopenFlags::empty();
-        if self.fs.config().direct_io {
-            flags |= FopenFlags::FOPEN_DIRECT_IO;
-        } else if opened.keep_pages {
-            flags |= FopenFlags::FOPEN_KEEP_CACHE;
-        }
-        if !access.write {
-            // Nothing to wait for at close(2).
-            flags |= FopenFlags::FOPEN_NOFLUSH;
-        }
-        flags
+    /// Runs an operation that changes nothing.
+    fn look<R: Refuse, T: Send + 'static>(
+        &self,
+        request: &Request,
+        reply: R,
+        tell: impl FnOnce(R, T) + Send + 'static,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) {
+        let thread = request.pid();
+        self.waiting.run(thread, reply, Then::Drop, operation, tell);
     }
+
+    /// Runs an operation that changes something, and gives the kernel nothing to give back.
+    fn change<R: Refuse, T: Send + 'static>(
+        &self,
+        request: &Request,
+        reply: R,
+        tell: impl FnOnce(R, T) + Send + 'static,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) {
+        self.give(request, reply, tell, |_, _| (), operation);
+    }
+
+    /// Runs an operation that gives the kernel something, which `undo` takes back if the kernel has
+    /// not got it.
+    fn give<R: Refuse, T: Send + 'static>(
+        &self,
+        request: &Request,
+        reply: R,
+        tell: impl FnOnce(R, T) + Send + 'static,
+        undo: fn(&Arc<Filesystem>, T),
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) {
+        let (thread, then) = (request.pid(), Then::Undo(undo));
+        self.waiting.run(thread, reply, then, operation, tell);
+    }
+}
+
+fn forget(fs: &Arc<Filesystem>, entry: Entry) {
+    fs.forget(entry.ino, 1);
+}
+
+fn release(fs: &Arc<Filesystem>, (fh, _): (Fh, FopenFlags)) {
+    fs.release(fh);
+}
+
+fn forget_and_release(fs: &Arc<Filesystem>, (entry, fh, _): (Entry, Fh, FopenFlags)) {
+    fs.release(fh);
+    fs.forget(entry.ino, 1);
+}
+
+fn release_directory(fs: &Arc<Filesystem>, (fh, _): (Fh, FopenFlags)) {
+    let fs = Arc::clone(fs);
+    tokio::spawn(async move { fs.releasedir(fh).await });
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "results of operations are handed on"
+)]
+fn forget_all(fs: &Arc<Filesystem>, told: Vec<Ino>) {
+    told.iter().for_each(|ino| fs.forget(*ino, 1));
 }
 
 impl fuser::Filesystem for Face {
@@ -105,17 +135,15 @@ impl fuser::Filesystem for Face {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (fs, name) = (self.fs(), owned(name));
-        self.answer(async move {
+        self.look(request, reply, replies::found, async move {
             match fs.lookup(ino(parent), &name).await {
+                Ok(entry) => Ok(Found::There(entry)),
                 Err(Error::Errno(nix::errno::Errno::ENOENT)) => {
-                    match fs.negative_ttl(ino(parent), &name) {
-                        Duration::ZERO => reply.error(Errno::ENOENT),
-                        ttl => reply.entry(&ttl, &NOTHING, GENERATION),
-                    }
+                    Ok(Found::Nowhere(fs.negative_ttl(ino(parent), &name)))
                 }
-                result => reply_entry(result, reply),
+                Err(error) => Err(error),
             }
         });
     }
@@ -124,14 +152,11 @@ impl fuser::Filesystem for Face {
         self.fs.forget(ino(number), count);
     }
 
-    fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let fs = self.fs();
-        self.answer(async move {
-            reply_attr(
-                fs.resolve(ino(number)),
-                fs.getattr(fs.resolve(ino(number))).await,
-                reply,
-            )
+        self.look(request, reply, replies::attr, async move {
+            let ino = fs.resolve(ino(number));
+            Ok((ino, fs.getattr(ino).await?))
         });
     }
 
@@ -167,29 +192,25 @@ impl fuser::Filesystem for Face {
             mtime,
         };
         let (fs, fh) = (self.fs(), handle.map(fh));
-        self.answer_to(request, async move {
-            reply_attr(
-                fs.resolve(ino(number)),
-                fs.setattr(fs.resolve(ino(number)), change, fh).await,
-                reply,
-            );
+        self.change(request, reply, replies::attr, async move {
+            let ino = fs.resolve(ino(number));
+            Ok((ino, fs.setattr(ino, change, fh).await?))
         });
     }
 
     fn access(&self, request: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let (fs, caller) = (self.fs(), caller(request));
         let mask = u16::try_from(mask.bits() & 0o7).unwrap_or(0);
-        self.answer(async move {
-            reply_empty(
-                fs.access(fs.resolve(ino(number)), mask, caller).await,
-                reply,
-            )
+        self.look(request, reply, replies::done, async move {
+            fs.access(fs.resolve(ino(number)), mask, caller).await
         });
     }
 
-    fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, number: INodeNo, reply: ReplyData) {
         let fs = self.fs();
-        self.answer(async move { reply_data(fs.readlink(fs.resolve(ino(number))).await, reply) });
+        self.look(request, reply, replies::data, async move {
+            fs.readlink(fs.resolve(ino(number))).await
+        });
     }
 
     fn mknod(
@@ -207,8 +228,8 @@ impl fuser::Filesystem for Face {
             return reply.error(Errno::EPERM);
         }
         let (fs, name, caller) = (self.fs(), owned(name), caller(request));
-        self.answer(async move {
-            reply_entry(fs.mknod(ino(parent), &name, mode, caller).await, reply);
+        self.give(request, reply, replies::entry, forget, async move {
+            fs.mknod(ino(parent), &name, mode, caller).await
         });
     }
 
@@ -222,21 +243,23 @@ impl fuser::Filesystem for Face {
         reply: ReplyEntry,
     ) {
         let (fs, name, caller) = (self.fs(), owned(name), caller(request));
-        self.answer(async move {
-            reply_entry(fs.mkdir(ino(parent), &name, mode, caller).await, reply);
+        self.give(request, reply, replies::entry, forget, async move {
+            fs.mkdir(ino(parent), &name, mode, caller).await
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.fs(), owned(name));
-        self.answer_to(request, async move {
-            reply_empty(fs.unlink(ino(parent), &name).await, reply)
+        self.change(request, reply, replies::done, async move {
+            fs.unlink(ino(parent), &name).await
         });
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.fs(), owned(name));
-        self.answer(async move { reply_empty(fs.rmdir(ino(parent), &name).await, reply) });
+        self.change(request, reply, replies::done, async move {
+            fs.rmdir(ino(parent), &name).await
+        });
     }
 
     fn symlink(
@@ -249,8 +272,8 @@ impl fuser::Filesystem for Face {
     ) {
         let (fs, name, caller) = (self.fs(), owned(link_name), caller(request));
         let target = owned(target.as_os_str());
-        self.answer(async move {
-            reply_entry(fs.symlink(ino(parent), &name, &target, caller).await, reply);
+        self.give(request, reply, replies::entry, forget, async move {
+            fs.symlink(ino(parent), &name, &target, caller).await
         });
     }
 
@@ -269,42 +292,39 @@ impl fuser::Filesystem for Face {
         }
         let keep = flags.contains(RenameFlags::RENAME_NOREPLACE);
         let (fs, name, newname) = (self.fs(), owned(name), owned(newname));
-        self.answer_to(request, async move {
+        self.change(request, reply, replies::done, async move {
             let (from, to) = ((ino(parent), &*name), (ino(newparent), &*newname));
-            reply_empty(fs.rename(from, to, keep).await, reply);
+            fs.rename(from, to, keep).await
         });
     }
 
     fn link(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
         let (fs, name) = (self.fs(), owned(newname));
-        self.answer(async move {
-            reply_entry(
-                fs.link(fs.resolve(ino(number)), ino(newparent), &name)
-                    .await,
-                reply,
-            );
+        self.give(request, reply, replies::entry, forget, async move {
+            let ino = fs.resolve(ino(number));
+            fs.link(ino, self::ino(newparent), &name).await
         });
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let access = access(flags.0);
         let truncate = flags.0 & libc::O_TRUNC != 0;
-        let (fs, face) = (self.fs(), Self::new(self.fs(), self.runtime.clone()));
-        self.answer_to(request, async move {
-            match fs.open(fs.resolve(ino(number)), access, truncate).await {
-                Ok(opened) => {
-                    reply.opened(FileHandle(opened.fh.0), face.open_flags(opened, access));
-                }
-                Err(error) => reply.error(errno(&error)),
-            }
-        });
+        let fs = self.fs();
+        let operation = async move {
+            let opened = fs.open(fs.resolve(ino(number)), access, truncate).await?;
+            Ok((opened.fh, open_flags(fs.config(), opened, access)))
+        };
+        match truncate {
+            true => self.give(request, reply, replies::opened, release, operation),
+            false => self.look(request, reply, replies::opened, operation),
+        }
     }
 
     fn create(
@@ -323,27 +343,20 @@ impl fuser::Filesystem for Face {
             truncate: flags & libc::O_TRUNC != 0,
         };
         let (fs, name, caller) = (self.fs(), owned(name), caller(request));
-        let face = Self::new(self.fs(), self.runtime.clone());
-        self.answer_to(request, async move {
-            match fs
-                .create(ino(parent), &name, mode, access, how, caller)
-                .await
-            {
-                Ok((entry, opened)) => reply.created(
-                    &entry.ttl.min(entry.known.ttl),
-                    &file_attr(entry.ino, &entry.known),
-                    GENERATION,
-                    FileHandle(opened.fh.0),
-                    face.open_flags(opened, access),
-                ),
-                Err(error) => reply.error(errno(&error)),
-            }
-        });
+        let operation = async move {
+            let parent = ino(parent);
+            let created = fs.create(parent, &name, mode, access, how, caller);
+            let (entry, opened) = created.await?;
+            let flags = open_flags(fs.config(), opened, access);
+            Ok((entry, opened.fh, flags))
+        };
+        let undo = forget_and_release;
+        self.give(request, reply, replies::created, undo, operation);
     }
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -353,7 +366,10 @@ impl fuser::Filesystem for Face {
         reply: ReplyData,
     ) {
         let fs = self.fs();
-        self.answer(async move { reply_data(fs.read(fh(handle), offset, size).await, reply) });
+        let operation = async move { fs.read(fh(handle), offset, size).await };
+        let (thread, then) = (request.pid(), Then::Read);
+        self.waiting
+            .run(thread, reply, then, operation, replies::data);
     }
 
     fn write(
@@ -373,29 +389,36 @@ impl fuser::Filesystem for Face {
         let positioned = is_page || flags.0 & libc::O_APPEND == 0;
         let (fs, data) = (self.fs(), Bytes::copy_from_slice(data));
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        self.answer_to(request, async move {
-            match fs.write(fh(handle), offset, data, positioned).await {
-                Ok(()) => reply.written(len),
-                Err(error) => reply.error(errno(&error)),
-            }
-        });
+        let taken = Arc::new(AtomicBool::new(false));
+        let then = Then::Write(Arc::clone(&taken));
+        let operation = async move {
+            fs.take_over(fh(handle), offset, data, positioned).await?;
+            taken.store(true, Ordering::Relaxed);
+            fs.write_through(fh(handle)).await
+        };
+        // Who writes pages back is no program.
+        let thread = if is_page { 0 } else { request.pid() };
+        let tell = move |reply: ReplyWrite, ()| reply.written(len);
+        self.waiting.run(thread, reply, then, operation, tell);
     }
 
     fn flush(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         let fs = self.fs();
-        self.answer(async move { reply_empty(fs.flush(fh(handle)).await, reply) });
+        self.look(request, reply, replies::done, async move {
+            fs.flush(fh(handle)).await
+        });
     }
 
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
@@ -404,127 +427,88 @@ impl fuser::Filesystem for Face {
         reply: ReplyEmpty,
     ) {
         let fs = self.fs();
-        self.answer(async move {
+        self.look(request, reply, replies::done, async move {
             fs.release(fh(handle));
-            reply.ok();
+            Ok(())
         });
     }
 
-    fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
+    fn fsync(&self, request: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
         let fs = self.fs();
-        self.answer(async move { reply_empty(fs.fsync(fh(handle)).await, reply) });
+        self.look(request, reply, replies::done, async move {
+            fs.fsync(fh(handle)).await
+        });
     }
 
-    fn opendir(&self, _: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let fs = self.fs();
-        self.answer(async move {
-            match fs.opendir(fs.resolve(ino(number))).await {
-                Ok(fh) => reply.opened(FileHandle(fh.0), FopenFlags::empty()),
-                Err(error) => reply.error(errno(&error)),
-            }
-        });
+        self.give(
+            request,
+            reply,
+            replies::opened,
+            release_directory,
+            async move {
+                let fh = fs.opendir(fs.resolve(ino(number))).await?;
+                Ok((fh, FopenFlags::empty()))
+            },
+        );
     }
 
     fn readdir(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let fs = self.fs();
-        self.answer(async move {
-            let take = |entry: &DirEntry<'_>| {
-                let name = OsStr::from_bytes(entry.name);
-                reply.add(
-                    INodeNo(entry.ino.0),
-                    entry.next,
-                    file_type(entry.kind),
-                    name,
-                )
-            };
-            match fs.readdir(fh(handle), offset, false, take).await {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(&error)),
-            }
+        let (fs, slot) = (self.fs(), Slot::new(reply));
+        let filled = slot.again();
+        let tell = |slot: Slot<ReplyDirectory>, ()| {
+            slot.take().into_iter().for_each(ReplyDirectory::ok);
+        };
+        self.change(request, slot, tell, async move {
+            listing::names(&fs, fh(handle), offset, filled).await
         });
     }
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let fs = self.fs();
-        self.answer(async move {
-            let take = |entry: &DirEntry<'_>| {
-                let name = OsStr::from_bytes(entry.name);
-                // The kernel takes no attributes from `.` and `..`, only their number and type.
-                let nothing = FileAttr {
-                    kind: file_type(entry.kind),
-                    ..NOTHING
-                };
-                let attr = entry
-                    .known
-                    .map_or(nothing, |known| file_attr(entry.ino, &known));
-                let ttl = entry.known.map_or(Duration::ZERO, |known| known.ttl);
-                let attr = FileAttr {
-                    ino: INodeNo(entry.ino.0),
-                    ..attr
-                };
-                reply.add(
-                    INodeNo(entry.ino.0),
-                    entry.next,
-                    name,
-                    &ttl,
-                    &attr,
-                    GENERATION,
-                )
-            };
-            match fs.readdir(fh(handle), offset, true, take).await {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(&error)),
-            }
+        let (fs, slot) = (self.fs(), Slot::new(reply));
+        let filled = slot.again();
+        let tell = |slot: Slot<ReplyDirectoryPlus>, _| {
+            slot.take().into_iter().for_each(ReplyDirectoryPlus::ok);
+        };
+        self.give(request, slot, tell, forget_all, async move {
+            listing::entries(&fs, fh(handle), offset, filled).await
         });
     }
 
     fn releasedir(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
         let fs = self.fs();
-        self.answer(async move {
+        self.change(request, reply, replies::done, async move {
             fs.releasedir(fh(handle)).await;
-            reply.ok();
+            Ok(())
         });
     }
 
-    fn statfs(&self, _: &Request, number: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, request: &Request, number: INodeNo, reply: ReplyStatfs) {
         let fs = self.fs();
-        self.answer(async move {
-            match fs.statfs(fs.resolve(ino(number))).await {
-                Ok(Some(space)) => reply.statfs(
-                    space.blocks,
-                    space.bfree,
-                    space.bavail,
-                    space.files,
-                    space.ffree,
-                    u32::try_from(space.bsize).unwrap_or(BLOCK),
-                    u32::try_from(space.namemax).unwrap_or(u32::MAX),
-                    u32::try_from(space.frsize).unwrap_or(BLOCK),
-                ),
-                // A server that cannot tell: large enough that no program refuses to write.
-                Ok(None) => reply.statfs(UNKNOWN, UNKNOWN, UNKNOWN, 0, 0, BLOCK, 255, BLOCK),
-                Err(error) => reply.error(errno(&error)),
-            }
+        self.look(request, reply, replies::space, async move {
+            fs.statfs(fs.resolve(ino(number))).await
         });
     }
 
@@ -571,12 +555,12 @@ impl fuser::Filesystem for Face {
     ) {
         let fs = self.fs();
         let (from, to) = ((fh(handle_in), offset_in), (fh(handle_out), offset_out));
-        self.answer_to(request, async move {
-            match fs.copy_range(from, to, len).await {
-                // No more than was asked for, which FUSE has in 32 bits.
-                Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(COPIED_MAX)),
-                Err(error) => reply.error(errno(&error)),
-            }
+        // No more than was asked for, which FUSE has in 32 bits.
+        let tell = |reply: ReplyWrite, copied: u64| {
+            reply.written(u32::try_from(copied).unwrap_or(COPIED_MAX));
+        };
+        self.change(request, reply, tell, async move {
+            fs.copy_range(from, to, len).await
         });
     }
 
@@ -592,21 +576,19 @@ impl fuser::Filesystem for Face {
         reply: ReplyIoctl,
     ) {
         let (fs, data, caller) = (self.fs(), in_data.to_vec(), caller(request));
-        self.answer_to(request, async move {
+        let tell = move |reply: ReplyIoctl, (value, mut told): (i32, Vec<u8>)| {
+            told.truncate(out_size as usize);
+            reply.ioctl(value, &told);
+        };
+        self.change(request, reply, tell, async move {
             let file = (fs.resolve(ino(number)), fh(handle));
-            match ioctl::answer(&fs, file, command, &data, caller).await {
-                Ok((value, mut told)) => {
-                    told.truncate(out_size as usize);
-                    reply.ioctl(value, &told);
-                }
-                Err(error) => reply.error(errno(&error)),
-            }
+            ioctl::answer(&fs, file, command, &data, caller).await
         });
     }
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -621,11 +603,9 @@ impl fuser::Filesystem for Face {
         let Some(end) = offset.checked_add(length) else {
             return reply.error(Errno::EFBIG);
         };
-        self.answer(async move {
-            reply_empty(
-                fs.grow(fs.resolve(ino(number)), fh(handle), end).await,
-                reply,
-            );
+        self.change(request, reply, replies::done, async move {
+            let ino = fs.resolve(ino(number));
+            fs.grow(ino, fh(handle), end).await
         });
     }
 }

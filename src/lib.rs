@@ -8,6 +8,7 @@ mod mount;
 
 mod tools;
 
+mod control;
 mod fuse;
 
 mod cache;
@@ -22,6 +23,7 @@ pub use transport::answer_ssh;
 mod clock;
 mod error;
 mod ioctl;
+mod status;
 
 #[cfg(test)]
 mod testing;

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["reflink"],
     &["mount"],
-    &["fuse"],
+    &["control", "fuse"],
     &["fs"],
     &["cache", "client"],
     &["sftp", "transport"],
@@ -22,8 +22,9 @@ const BESIDE: &[(&str, &[&str])] = &[
     ("error", &["sftp"]),
     ("clock", &[]),
     ("ioctl", &[]),
+    ("status", &[]),
     // Programs of the user's side: they know a mount from outside, and only cli runs them.
-    ("tools", &["clock", "ioctl"]),
+    ("tools", &["clock", "ioctl", "status"]),
 ];
 
 /// A word that only some files may write: (word, files or folders below src).
@@ -47,6 +48,7 @@ const RESERVED: &[(&str, &[&str])] = &[
         &[
             "transport/",
             "testing/",
+            "control/",
             "mount/fusermount.rs",
             "mount/logging.rs",
         ],

@@ -6,7 +6,7 @@ mod cli;
 mod content;
 mod cost;
 mod figures;
-mod host;
+pub mod host;
 mod medians;
 mod mixed;
 mod plot;

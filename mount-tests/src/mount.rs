@@ -259,6 +259,35 @@ pub fn mount_with(command: &mut Command, at: &Path) -> Result<Mount, String> {
     Ok(mount)
 }
 
+/// Mounts with a command that stays in the foreground; what it logs goes to a file.
+pub fn mount_in_foreground(command: &mut Command, at: &Path, log: &Path) -> Result<Mount, String> {
+    fs::create_dir_all(at).map_err(|why| format!("{}: {why}", at.display()))?;
+    let file = fs::File::create(log).map_err(|why| format!("{}: {why}", log.display()))?;
+    let copy = file.try_clone().map_err(|why| why.to_string())?;
+    command.stdout(copy).stderr(file);
+    let child = process::start(command);
+    let pid = child.id().cast_signed();
+    let mut mount = Mount {
+        at: at.to_owned(),
+        daemons: vec![pid],
+        ended: false,
+    };
+    let end = Instant::now() + MOUNT_LIMIT;
+    let has_ended = || process::wait_for_adopted(pid, Instant::now());
+    let ready = process::wait_for(end, || {
+        (is_mounted(at) || has_ended().is_some()).then_some(())
+    });
+    if ready.is_some() && is_mounted(at) {
+        return Ok(mount);
+    }
+    mount.end_hard();
+    let said = fs::read_to_string(log).unwrap_or_default();
+    Err(format!(
+        "{command:?}: no mount: {}",
+        process::tail(&said, 10)
+    ))
+}
+
 /// A mount, ended at the latest when it is dropped.
 pub struct Mount {
     at: PathBuf,

@@ -245,16 +245,28 @@ pub fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
+/// The processes below this one that are called so (their name in ps(1): 15 bytes at most).
+pub fn descendants_called(name: &str) -> Vec<i32> {
+    let mut all = descendants();
+    all.retain(|pid| {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
+    });
+    all
+}
+
 /// All processes below this one, the deepest last.
 fn descendants() -> Vec<i32> {
-    let mut all: Vec<i32> = children().into_iter().map(|(pid, _)| pid).collect();
+    descendants_of(std::process::id())
+}
+
+/// All processes below one of ours, the deepest last.
+pub fn descendants_of(parent: u32) -> Vec<i32> {
+    let below = |pid: u32| children_of(pid).into_iter().map(|(pid, _)| pid);
+    let mut all: Vec<i32> = below(parent).collect();
     let mut next = 0;
     while let Some(pid) = all.get(next).copied() {
-        all.extend(
-            children_of(pid.unsigned_abs())
-                .into_iter()
-                .map(|(pid, _)| pid),
-        );
+        all.extend(below(pid.unsigned_abs()));
         next += 1;
     }
     all

@@ -130,8 +130,40 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Kills it and every session, as a crash of the server's machine does.
+    pub fn kill(&mut self) {
+        let mut all = process::descendants_of(self.child.id());
+        all.push(self.child.id().cast_signed());
+        for pid in all {
+            process::signal(pid, Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on the port it had.
+    pub fn start_again(&mut self) -> Result<(), String> {
+        let again = Self::start_on(self.port, &self.dir, &self.user)?;
+        *self = again;
+        Ok(())
+    }
+
+    /// Stops, or continues, every session's processes, but for those that listen.
+    pub fn signal_sessions(&self, sent: Signal) -> usize {
+        let all = process::descendants_of(self.child.id());
+        for pid in &all {
+            process::signal(*pid, sent);
+        }
+        all.len()
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            // It has been killed, and its number may be another's by now.
+            return;
+        }
         let sessions = process::children_of(self.child.id());
         process::signal(self.child.id().cast_signed(), Signal::SIGTERM);
         for (pid, _) in &sessions {

@@ -4,12 +4,14 @@
 //! sftpfs runs `mount-tests wire SOCKET SERVER...` as its `sftp_command`; that starts the server
 //! and leads both ends here, to threads of the runner, where a case can look and interfere.
 
+mod badness;
 mod packet;
 mod relay;
 mod tcp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +24,7 @@ use crate::lab::Lab;
 use crate::process;
 use crate::server::sftp_server_path;
 
+pub use badness::Badness;
 pub use relay::be_the_pipe;
 pub use tcp::TcpMeter;
 
@@ -45,6 +48,26 @@ pub enum Way {
     Up,
     /// From the server.
     Down,
+}
+
+/// Which connections a cut takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Only the one on which the packet was, or any one.
+    One,
+    /// All that there are in that moment.
+    All,
+}
+
+/// What happens before a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// Everything is cut, and stays so until it is mended.
+    Down,
+    /// A cut after which new connections are taken at once.
+    Cut(Which),
+    /// From here on the server of this connection is out of order.
+    Bad(Badness),
 }
 
 /// What went through.
@@ -96,8 +119,18 @@ struct Shared {
 struct State {
     counts: Counts,
     last: Option<Way>,
-    /// Before which packet, counted from now on, the connection is cut.
-    cut: Option<(Way, u64)>,
+    /// What happens before which packet, counted from now on.
+    planned: Option<(Way, u64, Event)>,
+    /// Whether it has happened.
+    happened: bool,
+    /// Connections over which nothing goes any more.
+    dead: BTreeSet<u64>,
+    /// Connections whose server is out of order.
+    bad: BTreeMap<u64, Badness>,
+    /// How many bytes the READs under way asked for, by connection and id.
+    asked: BTreeMap<(u64, u32), u32>,
+    /// How many connections there have been.
+    taken: u64,
     /// A process that is killed in the moment of the cut.
     victim: Option<i32>,
     /// Cut: nothing goes through and nobody gets a new connection.
@@ -158,9 +191,48 @@ impl Wire {
     /// Cuts everything before the `packet`-th packet this way, counted from 1 and from now on, and
     /// kills the victim.
     pub fn cut_before(&self, way: Way, packet: u64, victim: Option<i32>) {
+        self.plan(way, packet, Event::Down);
+        self.shared.lock().victim = victim;
+    }
+
+    /// The same, but only once: new connections are taken at once.
+    pub fn cut_once_before(&self, way: Way, packet: u64, which: Which) {
+        self.plan(way, packet, Event::Cut(which));
+    }
+
+    /// From the `packet`-th packet this way on, the connection that carries it has a server that is
+    /// out of order; later connections have not.
+    pub fn go_bad_before(&self, way: Way, packet: u64, how: Badness) {
+        self.plan(way, packet, Event::Bad(how));
+    }
+
+    fn plan(&self, way: Way, packet: u64, event: Event) {
         let mut state = self.shared.lock();
-        state.cut = Some((way, packet));
-        state.victim = victim;
+        state.planned = Some((way, packet, event));
+        state.happened = false;
+    }
+
+    /// Whether what was planned has happened; it does not happen any more after this.
+    pub fn has_happened(&self) -> bool {
+        let mut state = self.shared.lock();
+        state.planned = None;
+        state.happened
+    }
+
+    /// Cuts one connection, chosen by this number, or all; new ones are taken at once. How many
+    /// were cut.
+    pub fn cut_now(&self, which: Which, number: u64) -> usize {
+        let mut state = self.shared.lock();
+        let live = state.live();
+        let Some(one) = live.get(usize::try_from(number).unwrap_or(0) % live.len().max(1)) else {
+            return 0;
+        };
+        state.cut(which, *one)
+    }
+
+    /// How many connections there have been so far.
+    pub fn connections(&self) -> u64 {
+        self.shared.lock().taken
     }
 
     /// Waits until nothing goes through any more and cuts nothing from then on; whether it was cut.
@@ -173,7 +245,7 @@ impl Wire {
         };
         process::wait_for(Instant::now() + Duration::from_secs(10), quiet);
         let mut state = self.shared.lock();
-        state.cut = None;
+        state.planned = None;
         state.victim = None;
         state.is_cut
     }
@@ -189,7 +261,7 @@ impl Wire {
         assert!(quiet.is_some(), "a server goes on without a connection");
         let mut state = self.shared.lock();
         state.is_cut = false;
-        state.cut = None;
+        state.planned = None;
         state.victim = None;
     }
 }
@@ -216,23 +288,42 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a packet; whether it may go on.
-    fn pass(&self, way: Way, packet: &[u8]) -> bool {
+    /// Takes note of a packet of this connection; whether it may go on.
+    fn pass(&self, number: u64, way: Way, packet: &[u8]) -> bool {
         let mut state = self.lock();
-        if state.is_cut {
+        if state.is_cut || state.dead.contains(&number) {
             return false;
         }
-        if let Some((cut_way, left)) = &mut state.cut
-            && *cut_way == way
+        if let Some((planned_way, left, event)) = &mut state.planned
+            && *planned_way == way
         {
             *left = left.saturating_sub(1);
             if *left == 0 {
-                state.do_cut();
-                return false;
+                let event = *event;
+                state.happen(event, number);
+                if !matches!(event, Event::Bad(_)) {
+                    return false;
+                }
             }
+        }
+        if way == Way::Up
+            && let Some((id, len)) = packet::read_len(packet)
+        {
+            state.asked.insert((number, id), len);
         }
         state.count(way, packet);
         true
+    }
+
+    /// How many bytes were asked for, if this answers a READ.
+    fn was_asked(&self, number: u64, answer: &[u8]) -> Option<u32> {
+        let id = packet::id(answer)?;
+        self.lock().asked.remove(&(number, id))
+    }
+
+    /// What is wrong with the server of this connection.
+    fn badness(&self, number: u64) -> Option<Badness> {
+        self.lock().bad.get(&number).copied()
     }
 }
 
@@ -257,16 +348,53 @@ impl State {
         self.last = Some(way);
     }
 
+    fn happen(&mut self, event: Event, number: u64) {
+        self.planned = None;
+        self.happened = true;
+        match event {
+            Event::Down => self.do_cut(),
+            Event::Cut(which) => drop(self.cut(which, number)),
+            Event::Bad(how) => drop(self.bad.insert(number, how)),
+        }
+    }
+
+    /// The connections that are not cut.
+    fn live(&self) -> Vec<u64> {
+        let open = self.ends.keys().copied();
+        open.filter(|number| !self.dead.contains(number)).collect()
+    }
+
+    /// Cuts this connection, or all, for good; how many.
+    fn cut(&mut self, which: Which, number: u64) -> usize {
+        let cut = match which {
+            Which::One => vec![number],
+            Which::All => self.live(),
+        };
+        for number in &cut {
+            self.dead.insert(*number);
+            self.asked.retain(|(connection, _), _| connection != number);
+            if let Some((ours, servers)) = self.ends.get(number) {
+                shut(ours, servers);
+            }
+        }
+        cut.len()
+    }
+
     fn do_cut(&mut self) {
         self.is_cut = true;
-        self.cut = None;
+        self.planned = None;
         if let Some(pid) = self.victim.take() {
             process::signal(pid, Signal::SIGKILL);
         }
         for (ours, servers) in self.ends.values() {
-            // What has gone already needs no shutting.
-            let _ = ours.shutdown(std::net::Shutdown::Both);
-            let _ = servers.shutdown(std::net::Shutdown::Write);
+            shut(ours, servers);
         }
     }
+}
+
+/// The server still does what has reached it.
+fn shut(ours: &UnixStream, servers: &UnixStream) {
+    // What has gone already needs no shutting.
+    let _ = ours.shutdown(Shutdown::Both);
+    let _ = servers.shutdown(Shutdown::Write);
 }

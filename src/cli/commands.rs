@@ -4,8 +4,8 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::Request;
 use super::mount_options::Typed;
+use super::{Request, status};
 use crate::mount::{self, UnmountHow};
 use crate::tools;
 use crate::transport::Secret;
@@ -21,6 +21,8 @@ pub(super) fn run(request: Request) -> ExitCode {
         Request::Reflink(command) => crate::reflink::run(command),
         Request::Unmount { directories, how } => unmount(&directories, how),
         Request::Copy(copy) => exit(tools::cp::cp(copy.options, copy.operands)),
+        Request::Status { directory, json } => status::status(directory.as_deref(), json),
+        Request::Reconnect(directory) => status::reconnect(&directory),
         Request::Info(files) => exit(tools::info(&files)),
         Request::Mount { typed, is_helper } => match mount(*typed) {
             Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ mod option_string;
 mod settle;
 mod source;
 mod ssh_keys;
+mod status;
 mod values;
 
 use std::ffi::OsString;
@@ -39,6 +40,12 @@ enum Request {
     Reflink(Vec<OsString>),
     Copy(copy_options::Copy),
     Info(Vec<OsString>),
+    /// Of all mounts if none is named.
+    Status {
+        directory: Option<PathBuf>,
+        json: bool,
+    },
+    Reconnect(PathBuf),
     /// mount(8)'s `-f`: all but the doing.
     Nothing,
 }
@@ -105,6 +112,13 @@ fn parse_sftpfs(arguments: &[OsString]) -> Result<Request, Stop> {
             "cp" => Ok(Request::Copy(copy_options::parse(&mut matches))),
             "info" => Ok(parse_info(&mut matches)),
             "reflink" => Ok(parse_reflink(matches)),
+            "status" => Ok(Request::Status {
+                directory: matches.remove_one("DIR"),
+                json: matches.get_flag("json"),
+            }),
+            "reconnect" => Ok(Request::Reconnect(
+                matches.remove_one("DIR").unwrap_or_default(),
+            )),
             _ => parse_unmount(&matches),
         };
     }
@@ -243,7 +257,9 @@ fn sftpfs_command() -> Command {
              sftpfs umount DIR...\n       \
              sftpfs reflink [--] COMMAND [ARG...]\n       \
              sftpfs cp [OPTION]... SOURCE... DEST\n       \
-             sftpfs info FILE...",
+             sftpfs info FILE...\n       \
+             sftpfs status [--json] [DIR]\n       \
+             sftpfs reconnect DIR",
         )
         .after_help(options_help())
         .disable_help_subcommand(true)
@@ -286,6 +302,8 @@ fn sftpfs_command() -> Command {
         .subcommand(reflink_command())
         .subcommand(copy_options::command())
         .subcommand(info_command())
+        .subcommand(status_command())
+        .subcommand(reconnect_command())
 }
 
 /// `sftpfs reflink`. That there is no command is said with env(1)'s exit code, by [`reflink`].
@@ -315,6 +333,30 @@ fn info_command() -> Command {
                 .value_parser(value_parser!(OsString))
                 .help("Files and directories in a mount; the mount's root tells what it counted"),
         )
+}
+
+/// `sftpfs status`.
+fn status_command() -> Command {
+    Command::new("status")
+        .about("Tells whether mounts are connected, since when, and what waits")
+        .arg(directory_arg().help("Any path in a mount; without it all mounts of yours"))
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("For scripts"),
+        )
+}
+
+/// `sftpfs reconnect`.
+fn reconnect_command() -> Command {
+    Command::new("reconnect")
+        .about("Has a mount try to reach its server now, and says how that went")
+        .arg(directory_arg().required(true).help("Any path in the mount"))
+}
+
+fn directory_arg() -> Arg {
+    Arg::new("DIR").value_parser(value_parser!(PathBuf))
 }
 
 /// `mount.sftpfs SOURCE MOUNTPOINT [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]`, as mount(8) says.

@@ -2,13 +2,14 @@
 //! misses, `--help` and the man page's test are made.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::{near_miss, ssh_keys, values};
 use crate::fs::{CopyIsHardlink, Symlinks};
 use crate::mount;
-use crate::transport::Way;
+use crate::transport::{ReconnectSecret, Way};
 
 /// What the options add up to, before the parts that need more than the options are decided.
 #[derive(Debug, Default)]
@@ -127,6 +128,8 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, v| set(&mut o.mount.client.connections_max, values::count(v, 1, 16))),
     option("password_stdin", No, Connection, "read the password from standard input",
         |o, _| { o.password_on_stdin = true; Ok(()) }),
+    option("reconnect_secret", Needed("WHAT"), Connection, "secrets that opened the connection: keep, ask or never",
+        |o, v| set(&mut o.mount.target.reconnect_secret, reconnect_secret(v))),
     option("log_level", Needed("LEVEL"), Connection, "error, warn, info, debug or trace",
         |o, v| set(&mut o.mount.log_level, log_level(v))),
     option("debug", No, Connection, "as log_level=debug",
@@ -154,6 +157,10 @@ pub(super) static OPTIONS: &[MountOption] = &[
         |o, _| { o.mount.fs.sync = true; Ok(()) }),
     option("async", No, Files, "write(2) does not wait, the default",
         |o, _| { o.mount.fs.sync = false; Ok(()) }),
+    option("hard", No, Files, "wait for a server that is away until it is back, the default",
+        |o, _| { o.mount.fs.soft = None; Ok(()) }),
+    option("soft", Needed("SECONDS"), Files, "fail with EIO after waiting so long for the server",
+        |o, v| set(&mut o.mount.fs.soft, patience(v).map(Some))),
     option("direct_io", No, Files, "no page cache",
         |o, _| { o.mount.fs.direct_io = true; Ok(()) }),
     option("kernel_cache", No, Files, "keep pages even if the file changed on the server",
@@ -436,6 +443,15 @@ fn way(value: &str) -> Result<Way, String> {
     }
 }
 
+fn reconnect_secret(value: &str) -> Result<ReconnectSecret, String> {
+    match value {
+        "keep" => Ok(ReconnectSecret::Keep),
+        "ask" => Ok(ReconnectSecret::Ask),
+        "never" => Ok(ReconnectSecret::Never),
+        _ => Err(format!("'{value}' is none of keep, ask, never")),
+    }
+}
+
 fn log_level(value: &str) -> Result<LevelFilter, String> {
     one_of(
         value,
@@ -447,6 +463,15 @@ fn log_level(value: &str) -> Result<LevelFilter, String> {
             ("trace", LevelFilter::Trace),
         ],
     )
+}
+
+/// Less than a second would fail on a server that is only slow.
+fn patience(value: &str) -> Result<Duration, String> {
+    let patience = values::seconds(value)?;
+    match patience < Duration::from_secs(1) {
+        true => Err(format!("'{value}' is too short: 1 second is the least")),
+        false => Ok(patience),
+    }
 }
 
 fn symlinks(value: &str) -> Result<Symlinks, String> {

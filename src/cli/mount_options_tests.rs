@@ -50,6 +50,7 @@ fn example(name: &str, what: &str) -> &'static str {
     match (name, what) {
         ("transport", _) => "auto",
         ("log_level", _) => "info",
+        ("reconnect_secret", _) => "ask",
         ("symlinks", _) => "raw",
         ("idmap", _) => "user",
         ("nomap", _) => "error",

@@ -19,7 +19,15 @@ pub(super) fn nearest<'a>(
 /// more than letters is a source, or an attempt at one.
 pub(super) fn command(typed: &str) -> Option<&'static str> {
     let is_word = typed.bytes().all(|byte| byte.is_ascii_alphabetic());
-    let commands = ["cp", "info", "reflink", "umount", "unmount"];
+    let commands = [
+        "cp",
+        "info",
+        "reconnect",
+        "reflink",
+        "status",
+        "umount",
+        "unmount",
+    ];
     match nearest(typed, commands.into_iter()).filter(|_| is_word)? {
         "unmount" => Some("umount"),
         command => Some(command),

@@ -223,7 +223,7 @@ fn what_the_options_mean_together_does_not_depend_on_their_order() {
 #[test]
 fn help_lists_every_option_that_does_something() {
     use mount_options::OPTIONS;
-    let help = sftpfs_command().render_help().to_string();
+    let help = options_help();
     for option in OPTIONS {
         let is_there = help.lines().any(|line| {
             let word = line.trim_start().split([' ', '=', '[']).next();

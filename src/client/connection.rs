@@ -7,18 +7,18 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::outline;
-use super::pending::{Answer, Asked, Data, Pending, Unanswered};
+use super::pending::{Answer, Asked, Data, Expects, Pending, Unanswered};
 use super::window::{self, Flow, Place, Window};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -39,6 +39,10 @@ struct Shared {
     /// How many there are, free or not.
     places_all: AtomicUsize,
     diagnosis: Diagnosis,
+    /// It has ended; why is in the queue.
+    is_lost: AtomicBool,
+    /// Rung then.
+    end: Notify,
 }
 
 /// Numbering and queueing are one step, so that the order of numbers is the order on the wire.
@@ -101,6 +105,8 @@ impl Connection {
             places: Arc::new(Semaphore::new(window::SIZE_FIRST)),
             places_all: AtomicUsize::new(window::SIZE_FIRST),
             diagnosis: link.diagnosis,
+            is_lost: AtomicBool::new(false),
+            end: Notify::new(),
         });
         let reader = tokio::spawn(read(Arc::clone(&shared), read_half, frames)).abort_handle();
         let writer = tokio::spawn(write(Arc::clone(&shared), write_half, queued)).abort_handle();
@@ -188,16 +194,39 @@ impl Connection {
     pub(crate) fn lost(&self) -> Option<Error> {
         self.shared.queue().pending.lost().cloned()
     }
+
+    /// Whether the connection has ended.
+    pub(super) fn is_lost(&self) -> bool {
+        self.shared.is_lost.load(Ordering::Acquire)
+    }
+
+    /// Waits for the connection's end; why it ended.
+    pub(super) async fn ended(&self) -> Error {
+        loop {
+            let end = self.shared.end.notified();
+            if let Some(error) = self.lost() {
+                return error;
+            }
+            end.await;
+        }
+    }
+
+    /// Ends the connection, and all that waits for it.
+    pub(super) fn end(&self, why: &Error) {
+        self.reader.abort();
+        self.writer.abort();
+        self.shared.lose(why);
+    }
+
+    /// Requests without an answer, and when the oldest of them was sent.
+    pub(super) fn outstanding(&self) -> (usize, Option<Instant>) {
+        self.shared.queue().pending.outstanding()
+    }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.reader.abort();
-        self.writer.abort();
-        self.shared
-            .queue()
-            .pending
-            .lose(&Error::Lost("closed by us".into()));
+        self.end(&Error::Lost("closed by us".into()));
     }
 }
 
@@ -218,6 +247,7 @@ impl Shared {
         };
         let asked = Asked {
             when: clock::of_timers(),
+            expects: Expects::of(request),
             data: place.map(|place| Data {
                 place,
                 carried,
@@ -247,10 +277,21 @@ impl Shared {
         };
         let now = clock::of_timers();
         let mut queue = self.queue();
-        let Asked { when, data } = queue.pending.complete(id, response)?;
+        let (asked, unheard) = queue.pending.complete(id, response)?;
+        self.count(&mut queue, asked, brought, now);
+        drop(queue);
+        if let Some(Response::Handle(handle)) = unheard {
+            // Whoever opened it has given up: the server would keep it open.
+            drop(self.submit(&Request::Close { handle }, None, None));
+        }
+        Ok(())
+    }
+
+    /// Notes for the window what an answer brought.
+    fn count(&self, queue: &mut Queue, asked: Asked, brought: Option<usize>, now: Instant) {
+        let Asked { when, data, .. } = asked;
         let Some(Data { place, carried, .. }) = data else {
-            queue.window.heard(now.saturating_duration_since(when));
-            return Ok(());
+            return queue.window.heard(now.saturating_duration_since(when));
         };
         match queue.window.answered(when, now, brought.unwrap_or(carried)) {
             Place::Free => {}
@@ -263,7 +304,6 @@ impl Shared {
                 place.forget();
             }
         }
-        Ok(())
     }
 
     /// Ends all waits; says what the transport knows about the reason.
@@ -274,7 +314,10 @@ impl Shared {
             other => other.clone(),
         };
         log::debug!("{error}");
+        // Before anybody hears of it and asks.
+        self.is_lost.store(true, Ordering::Release);
         self.queue().pending.lose(&error);
+        self.end.notify_waiters();
     }
 }
 
@@ -371,7 +414,7 @@ async fn shake_hands(link: &mut Link, frames: &mut Frames) -> Result<Response> {
 
 /// The peer sent text where VERSION should be: usually a login script that prints.
 fn no_sftp_server(link: &Link, bytes: &[u8]) -> Error {
-    Error::setup(format!(
+    Error::denied(format!(
         "what answers is no SFTP server: instead of VERSION it sent {}.\n\
          If this is a greeting printed by a login script (.bashrc, .profile) on the server, make \
          it print only in interactive shells{}",
@@ -383,14 +426,14 @@ fn no_sftp_server(link: &Link, bytes: &[u8]) -> Error {
 fn ended_early(link: &Link, bytes: &[u8]) -> Error {
     let text = link.diagnosis.text();
     if bytes.is_empty() && !text.is_empty() {
-        return Error::setup(text);
+        return link.diagnosis.failure(text);
     }
     let instead = if bytes.is_empty() {
         "it ended without an answer".to_owned()
     } else {
         format!("it sent {} and ended", quoted(bytes))
     };
-    Error::setup(format!(
+    link.diagnosis.failure(format!(
         "no SFTP server there: {instead}{}",
         said(&link.diagnosis)
     ))
@@ -420,7 +463,7 @@ const PLACES_KEPT: usize = 2;
 const HANDSHAKE: Duration = Duration::from_secs(60);
 /// How long a server may send nothing at all while requests wait. Transports notice a dead peer
 /// earlier, by keepalive; this is for a server that is there and says nothing.
-const ANSWER: Duration = Duration::from_secs(300);
+const ANSWER: Duration = Duration::from_secs(120);
 /// In how many parts that time is measured; what began within the first may end one part early.
 const SILENT_MAX: u32 = 10;
 /// The largest frame believed. We never ask for more than 256 KiB of data; the largest NAME answers

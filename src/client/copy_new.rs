@@ -48,7 +48,7 @@ impl Client {
     pub(crate) async fn copy_lane(&self) -> CopyLane {
         CopyLane(match self.lanes.copies().await {
             Some(connection) => connection,
-            None => Arc::clone(self.lanes.metadata()),
+            None => self.lanes.metadata(),
         })
     }
 

@@ -108,8 +108,11 @@ impl Client {
         attrs: Attrs,
     ) -> impl Future<Output = Result<Handle>> + Send + use<> {
         let origin = self.origin(&path, flags);
-        let ticket = self.submit(&Request::Open { path, flags, attrs });
-        opened_from(Arc::clone(self.lanes.metadata()), ticket, Some(origin))
+        let answer = self.call_on(Request::Open { path, flags, attrs });
+        async move {
+            let (connection, answer) = answer.await?;
+            opened_from(connection, answer, Some(origin))
+        }
     }
 
     fn origin(&self, path: &Bytes, flags: OpenFlags) -> Origin {
@@ -130,15 +133,15 @@ impl Client {
         attrs: Attrs,
     ) -> Result<(Handle, Attrs)> {
         let origin = self.origin(&path, flags);
-        let open = self.submit(&Request::Open {
+        let open = self.call_on(Request::Open {
             path: path.clone(),
             flags,
             attrs,
         });
         // By path and on the same connection: the handle is not known yet, the order is.
-        let look = self.submit(&Request::Stat { path });
-        let connection = Arc::clone(self.lanes.metadata());
-        let handle = opened_from(connection, open, Some(origin)).await?;
+        let look = self.call(Request::Stat { path });
+        let (connection, open) = open.await?;
+        let handle = opened_from(connection, open, Some(origin))?;
         match self::attrs(look).await {
             Ok(seen) => Ok((handle, seen)),
             Err(Error::Refused { .. }) => {
@@ -153,8 +156,11 @@ impl Client {
         &self,
         path: Bytes,
     ) -> impl Future<Output = Result<Handle>> + Send + use<> {
-        let ticket = self.submit(&Request::Opendir { path });
-        opened(Arc::clone(self.lanes.metadata()), ticket)
+        let answer = self.call_on(Request::Opendir { path });
+        async move {
+            let (connection, answer) = answer.await?;
+            opened_from(connection, answer, None)
+        }
     }
 
     /// The next entries of a directory; `None` at its end.
@@ -307,6 +313,11 @@ impl Handle {
         &self.0.connection
     }
 
+    /// Whether it went with its connection. What it is of must be opened again.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.connection.is_lost()
+    }
+
     pub(super) fn is_on(&self, connection: &Arc<Connection>) -> bool {
         Arc::ptr_eq(&self.0.connection, connection)
     }
@@ -410,15 +421,15 @@ pub(super) fn open_on(
 }
 
 pub(super) async fn opened(connection: Arc<Connection>, ticket: Ticket) -> Result<Handle> {
-    opened_from(connection, ticket, None).await
+    opened_from(connection, ticket.await?, None)
 }
 
-async fn opened_from(
+fn opened_from(
     connection: Arc<Connection>,
-    ticket: Ticket,
+    answer: Response,
     origin: Option<Origin>,
 ) -> Result<Handle> {
-    match ticket.await? {
+    match answer {
         Response::Handle(bytes) => Ok(Handle(Arc::new(Open {
             connection,
             bytes,

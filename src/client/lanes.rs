@@ -1,31 +1,48 @@
 //! The connections of one mount.
 //!
-//! The first one takes all requests that name a path, and opens the files. A file of which much is
+//! The first one takes all requests that name a path, and opens the files; when it is lost it is
+//! made anew ([`recovery`](super::recovery)), and so are all others. A file of which much is
 //! read or written is opened once more on each of the connections for data ([`Pool`]), which are
 //! dialled when that is worth it. Server-side copies have a connection of their own: a server
 //! answers nothing else on a connection while it copies.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::task::AbortHandle;
 
 use super::connection::Connection;
+use super::health::Health;
+use super::losses::Losses;
 use super::moves::{Moment, Moves};
 use super::pool::Pool;
+use super::recovery::{self, Dial, Recovery};
+use super::settle;
 use super::spread;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::sftp::{Request, Response};
 use crate::transport::Dialer;
 
 /// The connections of one mount, and what must be known of all requests to use them.
 pub(super) struct Lanes {
-    metadata: Arc<Connection>,
+    metadata: Arc<Recovery>,
+    /// Makes the first connection anew.
+    keeper: AbortHandle,
     data: Arc<Pool>,
     copies: Arc<Copies>,
     moves: Mutex<Moves>,
     /// See [`spread::MUCH`].
     much: u64,
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.keeper.abort();
+        self.metadata().end(&Error::Lost("closed by us".into()));
+    }
 }
 
 /// The connection for copies, dialled for the first large one and kept. One copy dials while the
@@ -48,12 +65,39 @@ impl Lanes {
     pub(super) fn new(first: Connection, dialer: Dialer, connections_max: usize) -> Self {
         let dialer = Arc::new(dialer);
         let further = connections_max.saturating_sub(1);
+        let data = Pool::new(Some(Arc::clone(&dialer)), further, Vec::new());
+        let copies = Copies::new(Some(Arc::clone(&dialer)), CopyLane::Unused);
+        let dial: Dial = Box::new(move || {
+            let dialer = Arc::clone(&dialer);
+            Box::pin(async move { Ok(Connection::open(dialer.dial().await?).await?.0) })
+        });
+        Self::with(first, Some(dial), data, copies, spread::MUCH)
+    }
+
+    fn with(
+        first: Connection,
+        dial: Option<Dial>,
+        data: Pool,
+        copies: Arc<Copies>,
+        much: u64,
+    ) -> Self {
+        let metadata = Arc::new(Recovery::new(Arc::new(first)));
+        let data = Arc::new(data);
+        let of_data = Arc::clone(&data);
+        let of_copies = Arc::clone(&copies);
+        // What ends one connection ends the others sooner or later: later is too late.
+        let lost = move || {
+            of_data.end();
+            of_copies.end();
+        };
+        let keeper = recovery::keep(Arc::clone(&metadata), dial, lost);
         Self {
-            metadata: Arc::new(first),
-            data: Arc::new(Pool::new(Some(Arc::clone(&dialer)), further, Vec::new())),
-            copies: Copies::new(Some(dialer), CopyLane::Unused),
+            metadata,
+            keeper: tokio::spawn(keeper).abort_handle(),
+            data,
+            copies,
             moves: Mutex::default(),
-            much: spread::MUCH,
+            much,
         }
     }
 
@@ -67,13 +111,16 @@ impl Lanes {
     ) -> Self {
         let data = data.into_iter().map(Arc::new).collect();
         let copies = copies.map_or(CopyLane::Unused, |copies| CopyLane::Open(Arc::new(copies)));
-        Self {
-            metadata: Arc::new(first),
-            data: Arc::new(Pool::new(None, 0, data)),
-            copies: Copies::new(None, copies),
-            moves: Mutex::default(),
-            much,
-        }
+        let data = Pool::new(None, 0, data);
+        Self::with(first, None, data, Copies::new(None, copies), much)
+    }
+
+    /// These connections, and whatever `dial` gives when the first is lost.
+    #[cfg(test)]
+    pub(super) fn kept(first: Connection, dial: Dial, data: Vec<Connection>, much: u64) -> Self {
+        let data = data.into_iter().map(Arc::new).collect();
+        let (data, copies) = (Pool::new(None, 0, data), CopyLane::Unused);
+        Self::with(first, Some(dial), data, Copies::new(None, copies), much)
     }
 
     /// From how many bytes on much of a file is read or written.
@@ -81,8 +128,107 @@ impl Lanes {
         self.much
     }
 
-    pub(super) const fn metadata(&self) -> &Arc<Connection> {
-        &self.metadata
+    /// The first connection, which may be lost by now.
+    pub(super) fn metadata(&self) -> Arc<Connection> {
+        self.metadata.connection()
+    }
+
+    /// Sends a request by path on the first connection. If that is lost before the answer, the
+    /// request is settled on the next one. Also gives the connection that answered.
+    pub(super) fn call(
+        self: &Arc<Self>,
+        request: Request,
+    ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
+        let connection = self.metadata();
+        let is_sent = !connection.is_lost();
+        let ticket = connection.submit(&request);
+        // Who waits keeps no client alive.
+        let lanes = Arc::downgrade(self);
+        async move {
+            match ticket.await {
+                Err(error) if connection.is_lost() && error.is_of_connection() => {
+                    let Some(lanes) = lanes.upgrade() else {
+                        return Err(Error::Gone("closed by us".into()));
+                    };
+                    // Seldom: no part of every future that asks something.
+                    Box::pin(lanes.settle(request, (connection, error), is_sent)).await
+                }
+                answer => Ok((connection, answer?)),
+            }
+        }
+    }
+
+    async fn settle(
+        &self,
+        request: Request,
+        lost: (Arc<Connection>, Error),
+        is_sent: bool,
+    ) -> Result<(Arc<Connection>, Response)> {
+        let (mut connection, mut error) = lost;
+        let mut may_be_done = is_sent;
+        let mut losses = Losses::default();
+        loop {
+            losses.count(&error)?;
+            connection = self.metadata.after(&connection).await?;
+            tokio::time::sleep(losses.rest()).await;
+            let answer = match may_be_done {
+                true => settle::ask_again(&connection, &request).await,
+                false => connection.submit(&request).await,
+            };
+            match answer {
+                Err(again) if connection.is_lost() && again.is_of_connection() => error = again,
+                answer => return Ok((connection, answer?)),
+            }
+            may_be_done = true;
+        }
+    }
+
+    /// See [`Health`].
+    pub(super) fn health(&self) -> Health {
+        let (standing, notes) = self.metadata.standing();
+        let mut connections = self.data.open();
+        connections.extend(self.copies_now());
+        let first = self.metadata();
+        connections.extend((!first.is_lost()).then_some(first));
+        let waiting: Vec<_> = connections
+            .iter()
+            .map(|connection| connection.outstanding())
+            .collect();
+        let oldest = waiting.iter().filter_map(|(_, oldest)| *oldest).min();
+        Health {
+            standing,
+            since: notes.since,
+            reconnects: notes.reconnects,
+            connections: connections.len(),
+            outstanding: waiting.iter().map(|(count, _)| count).sum(),
+            oldest: oldest.map(|oldest| clock::of_timers().saturating_duration_since(oldest)),
+            last_error: notes.last_error,
+        }
+    }
+
+    /// See [`Client::check`](super::Client::check).
+    pub(super) fn check(&self) {
+        self.metadata.ask_for();
+        let mut connections = self.data.open();
+        connections.extend(self.copies_now());
+        connections.push(self.metadata());
+        for connection in connections {
+            tokio::spawn(async move {
+                let path = Bytes::from_static(b".");
+                let asked = connection.submit(&Request::Realpath { path });
+                if tokio::time::timeout(CHECK_MAX, asked).await.is_err() {
+                    let why = format!("no answer within {} s", CHECK_MAX.as_secs());
+                    connection.end(&Error::Lost(why.into()));
+                }
+            });
+        }
+    }
+
+    /// Nobody waits for the server any longer.
+    pub(super) fn give_up(&self) {
+        let why: Arc<str> = "the mount is ending".into();
+        self.metadata.end(Arc::clone(&why));
+        self.metadata().end(&Error::Lost(why));
     }
 
     /// The connections for data.
@@ -142,6 +288,16 @@ impl Copies {
         Arc::new(Self { dialer, lane })
     }
 
+    /// Ends the connection, if there is one; the next copy has one made.
+    fn end(&self) {
+        // One who dials has none yet.
+        if let Ok(mut lane) = self.lane.try_lock()
+            && let CopyLane::Open(connection) = std::mem::replace(&mut *lane, CopyLane::Unused)
+        {
+            connection.end(&Error::Lost("the first connection was lost".into()));
+        }
+    }
+
     async fn connection(&self) -> Option<Arc<Connection>> {
         let mut lane = self.lane.lock().await;
         match &*lane {
@@ -181,6 +337,9 @@ pub(super) async fn connect(dialer: &Dialer) -> Result<Arc<Connection>> {
     let late = || Error::setup(format!("not within {} s", DIAL_WAIT.as_secs()));
     dialled.await.unwrap_or_else(|_| Err(late()))
 }
+
+/// What a server that is there may take to answer one who wants to know just that.
+const CHECK_MAX: Duration = Duration::from_secs(5);
 
 /// A program waits meanwhile and cannot be interrupted; its copy can be made without.
 const DIAL_WAIT: Duration = Duration::from_secs(10);

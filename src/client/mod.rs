@@ -11,12 +11,15 @@ mod features;
 mod files;
 mod health;
 mod lanes;
+mod losses;
 mod moves;
 mod outline;
 mod pending;
 mod pieces;
 mod pool;
+mod recovery;
 mod rename;
+mod settle;
 mod spread;
 mod stream;
 mod symlink;
@@ -39,6 +42,7 @@ use self::features::features;
 pub(crate) use self::files::Handle;
 pub(crate) use self::health::{Health, Standing};
 use self::lanes::Lanes;
+pub(crate) use self::losses::Losses;
 use self::pending::Answer;
 pub(crate) use self::pieces::Span;
 use self::symlink::SymlinkOrder;
@@ -92,6 +96,25 @@ impl Client {
         ))
     }
 
+    /// As `over_many`, and whenever the first connection is lost the next one is what `link` gives.
+    #[cfg(test)]
+    pub(crate) async fn over_again(
+        link: impl Fn() -> Link + Send + Sync + 'static,
+        data: Vec<Link>,
+        much: u64,
+    ) -> Result<Self> {
+        let (first, features) = greet(link()).await?;
+        let mut lanes = Vec::new();
+        for link in data {
+            lanes.push(Connection::open(link).await?.0);
+        }
+        let dial: recovery::Dial = Box::new(move || {
+            let link = link();
+            Box::pin(async move { Ok(Connection::open(link).await?.0) })
+        });
+        Ok(Self::new(Lanes::kept(first, dial, lanes, much), features))
+    }
+
     /// As `over`, with a second connection to the same server for copies.
     #[cfg(test)]
     pub(crate) async fn over_two(link: Link, copies: Link) -> Result<Self> {
@@ -136,28 +159,20 @@ impl Client {
 
     /// How the connection is.
     pub(crate) fn health(&self) -> Health {
-        let standing = match self.lanes.metadata().lost() {
-            None => Standing::Connected,
-            Some(_) => Standing::Ended,
-        };
-        Health {
-            standing,
-            since: std::time::SystemTime::UNIX_EPOCH,
-            reconnects: 0,
-            connections: self.connections(),
-            outstanding: 0,
-            oldest: None,
-            last_error: None,
-        }
+        self.lanes.health()
     }
 
     /// Asks the server at once whether it is there; a connection on which nothing comes back in a
     /// few seconds is given up and made anew. Never waits.
-    pub(crate) fn check(&self) {}
+    pub(crate) fn check(&self) {
+        self.lanes.check();
+    }
 
     /// From now on whatever waits for the server to come back fails, as does all that is asked later
     /// while it is away.
-    pub(crate) fn give_up(&self) {}
+    pub(crate) fn give_up(&self) {
+        self.lanes.give_up();
+    }
 
     /// Why the server is gone, if it is.
     #[cfg(test)]
@@ -165,24 +180,43 @@ impl Client {
         self.lanes.metadata().lost()
     }
 
-    /// Sends a request on the first connection.
-    fn submit(&self, request: &Request) -> Ticket {
-        let moved = match request {
-            Request::Remove { path } => [Some(path), None],
-            Request::Rename { from, to } | Request::PosixRename { from, to } => {
-                [Some(from), Some(to)]
-            }
-            _ => return self.lanes.metadata().submit(request),
-        };
-        // Whoever opens a file between the two does not know which it is.
-        self.note_moves(moved);
-        let ticket = self.lanes.metadata().submit(request);
-        self.note_moves(moved);
-        ticket
+    /// Asks by path: see [`Lanes::call`].
+    fn call(&self, request: Request) -> impl Future<Output = Answer> + Send + use<> {
+        let answer = self.call_on(request);
+        async move { Ok(answer.await?.1) }
     }
 
-    fn note_moves(&self, paths: [Option<&Bytes>; 2]) {
-        for path in paths.into_iter().flatten() {
+    /// As `call`, and says which connection answered.
+    fn call_on(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
+        let moved = match &request {
+            Request::Remove { path } => [Some(path.clone()), None],
+            Request::Rename { from, to } | Request::PosixRename { from, to } => {
+                [Some(from.clone()), Some(to.clone())]
+            }
+            _ => [None, None],
+        };
+        // Whoever opens a file between the two does not know which it is.
+        self.note_moves(&moved);
+        let answer = self.lanes.call(request);
+        self.note_moves(&moved);
+        // Who waits keeps no client alive.
+        let lanes = Arc::downgrade(&self.lanes);
+        async move {
+            let answer = answer.await;
+            if let Some(lanes) = lanes.upgrade() {
+                // It may have been sent once more.
+                let moved = moved.iter().flatten();
+                moved.for_each(|path| lanes.note_move(path));
+            }
+            answer
+        }
+    }
+
+    fn note_moves(&self, paths: &[Option<Bytes>; 2]) {
+        for path in paths.iter().flatten() {
             self.lanes.note_move(path);
         }
     }
@@ -190,12 +224,12 @@ impl Client {
     // Attributes.
 
     pub(crate) fn lstat(&self, path: Bytes) -> impl Future<Output = Result<Attrs>> + Send + use<> {
-        attrs(self.submit(&Request::Lstat { path }))
+        attrs(self.call(Request::Lstat { path }))
     }
 
     /// As `lstat`, but of what a symbolic link leads to.
     pub(crate) fn stat(&self, path: Bytes) -> impl Future<Output = Result<Attrs>> + Send + use<> {
-        attrs(self.submit(&Request::Stat { path }))
+        attrs(self.call(Request::Stat { path }))
     }
 
     /// Follows symbolic links.
@@ -204,7 +238,7 @@ impl Client {
         path: Bytes,
         attrs: Attrs,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(self.submit(&Request::Setstat { path, attrs }))
+        done(self.call(Request::Setstat { path, attrs }))
     }
 
     /// Changes a symbolic link itself (lsetstat@openssh.com, OpenSSH 8.0).
@@ -215,7 +249,7 @@ impl Client {
         if !self.features.extensions.lsetstat {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        done(self.submit(&Request::Lsetstat { path, attrs })).await
+        done(self.call(Request::Lsetstat { path, attrs })).await
     }
 
     /// Space and inodes of the file system that holds `path`; `None` if the server cannot say.
@@ -223,7 +257,7 @@ impl Client {
         if !self.features.extensions.statvfs {
             return Ok(None);
         }
-        match self.submit(&Request::Statvfs { path }).await? {
+        match self.call(Request::Statvfs { path }).await? {
             Response::Extended(body) => Ok(Some(Statvfs::decode(body)?)),
             other => Err(unexpected(other)),
         }
@@ -244,11 +278,11 @@ impl Client {
         } else {
             Request::Realpath { path }
         };
-        one_name(self.submit(&request).await?)
+        one_name(self.call(request).await?)
     }
 
     pub(crate) fn remove(&self, path: Bytes) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(self.submit(&Request::Remove { path }))
+        done(self.call(Request::Remove { path }))
     }
 
     pub(crate) fn mkdir(
@@ -256,11 +290,11 @@ impl Client {
         path: Bytes,
         attrs: Attrs,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(self.submit(&Request::Mkdir { path, attrs }))
+        done(self.call(Request::Mkdir { path, attrs }))
     }
 
     pub(crate) fn rmdir(&self, path: Bytes) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(self.submit(&Request::Rmdir { path }))
+        done(self.call(Request::Rmdir { path }))
     }
 
     /// RENAME (draft-ietf-secsh-filexfer-02, section 6.5). On OpenSSH it is link(2) and unlink(2)
@@ -270,7 +304,7 @@ impl Client {
         from: Bytes,
         to: Bytes,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
-        done(self.submit(&Request::Rename { from, to }))
+        done(self.call(Request::Rename { from, to }))
     }
 
     /// link(2): hardlink@openssh.com (OpenSSH 5.7).
@@ -284,7 +318,7 @@ impl Client {
         to: Bytes,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
         let has = self.features.extensions.hardlink;
-        let ticket = has.then(|| self.submit(&Request::Hardlink { from, to }));
+        let ticket = has.then(|| self.call(Request::Hardlink { from, to }));
         async move {
             match ticket {
                 Some(ticket) => done(ticket).await,
@@ -294,7 +328,7 @@ impl Client {
     }
 
     pub(crate) async fn readlink(&self, path: Bytes) -> Result<Bytes> {
-        one_name(self.submit(&Request::Readlink { path }).await?)
+        one_name(self.call(Request::Readlink { path }).await?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, oneshot};
 
 use crate::error::{Error, Result};
-use crate::sftp::{RequestId, Response};
+use crate::sftp::{Request, RequestId, Response, StatusCode};
 
 /// What a waiter gets in the end.
 pub(super) type Answer = Result<Response>;
@@ -30,8 +30,70 @@ struct Waiter {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) when: Instant,
+    /// What may answer it.
+    pub(super) expects: Expects,
     /// Of READ and WRITE.
     pub(super) data: Option<Data>,
+}
+
+/// What may answer a request, beside a STATUS that refuses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expects {
+    Ok,
+    Handle,
+    /// So many bytes at most.
+    Data(u32),
+    Names,
+    Attrs,
+    Extended,
+    Anything,
+}
+
+impl Expects {
+    /// By draft-ietf-secsh-filexfer-02, section 7, and OpenSSH's PROTOCOL.
+    pub(super) const fn of(request: &Request) -> Self {
+        match request {
+            Request::Open { .. } | Request::Opendir { .. } => Self::Handle,
+            Request::Read { len, .. } => Self::Data(*len),
+            Request::Lstat { .. } | Request::Stat { .. } | Request::Fstat { .. } => Self::Attrs,
+            Request::Readdir { .. }
+            | Request::Realpath { .. }
+            | Request::Readlink { .. }
+            | Request::ExpandPath { .. }
+            | Request::HomeDirectory { .. } => Self::Names,
+            Request::Statvfs { .. }
+            | Request::Fstatvfs { .. }
+            | Request::Limits
+            | Request::UsersGroupsById { .. } => Self::Extended,
+            Request::Init { .. } | Request::Extended { .. } => Self::Anything,
+            _ => Self::Ok,
+        }
+    }
+
+    /// # Errors
+    /// An answer that the protocol does not allow: who sends it has lost the thread.
+    fn check(self, response: &Response) -> Result<()> {
+        let fits = match (self, response) {
+            (Self::Data(len), Response::Data(data)) if data.len() as u64 > u64::from(len) => {
+                return Err(Error::Protocol("DATA longer than asked for"));
+            }
+            (Self::Anything, _)
+            | (Self::Handle, Response::Handle(_))
+            | (Self::Data(_), Response::Data(_))
+            | (Self::Names, Response::Names(_))
+            | (Self::Attrs, Response::Attrs(_))
+            | (Self::Extended, Response::Extended(_)) => true,
+            (expects, Response::Status { code, .. }) => {
+                let is_ok = code.0 == StatusCode::OK.0;
+                !is_ok || matches!(expects, Self::Ok)
+            }
+            _ => false,
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(Error::Protocol("an answer of the wrong type")),
+        }
+    }
 }
 
 /// A READ's or WRITE's part of the window.
@@ -67,14 +129,19 @@ impl Pending {
     }
 
     /// Hands an answer to its waiter. A waiter that gave up is no error; an id we never used is.
-    /// Gives what was known of the request.
-    pub(super) fn complete(&mut self, id: RequestId, response: Response) -> Result<Asked> {
-        let waiter = self
-            .waiters
-            .remove(&id)
-            .ok_or(Error::Protocol("answer nobody asked for"))?;
-        let _ = waiter.tell.send(Ok(response));
-        Ok(waiter.asked)
+    /// Gives what was known of the request, and the answer back if nobody waits for it.
+    pub(super) fn complete(
+        &mut self,
+        id: RequestId,
+        response: Response,
+    ) -> Result<(Asked, Option<Response>)> {
+        let unasked = Error::Protocol("answer nobody asked for");
+        let waiter = self.waiters.get(&id).ok_or(unasked.clone())?;
+        // The waiter stays: it hears of the connection's end.
+        waiter.asked.expects.check(&response)?;
+        let waiter = self.waiters.remove(&id).ok_or(unasked)?;
+        let unheard = waiter.tell.send(Ok(response)).err();
+        Ok((waiter.asked, unheard.and_then(Result::ok)))
     }
 
     /// Ends every wait, present and future, with the same error.
@@ -92,6 +159,12 @@ impl Pending {
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiters.is_empty()
+    }
+
+    /// How many there are, and since when the oldest waits.
+    pub(super) fn outstanding(&self) -> (usize, Option<Instant>) {
+        let oldest = self.waiters.values().map(|waiter| waiter.asked.when).min();
+        (self.waiters.len(), oldest)
     }
 
     /// Another number than before: something was asked meanwhile.
@@ -123,6 +196,7 @@ mod tests {
     fn small() -> Asked {
         Asked {
             when: crate::clock::now(),
+            expects: Expects::Anything,
             data: None,
         }
     }
@@ -180,10 +254,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_a_waiter_that_gave_up_is_no_error() {
+    fn an_answer_to_a_waiter_that_gave_up_is_no_error_and_comes_back() {
         let mut pending = Pending::default();
         let (id, told) = pending.register(small()).unwrap();
         drop(told);
-        assert!(pending.complete(id, Response::Data(b""[..].into())).is_ok());
+        let answer = Response::Data(b""[..].into());
+        let (_, unheard) = pending.complete(id, answer.clone()).unwrap();
+        assert_eq!(unheard, Some(answer));
     }
 }

@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::lanes::connect;
 use super::window::Flow;
 use crate::clock;
+use crate::error::Error;
 use crate::transport::Dialer;
 
 /// The connections for data of one mount.
@@ -62,6 +63,19 @@ impl Pool {
             .iter()
             .map(|lane| Arc::clone(&lane.connection))
             .collect()
+    }
+
+    /// Ends all connections. What is wanted later is dialled anew, also by a server that would not
+    /// have one more before.
+    pub(super) fn end(&self) {
+        let mut lanes = self.lanes();
+        lanes.refused = None;
+        let open = std::mem::take(&mut lanes.open);
+        drop(lanes);
+        for lane in open {
+            let why = Error::Lost("the first connection was lost".into());
+            lane.connection.end(&why);
+        }
     }
 
     /// Has more connections dialled if what `first` and they carry together asks for more, or what is

@@ -19,7 +19,7 @@ impl Client {
     pub(crate) async fn rename(&self, from: Bytes, to: Bytes) -> Result<()> {
         if self.features.extensions.posix_rename {
             let (from, to) = (from.clone(), to.clone());
-            match done(self.submit(&Request::PosixRename { from, to })).await {
+            match done(self.call(Request::PosixRename { from, to })).await {
                 // Some announce what they have not.
                 Err(error) if error.is_refused_with(StatusCode::OP_UNSUPPORTED) => {}
                 other => return other,
@@ -53,7 +53,7 @@ impl Client {
         to: Bytes,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
         let has = self.features.extensions.posix_rename;
-        let ticket = has.then(|| self.submit(&Request::PosixRename { from, to }));
+        let ticket = has.then(|| self.call(Request::PosixRename { from, to }));
         async move {
             match ticket {
                 Some(ticket) => done(ticket).await,

@@ -276,7 +276,7 @@ fn look_for_more(open: &Arc<Open>, spread: &Spread, work: Work) {
     let Some(lanes) = open.lanes() else {
         return;
     };
-    lanes.data().grow(lanes.metadata(), spread.expected());
+    lanes.data().grow(&lanes.metadata(), spread.expected());
     let new = spread.begin(lanes.data().open());
     if !new.is_empty() {
         tokio::spawn(open_further(Arc::downgrade(open), work, new));

@@ -23,7 +23,7 @@ impl Client {
             SymlinkOrder::Draft => (link.clone(), target.clone()),
             SymlinkOrder::OpenSsh | SymlinkOrder::Unknown => (target.clone(), link.clone()),
         };
-        let made = done(self.submit(&Request::Symlink { first, second }));
+        let made = done(self.call(Request::Symlink { first, second }));
         let seen = self.lstat(link.clone());
         let (made, seen) = (made.await, seen.await);
         // What else is there is not what was made.
@@ -44,7 +44,7 @@ impl Client {
             first: link.clone(),
             second: target,
         };
-        let remade = done(self.submit(&again)).await;
+        let remade = done(self.call(again)).await;
         if remade.is_err() {
             // What was refused first says more.
             return made.and(remade).and(seen);

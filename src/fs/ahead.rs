@@ -159,7 +159,12 @@ impl Filesystem {
                 .any_file(shared.ino, |file| full(file).is_some())
         })?;
         let (handle, id) = (full(&file)?, (file.fh, false));
-        Some(Via { handle, id })
+        let appends = file.access.append;
+        Some(Via {
+            handle,
+            id,
+            appends,
+        })
     }
 
     /// Makes a change without waiting for the server, if it is known to make such ones. `is_asked`: a
@@ -205,7 +210,7 @@ impl Filesystem {
     /// The server refused a change that was answered ahead.
     pub(super) async fn refused_ahead(&self, shared: &SharedFile, error: Error) -> Error {
         let path = self.path(shared.ino).unwrap_or_else(|_| self.root());
-        if !matches!(error, Error::Lost(_)) {
+        if !error.tells_nothing() {
             self.proven.refused();
         }
         log::warn!(

@@ -11,7 +11,7 @@ use super::handles::{Fh, OpenFile};
 use super::interrupt::further_groups;
 use super::second_question::Refused;
 use super::{Attr, Caller, Filesystem, Ino, Known};
-use crate::client::Handle;
+use crate::client::{Handle, Losses};
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
 
@@ -40,6 +40,9 @@ impl Filesystem {
         if let Some((attr, asked)) = self.listed_attr(ino) {
             return Ok(self.learn_listed(ino, attr, asked));
         }
+        if ino == Ino::ROOT {
+            return self.root_attributes().await;
+        }
         self.ask_attributes(ino).await
     }
 
@@ -52,17 +55,28 @@ impl Filesystem {
 
     /// What the server says of a file: by an open handle where there is one.
     async fn ask(&self, ino: Ino) -> Result<Attrs> {
-        let open = self.handles.any_file(ino, |file| file.handle().is_some());
-        let answer = match open.and_then(|file| file.handle()) {
-            Some(handle) => self.client.fstat(&handle).await,
-            None => self.look(self.path(ino)?).await,
-        };
+        let answer = self.ask_anyhow(ino).await;
         match answer {
             Ok(attrs) => Ok(attrs),
             Err(error) => Err(self
                 .explain(Operation::Stat, error, Refused::Other)
                 .await
                 .into()),
+        }
+    }
+
+    async fn ask_anyhow(&self, ino: Ino) -> Result<Attrs> {
+        let mut losses = Losses::default();
+        loop {
+            let open = self.handles.any_file(ino, |file| file.handle().is_some());
+            let Some(handle) = open.and_then(|file| file.handle()) else {
+                return self.look(self.path(ino)?).await;
+            };
+            match self.client.fstat(&handle).await {
+                Err(error) if error.is_of_connection() => losses.count(&error)?,
+                answer => return answer,
+            }
+            tokio::time::sleep(losses.rest()).await;
         }
     }
 
@@ -155,10 +169,14 @@ impl Filesystem {
             Attrs::default()
         };
         let requests = change.requests(&there, &self.translator)?;
-        let through = self.through(ino, change.size.is_some(), fh)?;
+        let shared = self.handles.shared(ino);
+        let reach = change.size.unwrap_or(0);
+        let changing = shared.as_ref().map(|shared| shared.begin_change(reach));
         self.tables().changed(ino);
         let asked = self.now();
-        let done = self.apply(&through, requests).await;
+        let done = self
+            .apply_to(ino, (change.size.is_some(), fh), requests)
+            .await;
         if change.size.is_some()
             && let Some(shared) = self.handles.shared(ino)
         {
@@ -175,6 +193,7 @@ impl Filesystem {
             shared.set_owner(owner);
         }
         self.learn(ino, &seen, asked)?;
+        drop(changing);
         self.touch(ino);
         self.tell_aliases(ino);
         self.known(ino)
@@ -204,6 +223,30 @@ impl Filesystem {
         match handle {
             Some(handle) => Ok(Through::Handle(handle)),
             None => Ok(Through::Path(self.path(ino)?)),
+        }
+    }
+
+    /// Makes changes, again if the connection is lost: they say what shall be, not what is added.
+    async fn apply_to(
+        &self,
+        ino: Ino,
+        (resize, fh): (bool, Option<Fh>),
+        requests: Vec<Attrs>,
+    ) -> Result<Attrs> {
+        let mut losses = Losses::default();
+        loop {
+            if let Some(file) = fh.and_then(|fh| self.handles.file(fh))
+                && file.is_lost()
+            {
+                self.handle(&file).await?;
+            }
+            let through = self.through(ino, resize, fh)?;
+            let done = self.apply(&through, requests.clone()).await;
+            match done {
+                Err(error) if error.is_of_connection() => losses.count(&error)?,
+                done => return done,
+            }
+            tokio::time::sleep(losses.rest()).await;
         }
     }
 

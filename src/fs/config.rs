@@ -23,6 +23,9 @@ pub(crate) struct Config {
     pub kernel_cache: bool,
     /// write(2) returns when the server has answered (`-o sync`, `-o sshfs_sync`).
     pub sync: bool,
+    /// A program is told EIO when it has waited so long for a server that does not answer
+    /// (`-o soft=SECONDS`); without, it waits until the server is back (`-o hard`).
+    pub soft: Option<Duration>,
     /// Bytes held and on their way ahead of one open file at most; 0 reads nothing ahead.
     pub readahead_max: usize,
     /// Bytes written but not yet answered by the server, over all files, at most.
@@ -125,6 +128,7 @@ impl Default for Config {
             direct_io: false,
             kernel_cache: false,
             sync: false,
+            soft: None,
             readahead_max: 64 << 20,
             write_behind_max: 64 << 20,
             id_map: IdMap::None,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::Filesystem;
 use super::handles::{Fh, OpenFile};
 use super::second_question::Refused;
-use crate::client::{CopyData, CopyEnd, Span};
+use crate::client::{CopyData, CopyEnd, Losses, Span};
 use crate::clock;
 use crate::error::{Operation, Result};
 use crate::ioctl::Way;
@@ -81,24 +81,14 @@ impl Filesystem {
     ) -> Result<u64> {
         let (from, to) = (source.shared.ino, target.shared.ino);
         let _passes = self.pass_as_owner(&[from, to], to, u64::MAX).await?;
-        let source_end = CopyEnd {
-            handle: self.handle(source).await?,
-            path: self.path(from).ok(),
-        };
-        let target_end = CopyEnd {
-            handle: self.full_handle(target).await?,
-            path: self.path(to).ok(),
-        };
         self.tables().changed(to);
-        let until = clock::now() + SLICE;
-        let go_on = |_| clock::now() < until;
-        let copied = self
-            .copy_bytes(&source_end, &target_end, offsets, len, go_on)
-            .await;
+        let copying = target.shared.begin_change(offsets.1.saturating_add(len));
+        let copied = self.copy_ends(source, target, offsets, len).await;
         let end = copied
             .as_ref()
             .map_or(0, |(copied, _)| offsets.1.saturating_add(*copied));
         self.note_written(&target.shared, end);
+        drop(copying);
         target.shared.content_changed();
         self.tell_aliases(to);
         match copied {
@@ -117,6 +107,37 @@ impl Filesystem {
                     .await
                     .into())
             }
+        }
+    }
+
+    /// Copies between open files; from the beginning if the connection is lost.
+    async fn copy_ends(
+        &self,
+        source: &OpenFile,
+        target: &OpenFile,
+        offsets: (u64, u64),
+        len: u64,
+    ) -> Result<(u64, Way)> {
+        let mut losses = Losses::default();
+        loop {
+            let source_end = CopyEnd {
+                handle: self.handle(source).await?,
+                path: self.path(source.shared.ino).ok(),
+            };
+            let target_end = CopyEnd {
+                handle: self.full_handle(target).await?,
+                path: self.path(target.shared.ino).ok(),
+            };
+            let until = clock::now() + SLICE;
+            let go_on = |_| clock::now() < until;
+            let copied = self
+                .copy_bytes(&source_end, &target_end, offsets, len, go_on)
+                .await;
+            match copied {
+                Err(error) if error.is_of_connection() => losses.count(&error)?,
+                copied => return copied,
+            }
+            tokio::time::sleep(losses.rest()).await;
         }
     }
 

@@ -2,7 +2,7 @@
 //! by page. Of that only the page being read and those asked for ahead are held, whatever the
 //! directory's size; one who goes back further starts the listing anew.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::attr::Translator;
 use super::{Asked, Ino};
 use crate::cache::{Directory, Fetch, LISTING_MAX, Listed};
-use crate::client::{Client, Handle};
+use crate::client::{Client, Handle, Losses};
 use crate::error::{Error, Result};
 use crate::sftp::{FileKind, LongName, NameEntry};
 
@@ -59,6 +59,17 @@ pub(super) struct Listing {
     has_begun: bool,
     /// Pages in a row that held nothing but `.` and `..`.
     barren: u32,
+    /// What was listed before the connection was lost and is listed once more.
+    listed_before: Before,
+    losses: Losses,
+}
+
+/// What to leave out of a listing that was begun anew in its middle.
+enum Before {
+    Nothing,
+    Names(HashSet<Box<[u8]>>),
+    /// So many entries, of a directory whose names are not kept: servers list in one order.
+    Count(u64),
 }
 
 type Page = Pin<Box<dyn Future<Output = Result<Option<Vec<NameEntry>>>> + Send>>;
@@ -83,7 +94,7 @@ impl Listing {
         }
     }
 
-    const fn without(client: Arc<Client>, path: Bytes) -> Self {
+    fn without(client: Arc<Client>, path: Bytes) -> Self {
         Self {
             client,
             path,
@@ -97,6 +108,8 @@ impl Listing {
             is_complete: false,
             has_begun: false,
             barren: 0,
+            listed_before: Before::Nothing,
+            losses: Losses::default(),
         }
     }
 
@@ -197,8 +210,15 @@ impl Listing {
         // Kept in the queue while it is waited for: a wait that is given up loses no page.
         let (asked, page) = (*asked, page.await);
         self.asked.pop_front();
-        match page? {
+        let page = match page {
+            Err(error) if error.is_of_connection() => {
+                return Box::pin(self.go_on_anew(&error)).await;
+            }
+            page => page?,
+        };
+        match page {
             Some(names) => {
+                self.losses = Losses::default();
                 self.count_barren(&names)?;
                 self.pages_ahead = (self.pages_ahead * 2).min(PAGES_AHEAD_MAX);
                 for entry in &names {
@@ -213,11 +233,40 @@ impl Listing {
         Ok(())
     }
 
+    /// The connection was lost in the middle: the listing is begun anew, and what was listed before
+    /// is left out of it.
+    async fn go_on_anew(&mut self, error: &Error) -> Result<()> {
+        self.losses.count(error)?;
+        self.close();
+        tokio::time::sleep(self.losses.rest()).await;
+        self.handle = Some(self.client.opendir(self.path.clone()).await?);
+        self.listed_before = match &self.kept {
+            Some(kept) => Before::Names(kept.iter().map(|listed| listed.name.clone()).collect()),
+            None => Before::Count(self.end()),
+        };
+        Ok(())
+    }
+
+    fn was_listed(&mut self, name: &[u8]) -> bool {
+        match &mut self.listed_before {
+            Before::Nothing => false,
+            Before::Names(names) => names.remove(name),
+            Before::Count(left) => {
+                let is_left = *left > 0;
+                *left = left.saturating_sub(1);
+                is_left
+            }
+        }
+    }
+
     fn take_in(&mut self, entry: &NameEntry, asked: Asked, translator: &Translator) {
         let place = self.end();
         let Some(listed) = listed(entry, place, translator) else {
             return;
         };
+        if self.was_listed(&listed.name) {
+            return;
+        }
         if let Some(kept) = &mut self.kept {
             kept.push(listed.clone());
             if kept.len() > LISTING_MAX {
@@ -249,6 +298,7 @@ impl Listing {
 
     async fn restart(&mut self) -> Result<()> {
         self.close();
+        self.listed_before = Before::Nothing;
         (self.kept, self.remembered) = (None, None);
         self.entries.clear();
         (self.first, self.is_complete) = (0, false);

@@ -11,7 +11,7 @@ use super::handles::{Access, Fh, OpenFile};
 use super::read::{self, Bounds, Reading};
 use super::second_question::Refused;
 use super::{Attr, Caller, Entry, Filesystem, Ino, Notice, same_content};
-use crate::client::Handle;
+use crate::client::{Handle, Losses};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, OpenFlags, StatusCode};
@@ -270,6 +270,7 @@ impl Filesystem {
             request: u64::from(self.client.features().read_max),
             ahead_max: self.config.readahead_max as u64,
         };
+        let mut losses = Losses::default();
         loop {
             let handle = self.handle(file).await?;
             let reading = Reading {
@@ -278,12 +279,17 @@ impl Filesystem {
                 budget: &self.ahead_budget,
                 bounds,
             };
-            let data = read::read(&reading, file, wanted.clone()).await?;
-            if file.is_served_by(&handle) {
-                return Ok(data);
+            match read::read(&reading, file, wanted.clone()).await {
+                Ok(data) if file.is_served_by(&handle) => return Ok(data),
+                Ok(_) => {}
+                Err(error) if error.is_of_connection() => {
+                    losses.count(&error)?;
+                    tokio::time::sleep(losses.rest()).await;
+                }
+                Err(error) => return Err(error),
             }
             // The file got another server file meanwhile: what was asked of the old one, also ahead
-            // of the reader, may since have become another file's.
+            // of the reader, may since have become another file's. Or what was asked for is lost.
             file.shared.content_changed();
         }
     }
@@ -303,8 +309,11 @@ impl Filesystem {
         let file = self.open_file(fh)?;
         file.shared.written().await;
         file.take_error()?;
-        let handle = self.handle(&file).await?;
-        match self.client.fsync(&handle).await {
+        let synced = self.by_handle(
+            &file,
+            |handle| async move { self.client.fsync(&handle).await },
+        );
+        match synced.await {
             Ok(()) => Ok(()),
             Err(error) => Err(self
                 .explain(Operation::Fsync, error, Refused::Other)

@@ -120,23 +120,33 @@ impl OpenFile {
 
     /// The server's handle, if there is one.
     pub(super) fn handle(&self) -> Option<Handle> {
-        self.serving().handle.clone()
+        let handle = self.serving().handle.clone();
+        handle.filter(|handle| !handle.is_lost())
+    }
+
+    /// Whether the server's handle was lost with its connection.
+    pub(super) fn is_lost(&self) -> bool {
+        self.serving().handle.as_ref().is_some_and(Handle::is_lost)
     }
 
     /// The server's handle, if it can do all that the program opened the file for.
     pub(super) fn full_handle(&self) -> Option<Handle> {
         let serving = self.serving();
-        serving.handle.clone().filter(|_| serving.is_full)
+        let full = serving.handle.clone().filter(|_| serving.is_full);
+        full.filter(|handle| !handle.is_lost())
     }
 
     /// The handle for pages, if there is one.
     pub(super) fn pages(&self) -> Option<Handle> {
-        self.serving().pages.clone()
+        let pages = self.serving().pages.clone();
+        pages.filter(|handle| !handle.is_lost())
     }
 
     /// Notes a handle for pages; gives the one that is there if another was first.
     pub(super) fn set_pages(&self, handle: Handle) -> Handle {
-        self.serving().pages.get_or_insert(handle).clone()
+        let mut serving = self.serving();
+        let there = serving.pages.take().filter(|there| !there.is_lost());
+        serving.pages.insert(there.unwrap_or(handle)).clone()
     }
 
     /// Is served by other handles from now on. The old ones are closed when nobody uses them any
@@ -150,7 +160,7 @@ impl OpenFile {
     /// As [`Self::serve`], but for one that has a handle, which stays. Gives the one that serves.
     pub(super) fn serve_unless_served(&self, by: Serving) -> Option<Handle> {
         let mut serving = self.serving();
-        if serving.handle.is_none() {
+        if serving.handle.as_ref().is_none_or(Handle::is_lost) {
             *serving = by;
         }
         serving.handle.clone()

@@ -5,6 +5,10 @@
 use std::future::{Future, pending};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 tokio::task_local! {
     /// The thread on whose behalf an operation runs; 0 where it lives in a pid namespace that we
     /// do not see.
@@ -19,6 +23,42 @@ pub(crate) fn on_behalf_of<F: Future>(
     THREAD.scope(thread, operation)
 }
 
+/// What a thread that waits is asked to do by the signals that wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Nothing, or nothing that ends a wait.
+    None,
+    /// To end, which it handles in its own way.
+    Asked,
+    /// It is being killed: nothing that it is told reaches the program.
+    Killed,
+    /// There is no such thread any more.
+    Gone,
+    /// That cannot be known.
+    Unknown,
+}
+
+/// Looks at a thread. A file of the kernel is read, which does not wait for anything.
+pub(crate) fn wish_of(thread: u32) -> Wish {
+    let about = |what: &str| std::fs::read(format!("/proc/{thread}/{what}"));
+    if let Ok(status) = about("status") {
+        // One that is ending has no memory any more, and closes what it had open.
+        let is_ending = || !status.windows(3).any(|start| start == b"\nVm");
+        return match wish_in(&status) {
+            Wish::None if is_ending() && about("stat").is_ok_and(|stat| is_killed(&stat)) => {
+                Wish::Killed
+            }
+            wish => wish,
+        };
+    }
+    // /proc may hide others' processes (hidepid, proc(5)).
+    let thread = i32::try_from(thread).map(Pid::from_raw);
+    match thread.map(|thread| kill(thread, None)) {
+        Ok(Err(Errno::ESRCH)) => Wish::Gone,
+        _ => Wish::Unknown,
+    }
+}
+
 /// Ends when the thread on whose behalf this runs has a signal waiting that asks it to end: one that
 /// kills it, or one of those by which it is asked to, if it handles that. Never ends where that
 /// cannot be known.
@@ -28,11 +68,10 @@ pub(super) async fn interrupted() {
     };
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        // A file of the kernel, which does not wait for anything.
-        match std::fs::read(format!("/proc/{thread}/status")) {
-            Ok(status) if has_signal(&status) => return,
-            Ok(_) => {}
-            Err(_) => return pending().await,
+        match wish_of(thread) {
+            Wish::Asked | Wish::Killed => return,
+            Wish::None => {}
+            Wish::Gone | Wish::Unknown => return pending().await,
         }
     }
 }
@@ -54,9 +93,9 @@ fn groups(status: &[u8]) -> Vec<u32> {
     numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
-/// Whether proc_pid_status(5) shows such a signal, not blocked. A program that handles SIGCHLD, a
-/// timer or a resized window would take an interrupted write(2) for an error.
-fn has_signal(status: &[u8]) -> bool {
+/// What the signals of proc_pid_status(5) that wait and are not blocked ask for. A program that
+/// handles SIGCHLD, a timer or a resized window would take an interrupted write(2) for an error.
+fn wish_in(status: &[u8]) -> Wish {
     let mask = |field: &[u8]| {
         let line = status
             .split(|byte| *byte == b'\n')
@@ -68,7 +107,23 @@ fn has_signal(status: &[u8]) -> bool {
     };
     let waiting = (mask(b"SigPnd:") | mask(b"ShdPnd:")) & !mask(b"SigBlk:");
     let is_left_alone = mask(b"SigCgt:") | mask(b"SigIgn:") | signals(&HARMLESS);
-    waiting & (signals(&ENDING) | !is_left_alone) != 0
+    if waiting & (signals(&[libc::SIGKILL]) | !is_left_alone) != 0 {
+        Wish::Killed
+    } else if waiting & signals(&ENDING) & !mask(b"SigIgn:") != 0 {
+        Wish::Asked
+    } else {
+        Wish::None
+    }
+}
+
+/// Whether proc_pid_stat(5) says of a thread that is ending that a signal ended it, which does not
+/// wait for it any more. One that ends by itself waits for what it has written, as for a close(2).
+fn is_killed(stat: &[u8]) -> bool {
+    let exit_code = stat.trim_ascii_end().rsplit(|byte| *byte == b' ').next();
+    let digits = exit_code.and_then(|digits| std::str::from_utf8(digits).ok());
+    let code: Option<u32> = digits.and_then(|digits| digits.parse().ok());
+    // The last field, as in wait(2): the signal is in the lower seven bits.
+    code.is_some_and(|code| code & 0x7f != 0)
 }
 
 /// A mask as in proc_pid_status(5).
@@ -114,27 +169,52 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_a_program_to_end_interrupts_it() {
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL, libc::SIGHUP] {
-            assert!(has_signal(&status(&[signal], &[libc::SIGPIPE], &[])));
-            assert!(has_signal(&status(&[signal], &[], &[signal])), "handled");
+    fn what_kills_a_program_or_asks_it_to_end_interrupts_it() {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            let default = status(&[signal], &[libc::SIGPIPE], &[]);
+            assert_eq!(wish_in(&default), Wish::Killed);
+            assert_eq!(wish_in(&status(&[signal], &[], &[signal])), Wish::Asked);
         }
-        assert!(has_signal(&status(&[libc::SIGALRM], &[], &[])), "it kills");
+        for deadly in [libc::SIGKILL, libc::SIGALRM, libc::SIGQUIT] {
+            assert_eq!(wish_in(&status(&[deadly], &[], &[])), Wish::Killed);
+        }
     }
 
     #[test]
     fn what_a_program_handles_or_blocks_or_need_not_know_does_not() {
-        assert!(!has_signal(&status(
-            &[libc::SIGALRM],
-            &[],
-            &[libc::SIGALRM]
-        )));
-        assert!(!has_signal(&status(&[libc::SIGINT], &[libc::SIGINT], &[])));
+        let alarm = status(&[libc::SIGALRM], &[], &[libc::SIGALRM]);
+        assert_eq!(wish_in(&alarm), Wish::None);
+        let blocked = status(&[libc::SIGINT], &[libc::SIGINT], &[]);
+        assert_eq!(wish_in(&blocked), Wish::None);
         for harmless in HARMLESS {
-            assert!(!has_signal(&status(&[harmless], &[], &[])), "{harmless}");
+            assert_eq!(
+                wish_in(&status(&[harmless], &[], &[])),
+                Wish::None,
+                "{harmless}"
+            );
         }
-        assert!(!has_signal(&status(&[], &[], &[])));
-        assert!(!has_signal(b"rubbish"));
+        assert_eq!(wish_in(&status(&[], &[], &[])), Wish::None);
+        assert_eq!(wish_in(b"rubbish"), Wish::None);
+    }
+
+    #[test]
+    fn a_thread_that_is_gone_is_known_to_be() {
+        // Above the kernel's highest number (PID_MAX_LIMIT, proc_sys_kernel(5)).
+        assert_eq!(wish_of(i32::MAX as u32), Wish::Gone);
+        assert_eq!(wish_of(u32::MAX), Wish::Unknown);
+    }
+
+    #[test]
+    fn one_that_a_signal_ended_is_told_from_one_that_ends_by_itself() {
+        assert!(is_killed(b"7 (a) 9) S 1 0 0 9\n"));
+        for by_itself in [
+            &b"7 (a) S 1 0 0 256\n"[..],
+            b"7 (a) S 1 0 0 0\n",
+            b"",
+            b"rubbish",
+        ] {
+            assert!(!is_killed(by_itself));
+        }
     }
 
     #[test]

@@ -245,7 +245,7 @@ impl Filesystem {
         match linked.done {
             Ok(()) => {}
             // It tells nothing: the two may be linked.
-            Err(Error::Lost(_)) => return Some(Err(Errno::EIO)),
+            Err(error) if error.tells_nothing() => return Some(Err(Errno::EIO)),
             Err(error) => {
                 self.sharing_changed(&Sharing::Left(to.clone()));
                 log::debug!("copied instead of linked: {error}");

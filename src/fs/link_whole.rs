@@ -165,7 +165,7 @@ impl Filesystem {
         match linked.done {
             Ok(()) => {}
             // It tells nothing: the two may be linked.
-            Err(error @ Error::Lost(_)) => return Err(error),
+            Err(error) if error.tells_nothing() => return Err(error),
             Err(error) => {
                 self.sharing_changed(&Sharing::Left(target.1.clone()));
                 return Err(error);
@@ -196,6 +196,17 @@ impl Filesystem {
             async { client.lstat(from.clone()).await },
             async { client.lstat(to.clone()).await },
         );
+        if let (Ok(()), Ok(before), Ok(after)) = (&replaced, &old, &new)
+            && !may_be_one_file(before, after)
+        {
+            // The looks may have passed it where the connection was lost.
+            let (old, new) = (client.lstat(from.clone()), client.lstat(to.clone()));
+            return Linked {
+                done: replaced,
+                old: old.await,
+                new: new.await,
+            };
+        }
         Linked {
             done: replaced,
             old,

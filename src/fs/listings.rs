@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use super::config::Symlinks;
 use super::dir::Listing;
+use super::survive::surviving;
 use super::tables::Shown;
 use super::{Asked, Attr, Entry, Filesystem, Ino};
 use crate::cache::{Directory, Listed, Said};
@@ -202,7 +203,7 @@ impl Filesystem {
     async fn list(&self, ino: Ino) {
         let began = self.now();
         let fetch = self.tables().begin_listing(ino);
-        let listed = self.list_all(ino, began).await;
+        let listed = surviving(self.list_all(ino, began)).await;
         let mut tables = self.tables();
         match listed {
             Ok(entries) => {
@@ -226,6 +227,8 @@ impl Filesystem {
 
     async fn list_all(&self, ino: Ino, began: Asked) -> Result<Vec<Listed>> {
         let path = self.path(ino)?;
+        #[cfg(test)]
+        super::survive::trip(&path);
         let handle = self.client.opendir(path.clone()).await?;
         let client = Arc::clone(&self.client);
         let mut listing = Listing::new(client, path, handle, began);

@@ -37,9 +37,14 @@ mod notices;
 mod one_inode;
 mod prefetch;
 mod read;
+mod resend;
+mod rooms;
+mod root;
 mod second_question;
 mod serving;
 mod shared_file;
+mod shut_down;
+mod survive;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -69,19 +74,22 @@ pub(crate) use self::files::{Creation, Opened};
 use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
-pub(crate) use self::interrupt::on_behalf_of;
+pub(crate) use self::interrupt::{Wish, on_behalf_of, wish_of};
 use self::listings::{Listings, Me};
 pub(crate) use self::notices::Notice;
 use self::notices::Notices;
-use self::second_question::Refused;
+use self::rooms::Rooms;
+use self::root::Space;
+use self::shut_down::Pace;
+pub(crate) use self::shut_down::Patience;
 use self::tables::Tables;
 use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
-use crate::client::{Client, Health};
+use crate::client::{Client, Health, Standing};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
-use crate::sftp::{Attrs, FileKind, Statvfs};
+use crate::sftp::{Attrs, FileKind};
 
 /// A mounted directory of a server.
 pub(crate) struct Filesystem {
@@ -94,10 +102,16 @@ pub(crate) struct Filesystem {
     /// Bytes that may still be taken from writers before the server has answered for some.
     write_budget: Arc<Semaphore>,
     write_budget_max: u32,
+    /// How quickly the server confirms what is written.
+    pace: Pace,
+    /// What the server said last of the root's file system.
+    space: Space,
     /// Bytes that may still be asked for ahead of readers.
     ahead_budget: Arc<read::Budget>,
     /// Which changes of attributes may be answered before they are made.
     proven: Proven,
+    /// Names are not moved while files are opened again by them.
+    rooms: Rooms,
     cow: Cow,
     copies: Copies,
     copy_budget: CopyBudget,
@@ -192,8 +206,11 @@ impl Filesystem {
             handles: Handles::default(),
             write_budget: Arc::new(Semaphore::new(write_budget_max as usize)),
             write_budget_max,
+            pace: Pace::default(),
+            space: Space::default(),
             ahead_budget: Arc::new(read::Budget::new(AHEAD_MAX)),
             proven: Proven::default(),
+            rooms: Rooms::default(),
             cow,
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
@@ -205,28 +222,17 @@ impl Filesystem {
         Ok(filesystem)
     }
 
-    /// Waits until everything written is on the server, and says how much is not if the server
-    /// does not take it in time.
-    pub(crate) async fn shut_down(&self, patience: Duration) -> Result<()> {
-        let all = async {
-            for shared in self.handles.all_shared() {
-                shared.written().await;
-            }
-            // Files that are closed already give their part back when they are written.
-            drop(self.write_budget.acquire_many(self.write_budget_max).await);
-        };
-        if tokio::time::timeout(patience, all).await.is_ok() {
-            return Ok(());
-        }
-        let unwritten = self.unwritten();
-        Err(Error::setup(format!(
-            "{unwritten} bytes could not be written to the server"
-        )))
-    }
-
     /// How the connection to the server is.
     pub(crate) fn health(&self) -> Health {
         self.client.health()
+    }
+
+    /// For how long the oldest question waits that the server has got and not answered; `None` if
+    /// there is none, or no server.
+    pub(crate) fn oldest_question(&self) -> Option<Duration> {
+        let health = self.client.health();
+        let is_there = health.standing == Standing::Connected;
+        health.oldest.filter(|_| is_there)
     }
 
     /// Asks the server whether it is there: after a suspend, or when somebody wants to know.
@@ -252,25 +258,6 @@ impl Filesystem {
     /// The user's choices.
     pub(crate) const fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Space on the file system that holds `ino`.
-    ///
-    /// # Errors
-    /// What the server says. A server that cannot tell gives `None`.
-    pub(crate) async fn statfs(&self, ino: Ino) -> Result<Option<Statvfs>> {
-        let path = self
-            .tables()
-            .inodes
-            .path(ino)
-            .unwrap_or_else(|| self.root());
-        match self.client.statvfs(path).await {
-            Ok(space) => Ok(space),
-            Err(error) => Err(self
-                .explain(Operation::Statfs, error, Refused::Other)
-                .await
-                .into()),
-        }
     }
 
     /// The kernel forgets `count` replies that named `ino`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::attr::Change;
 use super::config::Symlinks;
 use super::cow::Sharing;
+use super::rooms::Work;
 use super::second_question::Refused;
 use super::{Asked, Caller, Entry, Filesystem, Ino};
 use crate::clock;
@@ -285,7 +286,7 @@ impl Filesystem {
         // Some servers answer OK and make nothing: what is there counts.
         let attrs = match self.client.lstat(to.clone()).await {
             Ok(attrs) => attrs,
-            Err(error @ Error::Lost(_)) => return Err(error),
+            Err(error) if error.tells_nothing() => return Err(error),
             Err(_) => {
                 log::warn!("the server said that it made a hard link, and did not");
                 let error = Errno::EPERM.into();
@@ -319,6 +320,7 @@ impl Filesystem {
         let path = self.path_below(parent, name)?;
         let found = self.tables().inodes.find(parent, name);
         let _held = self.hold_for_loss(found, None).await?;
+        let _moving = self.rooms.enter(Work::MovingNames).await;
         if let Err(error) = self.client.remove(path.clone()).await {
             return Err(self
                 .explain(Operation::Unlink, error, Refused::Unlink(path))
@@ -359,6 +361,7 @@ impl Filesystem {
         let is_one_file = moved.is_some() && moved == replaced;
         let replaced = replaced.filter(|_| !is_one_file);
         let _held = self.hold_for_loss(replaced, moved).await?;
+        let moving = self.rooms.enter(Work::MovingNames).await;
         let shares = self.tables().groups.share_storage(&from, &to);
         let announced = self.announce(&from, &to).await?;
         let renamed = if keep {
@@ -387,6 +390,7 @@ impl Filesystem {
                 .for_each(|ino| tables.attrs.set_named(ino, Some(now)));
             [moved, replaced]
         };
+        drop(moving);
         // After the numbers have their new paths, under which they are known to share already.
         self.renamed(from, to, announced);
         replaced

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::listings::Me;
+use super::survive::surviving;
 use super::walk::{Ahead, Fetched, Job};
 use super::{Filesystem, Ino, same_content};
 use crate::client::Handle;
@@ -81,7 +82,7 @@ impl Filesystem {
 
     async fn fetch(&self, ino: Ino, len: u64, number: u64) {
         let began = clock::now();
-        let fetched = self.fetch_whole(ino, len).await;
+        let fetched = surviving(self.fetch_whole(ino, len)).await;
         if let Err(error) = &fetched {
             log::debug!("a file is not fetched ahead: {error}");
         }
@@ -103,6 +104,8 @@ impl Filesystem {
     /// A file as it is at one moment; nothing if it is not what the listing said.
     async fn fetch_whole(&self, ino: Ino, len: u64) -> Result<Option<Fetched>> {
         let path = self.path(ino)?;
+        #[cfg(test)]
+        super::survive::trip(&path);
         let asked = self.now();
         let handle = self
             .client

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::Filesystem;
+use crate::client::Losses;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind, StatusCode, Statvfs};
 
@@ -138,7 +139,14 @@ impl Filesystem {
     }
 
     async fn has_entries(&self, path: Bytes) -> bool {
-        self.first_entry(path).await.unwrap_or(false)
+        let mut losses = Losses::default();
+        loop {
+            match self.first_entry(path.clone()).await {
+                Err(error) if error.is_of_connection() && losses.count(&error).is_ok() => {}
+                found => return found.unwrap_or(false),
+            }
+            tokio::time::sleep(losses.rest()).await;
+        }
     }
 
     async fn first_entry(&self, path: Bytes) -> Result<bool> {

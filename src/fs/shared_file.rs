@@ -58,6 +58,10 @@ struct State {
     errors: u64,
     /// Counts changes of the content.
     version: u64,
+    /// How many changes of it the server may be making that are not its writes, and how large they
+    /// may make it.
+    changes: u32,
+    changes_reach: u64,
 }
 
 impl SharedFile {
@@ -154,6 +158,22 @@ impl SharedFile {
     pub(super) fn set_made(&self, owner: (u32, u32)) {
         let maker = Some(owner.0);
         self.state().standing = Some(Standing { owner, maker });
+    }
+
+    /// Notes that the server is asked to change it, and how large that may make it, until what is
+    /// returned goes.
+    pub(super) fn begin_change(&self, reach: u64) -> Changing<'_> {
+        let mut state = self.state();
+        state.changes += 1;
+        state.changes_reach = state.changes_reach.max(reach);
+        Changing(self)
+    }
+
+    /// While there are changes of which it is not known whether they were made: how large they may
+    /// make it.
+    pub(super) fn changes_reach(&self) -> Option<u64> {
+        let state = self.state();
+        (state.changes > 0).then_some(state.changes_reach)
     }
 
     /// Whether data was taken over since the file was opened.
@@ -262,6 +282,11 @@ impl SharedFile {
         self.state().unwritten.is_empty()
     }
 
+    /// Bytes that were taken over and not confirmed.
+    pub(super) fn unwritten_bytes(&self) -> u64 {
+        self.state().unwritten.bytes()
+    }
+
     /// The latest error and its number.
     pub(super) fn error(&self) -> Option<(u64, Error)> {
         let state = self.state();
@@ -279,6 +304,19 @@ impl SharedFile {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A change of the file is under way.
+pub(super) struct Changing<'a>(&'a SharedFile);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.changes -= 1;
+        if state.changes == 0 {
+            state.changes_reach = 0;
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Named cases of the filesystem, over the server in memory and over a scripted one.
 
 mod ahead;
+mod away;
 mod copies;
 mod copies_at_risk;
 mod entries;

@@ -51,6 +51,8 @@ pub(super) struct Via {
     pub(super) handle: Handle,
     /// Tells handles apart: which open, and whether it is its second handle, for pages.
     pub(super) id: (Fh, bool),
+    /// What goes through it goes to the end of the file, wherever that is.
+    pub(super) appends: bool,
 }
 
 /// A request to send now.
@@ -255,6 +257,15 @@ impl Unwritten {
 
     pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.growing.is_none() && self.sent.is_empty()
+    }
+
+    /// Bytes taken over and not answered.
+    pub(super) fn bytes(&self) -> u64 {
+        let growing = self.growing.as_ref().map(|extent| extent.data.len() as u64);
+        let waiting = self.ready.iter().map(|next| next.what.range());
+        let sent = self.sent.values().map(|sent| sent.range.clone());
+        let under_way = waiting.chain(sent).map(|range| range.end - range.start);
+        under_way.chain(growing).sum()
     }
 
     /// Whether a read of `range` would miss something.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, OptionFuture};
+use futures_util::future::OptionFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use nix::errno::Errno;
@@ -13,23 +13,41 @@ use tokio::sync::Semaphore;
 
 use super::Filesystem;
 use super::handles::{Fh, OpenFile};
+use super::resend::{Again, Answer, Answered, place};
 use super::second_question::Refused;
 use super::shared_file::SharedFile;
-use super::unwritten::{Budget, Outgoing, Via, What};
+use super::unwritten::{Budget, Via};
 use crate::client::Client;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, OpenFlags};
 
 impl Filesystem {
-    /// Takes data over for `offset`. Waits only while too much is unwritten already.
+    /// write(2), to its end.
+    ///
+    /// # Errors
+    /// An earlier write's; its own where it waits for the server.
+    #[cfg(test)]
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        fh: Fh,
+        offset: u64,
+        data: Bytes,
+        positioned: bool,
+    ) -> Result<()> {
+        self.take_over(fh, offset, data, positioned).await?;
+        self.write_through(fh).await
+    }
+
+    /// Takes data over for `offset`. Waits only while too much is unwritten already. May be given up
+    /// at any moment before it returns: then nothing was taken over.
     ///
     /// `positioned` writes go to their offset even if the file was opened to append: pages that
     /// the kernel writes back.
     ///
     /// # Errors
     /// An earlier write's.
-    pub(crate) async fn write(
+    pub(crate) async fn take_over(
         self: &Arc<Self>,
         fh: Fh,
         offset: u64,
@@ -66,6 +84,17 @@ impl Filesystem {
         if must_start {
             tokio::spawn(send(Arc::clone(self), Arc::clone(shared)));
         }
+        Ok(())
+    }
+
+    /// Waits until what was taken over is where the open file or the mount has it when write(2)
+    /// returns (O_SYNC, `-o sync`).
+    ///
+    /// # Errors
+    /// What became of it.
+    pub(crate) async fn write_through(&self, fh: Fh) -> Result<()> {
+        let file = self.open_file(fh)?;
+        let shared = &file.shared;
         if file.access.sync || self.config.sync {
             shared.written().await;
             file.take_error()?;
@@ -89,19 +118,25 @@ impl Filesystem {
 
     /// Which of the server's handles a write takes: always one of this open, which stays open for
     /// as long as the write needs it.
-    async fn via(&self, file: &OpenFile, fh: Fh, positioned: bool) -> Result<Via> {
+    pub(super) async fn via(&self, file: &OpenFile, fh: Fh, positioned: bool) -> Result<Via> {
         if !(positioned && file.access.append) {
             let handle = self.full_handle(file).await?;
             return Ok(Via {
                 handle,
                 id: (fh, false),
+                appends: file.access.append,
             });
         }
         if let Some(handle) = file.pages() {
             return Ok(Via {
                 handle,
                 id: (fh, true),
+                appends: false,
             });
+        }
+        if file.is_lost() {
+            // Is it the same file still?
+            self.full_handle(file).await?;
         }
         let path = self.path(file.shared.ino)?;
         let opened = self
@@ -114,6 +149,7 @@ impl Filesystem {
         Ok(Via {
             handle,
             id: (fh, true),
+            appends: false,
         })
     }
 }
@@ -126,73 +162,32 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
     // are heard meanwhile.
     let mut placing = None;
     let mut sent = FuturesUnordered::new();
+    let mut again = Again::default();
     loop {
         if placing.is_none() {
-            let next = shared.next(in_order);
-            placing = next.map(|next| Box::pin(place(Arc::clone(&filesystem), next)));
+            let next = match again.is_empty() {
+                true => shared.next(in_order).map(|next| (next, false)),
+                false => again.next(sent.len()).map(|next| (next, true)),
+            };
+            let place = |(next, is_again)| place(Arc::clone(&filesystem), next, is_again);
+            placing = next.map(|next| Box::pin(place(next)));
         }
         let is_placing = placing.is_some();
         let place = OptionFuture::from(placing.as_mut());
         tokio::select! {
-            Some(answer) = sent.next() => filesystem.take_answer(&shared, answer).await,
+            Some(came) = sent.next() => match again.take_in(came) {
+                Some(answer) => filesystem.take_answer(&shared, answer).await,
+                None => tokio::time::sleep(again.rest()).await,
+            },
             Some(answer) = place => {
                 placing = None;
                 sent.push(answer);
             }
             () = shared.work(), if !is_placing => {}
         }
-        if placing.is_none() && sent.is_empty() && shared.end_sending() {
+        let is_idle = placing.is_none() && sent.is_empty() && again.is_empty();
+        if is_idle && shared.end_sending() {
             return sending.end();
-        }
-    }
-}
-
-/// What became of a request.
-struct Answer {
-    number: u64,
-    what: Answered,
-}
-
-enum Answered {
-    /// A WRITE of so many bytes.
-    Data(u64, Result<()>),
-    /// Whether a program asked for it, and what became of it.
-    Change(bool, Result<()>),
-    /// When it was asked.
-    Look(Instant, Result<Attrs>),
-}
-
-/// Sends a request when there is a place for it; the future inside waits for the answer.
-async fn place(filesystem: Arc<Filesystem>, next: Outgoing) -> BoxFuture<'static, Answer> {
-    let Outgoing { number, via, what } = next;
-    let client = &filesystem.client;
-    match what {
-        What::Data {
-            offset,
-            data,
-            budget,
-        } => {
-            let len = data.len() as u64;
-            let answer = client.write(&via.handle, offset, data).await;
-            Box::pin(async move {
-                let what = Answered::Data(len, answer.await);
-                drop(budget);
-                Answer { number, what }
-            })
-        }
-        What::Change { attrs, is_asked } => {
-            let answer = client.fsetstat(&via.handle, attrs);
-            Box::pin(async move {
-                let what = Answered::Change(is_asked, answer.await);
-                Answer { number, what }
-            })
-        }
-        What::Look => {
-            let (asked, answer) = (clock::now(), client.fstat(&via.handle));
-            Box::pin(async move {
-                let what = Answered::Look(asked, answer.await);
-                Answer { number, what }
-            })
         }
     }
 }

@@ -4,47 +4,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEmpty,
-    ReplyEntry, Request, TimeOrNow,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, Request, TimeOrNow,
 };
 
 use crate::clock;
 use crate::error::Error;
-use crate::fs::{Access, Attr, Caller, Entry, Fh, Ino, Known};
+use crate::fs::{Access, Attr, Caller, Config, Fh, Ino, Known, Opened};
 use crate::sftp::FileKind;
-
-pub(super) fn reply_entry(result: Result<Entry, Error>, reply: ReplyEntry) {
-    match result {
-        Ok(entry) => {
-            let attr = file_attr(entry.ino, &entry.known);
-            reply.entry_with_ttls(&entry.known.ttl, &entry.ttl, &attr, GENERATION);
-        }
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-pub(super) fn reply_attr(ino: Ino, result: Result<Known, Error>, reply: ReplyAttr) {
-    match result {
-        Ok(known) => reply.attr(&known.ttl, &file_attr(ino, &known)),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-pub(super) fn reply_empty(result: Result<(), Error>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
-pub(super) fn reply_data(result: Result<Bytes, Error>, reply: ReplyData) {
-    match result {
-        Ok(data) => reply.data(&data),
-        Err(error) => reply.error(errno(&error)),
-    }
-}
 
 /// Errors that come here have their number already, but for a connection's end.
 pub(super) fn errno(error: &Error) -> Errno {
@@ -104,6 +71,20 @@ pub(super) const fn access(flags: i32) -> Access {
         // O_SYNC contains O_DSYNC.
         sync: flags & libc::O_DSYNC != 0,
     }
+}
+
+pub(super) fn open_flags(config: &Config, opened: Opened, access: Access) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    if config.direct_io {
+        flags |= FopenFlags::FOPEN_DIRECT_IO;
+    } else if opened.keep_pages {
+        flags |= FopenFlags::FOPEN_KEEP_CACHE;
+    }
+    if !access.write {
+        // Nothing to wait for at close(2).
+        flags |= FopenFlags::FOPEN_NOFLUSH;
+    }
+    flags
 }
 
 /// Whole seconds; an error for what SFTP cannot carry.

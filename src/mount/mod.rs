@@ -6,20 +6,25 @@
 
 mod background;
 mod device;
+mod found;
 mod fusermount;
 mod kernel;
 mod logging;
 mod mountinfo;
+mod panics;
 mod place;
 mod presence;
 mod process;
+mod resume;
 mod serve;
 mod signals;
 mod state;
 mod terminal;
 mod unmount;
 
+pub(crate) use found::{Found, all, holding};
 pub(crate) use mountinfo::is_ours;
+pub(crate) use process::harden;
 pub(crate) use unmount::{UnmountHow, unmount};
 
 use std::path::PathBuf;
@@ -92,8 +97,9 @@ impl Default for Options {
 /// # Errors
 /// What failed, for a person; then nothing stays mounted.
 pub(crate) fn run(options: Options) -> Result<()> {
-    process::harden();
+    harden();
     logging::start(options.log_level);
+    panics::log();
     process::become_user(options.run_as.as_deref())?;
     let place = place::check(&options.mountpoint, options.nonempty)?;
     if !place.is_open_device() {

@@ -42,6 +42,11 @@ pub(super) fn at(mountpoint: &Path) -> std::io::Result<Option<Mounted>> {
         .last())
 }
 
+/// Everything that is mounted, in the order in which it was.
+pub(super) fn all() -> std::io::Result<Vec<Mounted>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?).collect())
+}
+
 /// Whether this device, a major and a minor number as statx(2) has them, is a mount of ours.
 pub(crate) fn is_ours(major: u32, minor: u32) -> std::io::Result<bool> {
     let text = std::fs::read("/proc/self/mountinfo")?;

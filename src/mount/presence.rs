@@ -25,7 +25,7 @@ pub(super) struct Presence {
 impl Presence {
     /// Announces this process as the one behind a mount.
     pub(super) fn announce(device: &str) -> io::Result<Self> {
-        let Some(folder) = folders_of(geteuid()).into_iter().find(|f| make_folder(f)) else {
+        let Some(folder) = own_folders().into_iter().next() else {
             return Err(io::Error::other(
                 "neither a runtime directory nor /tmp can be written",
             ));
@@ -37,6 +37,7 @@ impl Presence {
         let path = folder.join(device);
         // One that a killed process left behind: device numbers are used again.
         let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(hurry_note(&path));
         let open = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -45,6 +46,11 @@ impl Presence {
         let lock =
             Flock::lock(open, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
         Ok(Self { path, lock })
+    }
+
+    /// Whether somebody wants the process to end at once: see [`hurry`].
+    pub(super) fn is_in_hurry(&self) -> bool {
+        fs::symlink_metadata(hurry_note(&self.path)).is_ok()
     }
 
     /// Ends the presence, and leaves a failure for those who wait.
@@ -60,7 +66,28 @@ impl Drop for Presence {
     fn drop(&mut self) {
         // Before the lock goes. Whoever waits has it open, and nobody else needs it.
         let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(hurry_note(&self.path));
     }
+}
+
+/// Has the process behind a mount of this user end at once when it is unmounted, whatever is
+/// unwritten. Whoever may not write beside its file, may not.
+pub(super) fn hurry(device: &str, mounted_by: Uid) {
+    let present = folders_of(mounted_by).into_iter().map(|f| f.join(device));
+    for path in present.filter(|path| fs::symlink_metadata(path).is_ok()) {
+        let note = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(hurry_note(&path));
+        if let Err(error) = note {
+            log::debug!("{}: {error}", hurry_note(&path).display());
+        }
+    }
+}
+
+/// A file beside a presence that says by being there that nothing is to be waited for.
+fn hurry_note(presence: &Path) -> PathBuf {
+    presence.with_extension("force")
 }
 
 /// Bytes of a failure that are shown.
@@ -130,8 +157,15 @@ fn printable(text: &[u8]) -> String {
 /// Longer than a process takes to write the rest (75 s) and to let go.
 const WAIT_MAX: Duration = Duration::from_secs(90);
 
+/// Those of this user that can be used.
+pub(super) fn own_folders() -> Vec<PathBuf> {
+    let mut folders = folders_of(geteuid());
+    folders.retain(|folder| make_folder(folder));
+    folders
+}
+
 /// Where a user's mounts are noted, best first.
-fn folders_of(user: Uid) -> Vec<PathBuf> {
+pub(super) fn folders_of(user: Uid) -> Vec<PathBuf> {
     if user.is_root() {
         return vec!["/run/sftpfs".into()];
     }
@@ -197,6 +231,20 @@ mod tests {
         fs::write(folder.path().join("0:7"), "").unwrap();
         let other = Uid::from_raw(geteuid().as_raw() + 1);
         assert!(Witness::find_in(folder.path(), "0:7", other).is_none());
+    }
+
+    #[test]
+    fn a_note_that_there_is_a_hurry_goes_with_the_presence() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0:7");
+        let note = hurry_note(&path);
+        fs::write(&note, "").unwrap();
+        let presence = Presence::announce_in(folder.path(), "0:7").unwrap();
+        assert!(!presence.is_in_hurry(), "an older mount's");
+        fs::write(&note, "").unwrap();
+        assert!(presence.is_in_hurry());
+        drop(presence);
+        assert!(!note.exists() && !path.exists());
     }
 
     #[test]

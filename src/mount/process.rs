@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// Passwords and keys pass through this memory: neither a core dump nor another process of the
 /// same user (ptrace(2)) shall see it.
-pub(super) fn harden() {
+pub(crate) fn harden() {
     // Both fail only on kernels that lack them; then there is nothing to be done.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     let _ = nix::sys::prctl::set_dumpable(false);

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::{Session, SessionACL};
 use nix::sys::signal::Signal;
@@ -15,14 +15,17 @@ use super::background::Report;
 use super::kernel::{self, Mount};
 use super::place::Place;
 use super::presence::Presence;
+use super::resume::Resume;
 use super::signals::{self, Stage};
 use super::state::state_directory;
 use super::terminal::Terminal;
-use super::{Options, device};
-use crate::client::Client;
+use super::{Options, device, found};
+use crate::client::{Client, Standing};
+use crate::clock;
+use crate::control::{Control, Subject};
 use crate::error::{Error, Result};
-use crate::fs::{CopyIsHardlink, Filesystem, State};
-use crate::fuse::{self, Face};
+use crate::fs::{CopyIsHardlink, Filesystem, Patience, State};
+use crate::fuse::{self, Face, Recall};
 use crate::transport::Dialer;
 
 /// Threads that read requests from the kernel. An operation answered from memory is done on the
@@ -43,13 +46,13 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 enum Event {
     /// The kernel has ended the session: unmounted, from inside or outside.
     Ended(io::Result<()>),
-    /// A signal asks to unmount.
-    Asked(Signal),
+    /// A signal asks for something.
+    Signal(Signal),
 }
 
 /// Serves one mount from the first connection to the last byte written.
 pub(super) fn serve(
-    options: Options,
+    mut options: Options,
     place: Place,
     terminal: Terminal,
     report: &mut Report,
@@ -59,26 +62,36 @@ pub(super) fn serve(
         terminal,
         report.is_background(),
         event.clone(),
-        Event::Asked,
+        Event::Signal,
     )?;
     let network = Network::start()?;
-    let fs = network.handle.block_on(connect(&options))?;
+    let subject = network.handle.block_on(connect(&mut options))?;
+    let fs = Arc::clone(&subject.fs);
 
     let mut stage = stages.lock();
-    let (mount, session) = attach(&options, &place, &fs, &network.handle)?;
+    let recall = Recall::default();
+    let (mount, session) = attach(&options, &place, (&fs, &recall), &network.handle)?;
     *stage = Stage::Mounted;
     drop(stage);
 
     let presence = announce(&mount);
+    let control = control(&mount, subject);
     mount.raise_read_ahead();
+    watch_for_resume(&network.handle, &fs);
     let ended = match answer(session, event, report) {
-        Ok(()) => wait_for_end(&events, &mount),
-        Err(error) => Err(error),
+        Ok(()) => wait_for_end(&events, &mount, (&fs, &recall)),
+        Err(error) => (Err(error), clock::of_timers()),
     };
     // Also after an error of ours: nothing stays mounted that nobody answers.
     let detached = mount.detach();
-    let written = write_the_rest(&network.handle, &fs);
-    drop(fs);
+    let (ended, since) = ended;
+    let patience = Patience {
+        all: SHUTDOWN_MAX,
+        since,
+    };
+    let must_hurry = || presence.as_ref().is_some_and(Presence::is_in_hurry);
+    let written = network.handle.block_on(fs.shut_down(patience, must_hurry));
+    drop((fs, control));
     network.stop();
     let ended = ended.and(detached).and(written);
     if let Some(presence) = presence {
@@ -87,8 +100,10 @@ pub(super) fn serve(
     ended
 }
 
-async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
-    let dialer = Dialer::new(options.target.clone()).await?;
+async fn connect(options: &mut Options) -> Result<Subject> {
+    // Nothing of it is left here: there may be a password in it.
+    let dialer = Dialer::new(std::mem::take(&mut options.target)).await?;
+    let (questions, server) = (dialer.questions(), dialer.describe());
     let mut config = options.fs.clone();
     config.read_only = options.read_only;
     config.default_permissions = options.default_permissions || options.allow_other;
@@ -101,14 +116,20 @@ async fn connect(options: &Options) -> Result<Arc<Filesystem>> {
         config.copy_is_hardlink = CopyIsHardlink::Off;
     }
     let client = Client::connect(dialer, &options.client).await?;
-    Filesystem::new(client, &options.directory, config).await
+    let fs = Filesystem::new(client, &options.directory, config).await?;
+    Ok(Subject {
+        fs,
+        questions,
+        server,
+        network: Handle::current(),
+    })
 }
 
 /// Mounts and shakes hands with the kernel; if the second fails, the first is undone.
 fn attach(
     options: &Options,
     place: &Place,
-    fs: &Arc<Filesystem>,
+    (fs, recall): (&Arc<Filesystem>, &Recall),
     network: &Handle,
 ) -> Result<(Mount, Session<Face>)> {
     let (descriptor, mount) = kernel::attach(options, place)?;
@@ -116,7 +137,7 @@ fn attach(
     config.n_threads = Some(SESSION_THREADS);
     // fuser opens /dev/fuse once more for each thread, which a sandboxed daemon may not.
     config.clone_fd = device::is_openable();
-    let face = Face::new(Arc::clone(fs), network.clone());
+    let face = Face::new(Arc::clone(fs), network.clone(), recall.clone());
     // All: the kernel decides who may enter, by allow_other.
     match Session::from_fd(face, descriptor, SessionACL::All, config) {
         Ok(session) => {
@@ -145,6 +166,14 @@ fn announce(mount: &Mount) -> Option<Presence> {
     }
 }
 
+/// Without it `sftpfs status` cannot tell how the mount is, and all else works.
+fn control(mount: &Mount, subject: Subject) -> Option<Control> {
+    let place = found::control_of(mount.device()?);
+    Control::start(&place, subject)
+        .inspect_err(|error| log::info!("'sftpfs status' will not know this mount: {error}"))
+        .ok()
+}
+
 /// Starts to answer, and says so.
 fn answer(session: Session<Face>, event: Sender<Event>, report: &mut Report) -> Result<()> {
     // The main thread is there until it has received this.
@@ -156,26 +185,70 @@ fn answer(session: Session<Face>, event: Sender<Event>, report: &mut Report) -> 
     report.answers()
 }
 
-fn wait_for_end(events: &Receiver<Event>, mount: &Mount) -> Result<()> {
-    let ended = match events.recv() {
-        Ok(Event::Ended(ended)) => ended,
-        Ok(Event::Asked(signal)) => {
-            log::info!("{signal}: unmounting");
-            mount.detach()?;
-            match events.recv_timeout(GRACE) {
-                Ok(Event::Ended(ended)) => ended,
-                // Still in use. Our end is an end of the connection for those.
-                _ => Ok(()),
+/// Waits until the mount is to end. Also says since when that is so.
+fn wait_for_end(
+    events: &Receiver<Event>,
+    mount: &Mount,
+    (fs, recall): (&Filesystem, &Recall),
+) -> (Result<()>, Instant) {
+    let ended = loop {
+        match events.recv() {
+            Ok(Event::Ended(ended)) => break (ended, clock::of_timers()),
+            Ok(Event::Signal(Signal::SIGUSR1)) => {
+                log::info!("SIGUSR1: whoever waits for the server is interrupted");
+                recall.all();
+            }
+            Ok(Event::Signal(signal)) => {
+                let since = clock::of_timers();
+                log::info!("{signal}: unmounting");
+                if let Err(error) = mount.detach() {
+                    return (Err(error), since);
+                }
+                break (end_within(events, grace(fs)), since);
+            }
+            // Both senders live as long as their threads, which end with an event or not at all.
+            Err(_) => {
+                let gone = io::Error::other("the session's thread is gone");
+                break (Err(gone), clock::of_timers());
             }
         }
-        // Both senders live as long as their threads, which end with an event or not at all.
-        Err(_) => Err(io::Error::other("the session's thread is gone")),
     };
-    ended.map_err(|error| Error::setup(format!("the kernel's requests cannot be read: {error}")))
+    let (ended, since) = ended;
+    let cannot = |error| Error::setup(format!("the kernel's requests cannot be read: {error}"));
+    (ended.map_err(cannot), since)
 }
 
-fn write_the_rest(network: &Handle, fs: &Filesystem) -> Result<()> {
-    network.block_on(fs.shut_down(SHUTDOWN_MAX))
+/// Whoever waits for a server that is away closes nothing.
+fn grace(fs: &Filesystem) -> Duration {
+    match fs.health().standing {
+        Standing::Connected => GRACE,
+        _ => Duration::ZERO,
+    }
+}
+
+/// The session's end, if it comes in time.
+fn end_within(events: &Receiver<Event>, grace: Duration) -> io::Result<()> {
+    let until = clock::of_timers() + grace;
+    loop {
+        let left = until.saturating_duration_since(clock::of_timers());
+        match events.recv_timeout(left) {
+            Ok(Event::Ended(ended)) => return ended,
+            Ok(Event::Signal(_)) => {}
+            // Still in use. Our end is an end of the connection for those.
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Without it a connection that died while the machine slept is found dead a little later.
+fn watch_for_resume(network: &Handle, fs: &Arc<Filesystem>) {
+    let _entered = network.enter();
+    let fs = Arc::downgrade(fs);
+    let check = move || fs.upgrade().map(|fs| fs.check_connection()).is_some();
+    match Resume::new() {
+        Ok(resume) => drop(network.spawn(resume.each(check))),
+        Err(error) => log::info!("it is not noticed when the machine has slept: {error}"),
+    }
 }
 
 /// The thread on which connections live.

@@ -1,5 +1,6 @@
 //! SIGTERM, SIGINT and SIGHUP, each by what is going on when it arrives: they end a connection
-//! attempt at once, unmount what is mounted, and end hard when asked a second time.
+//! attempt at once, unmount what is mounted, and end hard when asked a second time. SIGUSR1 is
+//! passed on while something is mounted, and else means nothing.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,7 +51,7 @@ pub(super) fn watch<E: Send + 'static>(
     asked: Sender<E>,
     event: fn(Signal) -> E,
 ) -> Result<Stages> {
-    let signals = SigSet::from(Signal::SIGTERM) | Signal::SIGINT | Signal::SIGHUP;
+    let signals = SigSet::from(Signal::SIGTERM) | Signal::SIGINT | Signal::SIGHUP | Signal::SIGUSR1;
     signals
         .thread_block()
         .map_err(|errno| Error::setup(format!("sigprocmask: {errno}")))?;
@@ -61,6 +62,8 @@ pub(super) fn watch<E: Send + 'static>(
         while let Ok(signal) = signals.wait() {
             let mut stage = shared.lock();
             match *stage {
+                Stage::Mounted if signal == Signal::SIGUSR1 => drop(asked.send(event(signal))),
+                _ if signal == Signal::SIGUSR1 => {}
                 Stage::Connecting => {
                     terminal.restore();
                     if is_background {

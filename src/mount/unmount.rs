@@ -7,8 +7,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::unistd::{Uid, geteuid};
 
+use super::fusermount;
 use super::mountinfo::{self, Mounted};
-use super::{fusermount, presence::Witness};
+use super::presence::{self, Witness};
 use crate::error::{Error, Result};
 
 /// As the options of umount(8).
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 pub(crate) struct UnmountHow {
     /// Detach now, clean up when it is no longer in use; nothing is waited for.
     pub lazy: bool,
-    /// Abort requests that the server does not answer.
+    /// Give up what waits for the server and what is unwritten, and detach.
     pub force: bool,
 }
 
@@ -42,6 +43,10 @@ pub(crate) fn unmount(directory: &Path, how: UnmountHow) -> Result<()> {
     }
     let mounted_by = mounted.user_id().map_or_else(geteuid, Uid::from_raw);
     let witness = Witness::find(&mounted.device, mounted_by);
+    if how.force {
+        presence::hurry(&mounted.device, mounted_by);
+        abort(&mounted.device);
+    }
     detach(&path, &mounted, how)?;
     // After a lazy one the process ends when the last file is closed, which may be never.
     if how.lazy {
@@ -59,17 +64,42 @@ pub(crate) fn unmount(directory: &Path, how: UnmountHow) -> Result<()> {
         .map_err(|why| Error::setup(format!("{shown}: unmounted, but {why}")))
 }
 
+/// Has the kernel answer all that waits, and take no more: whoever has mounted may, and root.
+fn abort(device: &str) {
+    let number = device.split(':').next_back().unwrap_or_default();
+    let file = format!("/sys/fs/fuse/connections/{number}/abort");
+    if let Err(error) = std::fs::write(&file, "1") {
+        // Not mounted in some containers. What follows does it too, if root does it.
+        log::debug!("{file}: {error}");
+    }
+}
+
 fn detach(path: &Path, mounted: &Mounted, how: UnmountHow) -> Result<()> {
+    match detach_as_who_we_are(path, mounted, how) {
+        // The process behind it, which takes an abort for the end, may have been quicker.
+        Err(_) if how.force && !is_there(path, mounted) => Ok(()),
+        detached => detached,
+    }
+}
+
+fn is_there(path: &Path, mounted: &Mounted) -> bool {
+    let there = mountinfo::at(path).ok().flatten();
+    there.is_some_and(|there| there.device == mounted.device)
+}
+
+fn detach_as_who_we_are(path: &Path, mounted: &Mounted, how: UnmountHow) -> Result<()> {
     let shown = path.display();
+    // Nobody can use any more what was given up.
+    let lazily = how.lazy || how.force;
     if !geteuid().is_root() {
-        let unmounted = fusermount::unmount(path, how.lazy);
+        let unmounted = fusermount::unmount(path, lazily);
         return unmounted.map_err(|why| match users_of(path, std::process::id()).as_slice() {
             [] => why,
             users => Error::setup(format!("{why}\n{}", in_use(path, users))),
         });
     }
     let mut flags = MntFlags::UMOUNT_NOFOLLOW;
-    flags.set(MntFlags::MNT_DETACH, how.lazy);
+    flags.set(MntFlags::MNT_DETACH, lazily);
     flags.set(MntFlags::MNT_FORCE, how.force);
     match umount2(path, flags) {
         Ok(()) => Ok(()),

@@ -70,6 +70,12 @@ impl OpenFlags {
     pub fn contains(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0
     }
+
+    /// All but these.
+    #[must_use]
+    pub fn without(self, flags: Self) -> Self {
+        Self(self.0 & !flags.0)
+    }
 }
 
 impl BitOr for OpenFlags {

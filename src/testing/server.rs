@@ -128,7 +128,7 @@ struct State {
 }
 
 type Intercept = Box<dyn FnMut(&Request) -> Option<Response> + Send>;
-type Picker = Box<dyn FnMut(&Request) -> Option<Cut> + Send>;
+type Picker = Box<dyn FnMut(&Request, &Tree) -> Option<Cut> + Send>;
 
 /// Where a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,12 +179,21 @@ impl Server {
     }
 
     /// Ends a connection at a request that the test picks; nothing behind it is done.
-    pub(crate) fn cut_when(&self, pick: impl FnMut(&Request) -> Option<Cut> + Send + 'static) {
+    pub(crate) fn cut_when(&self, mut pick: impl FnMut(&Request) -> Option<Cut> + Send + 'static) {
+        self.cut_where(move |request, _| pick(request));
+    }
+
+    /// As [`Self::cut_when`], for a test that also looks at what is there before the request.
+    pub(crate) fn cut_where(
+        &self,
+        pick: impl FnMut(&Request, &Tree) -> Option<Cut> + Send + 'static,
+    ) {
         self.state().cut = Some(Box::new(pick));
     }
 
     fn cut_at(&self, request: &Request) -> Option<Cut> {
-        self.state().cut.as_mut().and_then(|pick| pick(request))
+        let State { tree, cut, .. } = &mut *self.state();
+        cut.as_mut().and_then(|pick| pick(request, tree))
     }
 
     /// Ends all connections, as a network does. New ones are served.
@@ -243,6 +252,10 @@ impl Connection {
                 match frames.next().map(|frame| frame.map(Request::decode)) {
                     Ok(Some(Ok((id, request)))) => {
                         let cut = self.server.cut_at(&request);
+                        eprintln!(
+                            "  {cut:?} {}",
+                            format!("{request:?}").chars().take(150).collect::<String>()
+                        );
                         if cut != Some(Cut::Before) {
                             answers.push(self.answer(&options, request).encode(id));
                         }

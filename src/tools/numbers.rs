@@ -46,6 +46,17 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// In two units at most: `59 s`, `12 min 5 s`, `3 h 12 min`, `2 d 3 h`.
+pub(super) fn rough_duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{} d {} h", grouped(days), hours % 24),
+    }
+}
+
 /// `1 file`, `1,234 files`.
 pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
     format!(
@@ -58,6 +69,18 @@ pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rough_duration_has_two_units() {
+        for (seconds, text) in [
+            (59, "59 s"),
+            (60, "1 min 0 s"),
+            (3600 + 125, "1 h 2 min"),
+            (2 * 86_400 + 3 * 3600 + 59, "2 d 3 h"),
+        ] {
+            assert_eq!(rough_duration(seconds), text);
+        }
+    }
 
     #[test]
     fn sizes_have_three_digits_and_a_unit() {

@@ -66,10 +66,47 @@ pub(super) fn raise_descriptor_limit() {
     }
 }
 
+/// Seconds since 1970 as this process's time zone writes them: `2026-11-23 14:02:11`.
+pub(super) fn local_time(seconds: u64) -> String {
+    let Ok(time) = libc::time_t::try_from(seconds) else {
+        return seconds.to_string();
+    };
+    let mut parts = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    #[expect(
+        unsafe_code,
+        reason = "localtime_r(3) fills a tm of ours, or says that it did not"
+    )]
+    let parts = unsafe {
+        if libc::localtime_r(&raw const time, parts.as_mut_ptr()).is_null() {
+            return seconds.to_string();
+        }
+        parts.assume_init()
+    };
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+        i64::from(parts.tm_year) + 1900,
+        parts.tm_mon + 1,
+        parts.tm_mday,
+        parts.tm_hour,
+        parts.tm_min,
+        parts.tm_sec
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ioctl::{INFO, INFO_SIZE};
+
+    #[test]
+    fn a_moment_is_written_with_date_and_time() {
+        // Whatever the time zone is, the day is this one or the one before or after.
+        let written = local_time(1_763_856_000);
+        assert!(
+            written.starts_with("2025-11-2") && written.len() == 19,
+            "{written}"
+        );
+    }
 
     #[test]
     fn a_number_that_a_filesystem_does_not_know_is_enotty() {

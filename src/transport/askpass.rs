@@ -15,6 +15,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::unistd::geteuid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,14 +31,43 @@ pub(super) struct Askpass {
     listener: UnixListener,
     name: String,
     program: PathBuf,
-    /// Offered once.
-    password: Option<Secret>,
+    known: Known,
     prompter: Prompter,
+    /// What was answered.
+    told: Answers,
+}
+
+/// What may be answered without asking anybody; each once.
+#[derive(Default)]
+pub(super) struct Known {
+    /// To any question for a password.
+    pub(super) password: Option<Secret>,
+    /// By question.
+    pub(super) answers: Vec<(String, Secret)>,
+}
+
+/// The answers that were given, by question.
+#[derive(Clone, Default)]
+pub(super) struct Answers(Arc<Mutex<Vec<(String, Secret)>>>);
+
+impl Answers {
+    /// The last answers to each question; nothing is left here.
+    pub(super) fn take(&self) -> Vec<(String, Secret)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, question: &str, answer: &Secret) {
+        let mut answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|(asked, _)| asked != question);
+        if answers.len() < ANSWERS_MAX {
+            answers.push((question.to_owned(), answer.clone()));
+        }
+    }
 }
 
 impl Askpass {
     /// Must be called inside a tokio runtime.
-    pub(super) fn new(password: Secret, prompter: Prompter) -> io::Result<Self> {
+    pub(super) fn new(known: Known, prompter: Prompter) -> io::Result<Self> {
         // Its name is no secret; it only must not be taken already.
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
@@ -48,8 +78,9 @@ impl Askpass {
             listener: UnixListener::from_std(listener)?,
             name,
             program: std::env::current_exe()?,
-            password: Some(password),
+            known,
             prompter,
+            told: Answers::default(),
         })
     }
 
@@ -63,6 +94,11 @@ impl Askpass {
     /// Whether a second question could be answered, too.
     pub(super) fn can_ask(&self) -> bool {
         self.prompter.can_ask()
+    }
+
+    /// What is answered, also after this is gone.
+    pub(super) fn told(&self) -> Answers {
+        self.told.clone()
     }
 
     /// Answers until it is dropped.
@@ -98,15 +134,23 @@ impl Askpass {
     async fn find(&mut self, question: String) -> Option<Secret> {
         // ssh asks `user@host's password: ` and `(user@host) Password: `.
         let is_password = question.trim_end().to_lowercase().ends_with("password:");
-        if is_password && let Some(password) = self.password.take() {
+        if is_password && let Some(password) = self.known.password.take() {
             return Some(password);
         }
-        let prompter = self.prompter.clone();
-        let ask = move || match question.contains("(yes/no") {
-            true => Secret::new(&mut prompter.line(&question)?.into_bytes()),
-            false => prompter.secret(&question),
-        };
-        tokio::task::spawn_blocking(ask).await.ok().flatten()
+        if let Some(at) = self.known.answers.iter().position(|(q, _)| *q == question) {
+            let (_, answer) = self.known.answers.swap_remove(at);
+            self.told.note(&question, &answer);
+            return Some(answer);
+        }
+        let (prompter, asked) = (self.prompter.clone(), question.clone());
+        if question.contains("(yes/no") {
+            let ask = move || Secret::new(&mut prompter.line(&asked)?.into_bytes());
+            return tokio::task::spawn_blocking(ask).await.ok().flatten();
+        }
+        let ask = move || prompter.secret(&asked);
+        let answer = tokio::task::spawn_blocking(ask).await.ok().flatten()?;
+        self.told.note(&question, &answer);
+        Some(answer)
     }
 }
 
@@ -157,6 +201,9 @@ const SOCKET: &str = "SFTPFS_ASKPASS_SOCKET";
 const ANSWERED: u8 = b'+';
 const REFUSED: u8 = b'-';
 
+/// Passphrases of some keys, and some factors.
+const ANSWERS_MAX: usize = 16;
+
 /// A question is a line or three; a server's keyboard-interactive instructions may be more.
 const QUESTION_LEN_MAX: u64 = 16 << 10;
 
@@ -164,13 +211,21 @@ const QUESTION_LEN_MAX: u64 = 16 << 10;
 mod tests {
     use super::*;
 
-    fn password() -> Secret {
-        Secret::new(&mut b"geheim".to_vec()).unwrap()
+    fn known(answers: &[(&str, &str)]) -> Known {
+        let secret = |text: &str| Secret::new(&mut text.as_bytes().to_vec()).unwrap();
+        let answers = answers
+            .iter()
+            .map(|(question, answer)| ((*question).to_owned(), secret(answer)));
+        Known {
+            password: Some(secret("geheim")),
+            answers: answers.collect(),
+        }
     }
 
     /// What ssh would be told, question by question.
     async fn answers(questions: &[&str]) -> Vec<Option<String>> {
-        let askpass = Askpass::new(password(), Prompter::NOBODY).unwrap();
+        let known = known(&[("PIN: ", "12"), ("Code: ", "34")]);
+        let askpass = Askpass::new(known, Prompter::NOBODY).unwrap();
         let name = OsString::from(&askpass.name);
         let serving = tokio::spawn(askpass.serve());
         let mut answers = Vec::new();
@@ -199,6 +254,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_answered_before_is_answered_once() {
+        assert_eq!(
+            answers(&["Code: ", "Code: ", "PIN: "]).await,
+            [Some("34".to_owned()), None, Some("12".to_owned())]
+        );
+    }
+
+    #[tokio::test]
     async fn keyboard_interactive_asks_for_the_password_too() {
         assert_eq!(
             answers(&["(me@host) Password: "]).await,
@@ -208,7 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn neither_command_line_nor_environment_holds_the_password() {
-        let askpass = Askpass::new(password(), Prompter::NOBODY).unwrap();
+        let askpass = Askpass::new(known(&[]), Prompter::NOBODY).unwrap();
         let mut ssh = Command::new("ssh");
         askpass.equip(&mut ssh);
         assert!(!format!("{:?}", ssh.as_std()).contains("geheim"));

@@ -46,7 +46,7 @@ pub(super) enum Trust {
 ///
 /// # Errors
 ///
-/// [`Error::Setup`] if the key is refused.
+/// [`Error::Denied`] if the key is refused.
 pub(super) fn verify(
     settings: &Settings,
     key: &[u8],
@@ -63,7 +63,7 @@ pub(super) fn verify(
             log::warn!("going on, without passwords, because StrictHostKeyChecking is off");
             Ok(Trust::KeysOnly)
         }
-        Verdict::Changed { known } => Err(Error::setup(changed(&name, key, &known))),
+        Verdict::Changed { known } => Err(Error::denied(changed(&name, key, &known))),
         Verdict::Unknown => {
             match strict {
                 Strict::Yes => return Err(unknown(&name, key, "StrictHostKeyChecking=yes")),
@@ -220,7 +220,7 @@ fn changed(name: &str, key: &[u8], known: &Entry) -> String {
 }
 
 fn revoked(name: &str, key: &[u8], place: &str) -> Error {
-    Error::setup(format!(
+    Error::denied(format!(
         "{name}: the host key {} {} is marked as revoked in {place}; not connecting",
         kind(key),
         fingerprint(key)
@@ -228,7 +228,7 @@ fn revoked(name: &str, key: &[u8], place: &str) -> Error {
 }
 
 fn unknown(name: &str, key: &[u8], why: &str) -> Error {
-    Error::setup(format!(
+    Error::denied(format!(
         "{name}: the host key {} {} is not known, and {why}; connect once with ssh to check and \
          store it, or use -o StrictHostKeyChecking=accept-new",
         kind(key),

@@ -9,6 +9,7 @@
 
 mod algorithms;
 mod auth;
+mod pulse;
 mod pump;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
-use ssh2::{Channel, MethodType, Session};
+use ssh2::{Channel, ErrorCode, MethodType, Session};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -38,7 +39,7 @@ use crate::error::{Error, Result};
 /// Connects, logs in, and starts the SFTP server.
 ///
 /// # Errors
-/// [`Error::Setup`], in words for the person who wants to mount.
+/// [`Error::Denied`] or [`Error::Setup`], in words for the person who wants to mount.
 pub(super) async fn dial(plan: Plan) -> Result<Link> {
     let (wire, cut) = Wire::connect(&plan.settings).await?;
     let tcp = wire
@@ -88,15 +89,19 @@ fn drive(
     };
     // If it was called off, the pump sees the closed socket.
     let _ = ready.send(Ok(peer));
-    let (interval, _) = plan.settings.server_alive();
-    Pump::new(session, channel, tcp, local, diagnosis).run(interval);
+    let (interval, count) = plan.settings.server_alive();
+    Pump::new(session, channel, tcp, local, diagnosis).run(interval, count);
 }
 
 /// From the first byte to a running SFTP server. Blocks, also on a person.
 fn open(plan: &Plan, tcp: &TcpStream) -> Result<(Session, Channel, String)> {
     let place = place(plan);
     let fail = |what: &str, error: &ssh2::Error| {
-        Error::setup(format!("{place}: {what}: {}", error.message()))
+        let text = format!("{place}: {what}: {}", error.message());
+        match error.code() {
+            REQUEST_DENIED => Error::denied(text),
+            _ => Error::setup(text),
+        }
     };
     let mut session = Session::new().map_err(|error| fail("libssh2", &error))?;
     session.set_timeout(milliseconds(plan.settings.connect_timeout()));
@@ -109,8 +114,7 @@ fn open(plan: &Plan, tcp: &TcpStream) -> Result<(Session, Channel, String)> {
     let trust = judge(plan, &session)?;
     // The person who is asked may take their time, and the server's patience is in its own hands.
     session.set_timeout(milliseconds(LOGIN_PATIENCE));
-    plan.memory
-        .remember(Login::new(&session, plan, trust).run()?);
+    plan.memory.note(Login::new(&session, plan, trust).run())?;
     session.set_timeout(milliseconds(plan.settings.connect_timeout()));
     let channel = session.channel_open("session", WINDOW_SIZE, PACKET_SIZE, None);
     let mut channel = channel.map_err(|error| fail("the server opens no channel", &error))?;
@@ -229,6 +233,9 @@ const WINDOW_SIZE: u32 = 4 << 20;
 
 /// What libssh2 takes in one packet; its bound on a whole packet is 40000 bytes.
 const PACKET_SIZE: u32 = 32768;
+
+/// The server does not start what it was asked to start: `LIBSSH2_ERROR_CHANNEL_REQUEST_DENIED`.
+const REQUEST_DENIED: ErrorCode = ErrorCode::Session(-22);
 
 /// Longer than sshd's own patience (sshd_config(5), LoginGraceTime, 120 s).
 const LOGIN_PATIENCE: Duration = Duration::from_secs(180);

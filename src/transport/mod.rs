@@ -6,6 +6,7 @@
 mod askpass;
 mod child;
 mod command;
+mod denial;
 mod dialer;
 mod echo;
 mod host_config;
@@ -16,6 +17,7 @@ mod loan;
 mod login;
 mod openssh;
 mod prompt;
+mod questions;
 mod russh;
 mod secrets;
 #[cfg(test)]
@@ -30,8 +32,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::error::Error;
+
 pub use askpass::answer_ssh;
 pub(crate) use dialer::Dialer;
+pub(crate) use prompt::{ask_person, is_person_there};
+pub(crate) use questions::{Listener, Question, Questions};
 pub(crate) use secrets::Secret;
 
 /// Where the server is and how to get there, as the user asked for it.
@@ -59,6 +65,20 @@ pub(crate) struct Target {
     pub sftp_server: Option<String>,
     /// A password read beforehand (`-o password_stdin`); offered once.
     pub password: Option<Secret>,
+    /// What becomes of it, and of what a person typed, when it was used.
+    pub reconnect_secret: ReconnectSecret,
+}
+
+/// What becomes of the secrets that opened the first connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ReconnectSecret {
+    /// They stay in memory and open the further ones.
+    #[default]
+    Keep,
+    /// They are forgotten; who asks for another try is asked for them again.
+    Ask,
+    /// They are forgotten, and nobody is asked.
+    Never,
 }
 
 /// Which transport to take.
@@ -116,6 +136,12 @@ impl Diagnosis {
             .map(String::as_str)
             .collect::<Vec<_>>()
             .join("\n")
+    }
+
+    /// Why there is no SFTP server behind a link: `text`, as [`Error::Denied`] if what was said
+    /// means that another try would end the same, else as [`Error::Setup`].
+    pub(crate) fn failure(&self, text: impl Into<String>) -> Error {
+        denial::error(&self.text(), text.into())
     }
 }
 

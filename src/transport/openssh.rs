@@ -14,25 +14,39 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::askpass::Askpass;
+use super::askpass::{Askpass, Known};
 use super::child::Child;
 use super::host_config::{Settings, ssh_arguments, ssh_words};
-use super::secrets::Prompter;
+use super::secrets::{Prompter, Secret};
 use super::{Diagnosis, Link, Target, command};
 use crate::error::{Error, Result};
 
-/// Starts ssh and waits until it has logged in.
+/// Who answers what ssh asks.
+pub(super) enum Answering {
+    /// The person at the terminal, to ssh itself.
+    Terminal,
+    /// We do, with what is known, and by asking who can be asked.
+    Us(Known, Prompter),
+}
+
+/// Starts ssh and waits until it has logged in. What we answered is put into `told`.
 ///
-/// ssh asks on the terminal what it needs to know; Ctrl-C ends it, and with it the attempt. If a
-/// password was given beforehand, ssh asks us instead, and we ask by `prompter` what is not that.
+/// ssh asks on the terminal what it needs to know; Ctrl-C ends it, and with it the attempt. Or it
+/// asks us, and we answer. An attempt that is made `again`, without a person, ends in time.
 ///
 /// # Errors
-/// [`Error::Setup`] with ssh's last words if it ends before it has logged in.
-pub(super) async fn dial(target: &Target, settings: &Settings, prompter: Prompter) -> Result<Link> {
+/// [`Error::Denied`] or [`Error::Setup`] with ssh's last words if it ends before it has logged in.
+pub(super) async fn dial(
+    target: &Target,
+    settings: &Settings,
+    answering: Answering,
+    again: bool,
+    told: &mut Vec<(String, Secret)>,
+) -> Result<Link> {
     let mut words = words(target, settings);
     let waits = settings.is_from_ssh() && settings.shared_connection().is_none();
-    let askpass = match target.password.clone() {
-        Some(password) if waits => Some(Askpass::new(password, prompter)),
+    let askpass = match answering {
+        Answering::Us(known, prompter) if waits => Some(Askpass::new(known, prompter)),
         _ => None,
     };
     let askpass = askpass
@@ -47,21 +61,24 @@ pub(super) async fn dial(target: &Target, settings: &Settings, prompter: Prompte
     if let Some(askpass) = &askpass {
         askpass.equip(&mut command);
     }
+    let answers = askpass.as_ref().map(Askpass::told);
     let diagnosis = Diagnosis::default();
     let (sender, logged_in) = oneshot::channel();
     let mut sender = Some(sender);
     let hear = move |line: &str| hear(line, &mut sender);
-    let may_ask = askpass.is_none();
+    let may_ask = askpass.is_none() && !again;
     let child = Child::start(command, "ssh".to_owned(), diagnosis.clone(), may_ask, hear);
     let Child { stream } = child.map_err(|error| command::cannot_run(&words, &error))?;
     let mut peer = format!("{} through ssh", target.host);
     if waits {
-        match timeout(LOGIN_GRACE, answering(askpass, logged_in)).await {
+        match timeout(LOGIN_GRACE, serving(askpass, logged_in)).await {
             Ok(Ok(how)) => peer = format!("{how} through ssh"),
             Ok(Err(_)) => return Err(refused(target, &diagnosis)),
+            Err(_) if again => return Err(late(target)),
             // An ssh that says it in other words, most likely; the stream will show.
             Err(_) => log::warn!("ssh has not said that it is logged in to {}", target.host),
         }
+        told.extend(answers.map(|answers| answers.take()).unwrap_or_default());
     }
     Ok(Link {
         stream: Box::new(stream),
@@ -71,7 +88,7 @@ pub(super) async fn dial(target: &Target, settings: &Settings, prompter: Prompte
 }
 
 /// Waits for the login, and answers what ssh asks meanwhile.
-async fn answering<T>(askpass: Option<Askpass>, logged_in: impl Future<Output = T>) -> T {
+async fn serving<T>(askpass: Option<Askpass>, logged_in: impl Future<Output = T>) -> T {
     let Some(askpass) = askpass else {
         return logged_in.await;
     };
@@ -103,9 +120,17 @@ fn hear(line: &str, logged_in: &mut Option<oneshot::Sender<String>>) -> bool {
 fn refused(target: &Target, diagnosis: &Diagnosis) -> Error {
     let said = diagnosis.text();
     let separator = if said.contains('\n') { "\n" } else { " " };
-    Error::setup(format!(
+    diagnosis.failure(format!(
         "cannot connect to {}:{separator}{said}",
         target.host
+    ))
+}
+
+fn late(target: &Target) -> Error {
+    Error::setup(format!(
+        "cannot connect to {}: ssh has not logged in within {} s",
+        target.host,
+        LOGIN_GRACE.as_secs()
     ))
 }
 
@@ -175,7 +200,13 @@ mod tests {
     use super::*;
 
     async fn connect(target: &Target) -> Result<Link> {
-        dial(target, &Settings::resolve(target).await?, Prompter::NOBODY).await
+        let settings = Settings::resolve(target).await?;
+        dial_with(target, &settings).await
+    }
+
+    async fn dial_with(target: &Target, settings: &Settings) -> Result<Link> {
+        let nobody = Answering::Terminal;
+        dial(target, settings, nobody, false, &mut Vec::new()).await
     }
 
     async fn why_not(target: &Target) -> String {
@@ -308,7 +339,7 @@ mod tests {
         }
         let settings = Settings::resolve(&target).await.unwrap();
         assert_eq!(settings.shared_connection(), Some(path.as_str()));
-        let mut second = dial(&target, &settings, Prompter::NOBODY).await.unwrap();
+        let mut second = dial_with(&target, &settings).await.unwrap();
         greet(&mut second).await;
     }
 

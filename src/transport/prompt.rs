@@ -1,4 +1,5 @@
-//! Asks the person: on the controlling terminal, or through `SSH_ASKPASS`, by ssh(1)'s rules.
+//! Asks the person: on the controlling terminal, or through `SSH_ASKPASS`, by ssh(1)'s rules; or
+//! through whoever takes the questions of a mount that runs ([`Questions`]).
 //!
 //! **Invariant:** however the program ends while a question stands, the terminal echoes again;
 //! nothing typed without echo is written anywhere.
@@ -13,6 +14,7 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use super::echo::Quiet;
+use super::questions::Questions;
 use super::secrets::{SECRET_LEN_MAX, Secret};
 
 /// Whom to ask, if anybody. Its questions block; ask from a thread that may wait.
@@ -24,6 +26,8 @@ pub(super) struct Prompter {
     askpass: Option<OsString>,
     /// Ask there even if there is a terminal.
     askpass_first: bool,
+    /// Whoever takes the questions there, if anybody does.
+    questions: Option<Questions>,
 }
 
 impl Prompter {
@@ -32,7 +36,16 @@ impl Prompter {
         terminal: false,
         askpass: None,
         askpass_first: false,
+        questions: None,
     };
+
+    /// Asks whoever takes the questions at that moment.
+    pub(super) fn through(questions: &Questions) -> Self {
+        Self {
+            questions: Some(questions.clone()),
+            ..Self::NOBODY
+        }
+    }
 
     /// By the environment, as ssh(1) does (section ENVIRONMENT, `SSH_ASKPASS`,
     /// `SSH_ASKPASS_REQUIRE`, `DISPLAY`); nobody with `BatchMode=yes`.
@@ -59,6 +72,7 @@ impl Prompter {
             terminal: true,
             askpass: allowed.then(program),
             askpass_first: first,
+            questions: None,
         }
     }
 
@@ -69,6 +83,7 @@ impl Prompter {
             terminal: false,
             askpass: Some(program.into()),
             askpass_first: true,
+            questions: None,
         }
     }
 
@@ -86,11 +101,15 @@ impl Prompter {
 
     /// Whether there may be somebody to ask. A terminal can turn out to be missing.
     pub(super) fn can_ask(&self) -> bool {
-        self.askpass.is_some() || (self.terminal && File::open(TERMINAL).is_ok())
+        let is_there = self.questions.as_ref().is_some_and(Questions::are_taken);
+        is_there || self.askpass.is_some() || (self.terminal && File::open(TERMINAL).is_ok())
     }
 
     fn ask(&self, question: &str, echo: bool) -> Option<Secret> {
         let question = printable(question);
+        if let Some(questions) = &self.questions {
+            return questions.ask(question, echo);
+        }
         if self.askpass_first {
             return run_askpass(self.askpass.as_ref()?, &question);
         }
@@ -101,6 +120,16 @@ impl Prompter {
         }
         run_askpass(self.askpass.as_ref()?, &question)
     }
+}
+
+/// Asks the person at this terminal. `None` if there is nobody, or they would not say. Blocks.
+pub(crate) fn ask_person(question: &str, echo: bool) -> Option<Secret> {
+    Prompter::new(false).ask(question, echo)
+}
+
+/// Whether there is somebody at this terminal.
+pub(crate) fn is_person_there() -> bool {
+    Prompter::new(false).can_ask()
 }
 
 /// What may be shown of a text that a server wrote: no control characters but line ends and tabs,

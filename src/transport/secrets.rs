@@ -1,4 +1,4 @@
-//! A password or passphrase in memory that is neither swapped out nor dumped, and is wiped.
+//! A password, passphrase or key in memory that is neither swapped out nor dumped, and is wiped.
 //!
 //! **Invariant:** nothing here prints what a [`Secret`] holds.
 
@@ -9,13 +9,13 @@ use zeroize::Zeroize;
 
 pub(super) use super::prompt::Prompter;
 
-/// A password or passphrase. Copies share one locked page, which is wiped with the last of them.
+/// A password or passphrase. Copies share one piece of locked memory, which is wiped with the last of them.
 #[derive(Clone)]
 pub(crate) struct Secret(Arc<Locked>);
 
 impl Secret {
     /// Takes `bytes` over into locked memory and wipes them where they were. `None` if they are
-    /// longer than 4096 bytes.
+    /// longer than 16 KiB.
     #[must_use]
     pub(crate) fn new(bytes: &mut [u8]) -> Option<Self> {
         let fits = bytes.len() <= SECRET_LEN_MAX;
@@ -25,8 +25,8 @@ impl Secret {
     }
 
     /// The bytes, as typed, without a line end.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.0.page.0.get(..self.0.len).unwrap_or_default()
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.bytes()
     }
 
     /// The bytes as the SSH protocol wants them (RFC 4252 section 8). What is not UTF-8 can be no
@@ -43,27 +43,41 @@ impl fmt::Debug for Secret {
 }
 
 /// A page of its own: locking and unlocking it touches nobody else's memory.
+#[derive(Clone)]
 #[repr(C, align(4096))]
-struct Page([u8; SECRET_LEN_MAX]);
+struct Page([u8; PAGE_LEN]);
 
 struct Locked {
-    page: Box<Page>,
+    pages: Box<[Page]>,
     len: usize,
 }
 
 impl Locked {
     fn copy_of(bytes: &[u8]) -> Self {
+        let pages = vec![Page([0; PAGE_LEN]); bytes.len().div_ceil(PAGE_LEN).max(1)];
         let mut locked = Self {
-            page: Box::new(Page([0; SECRET_LEN_MAX])),
+            pages: pages.into_boxed_slice(),
             len: bytes.len(),
         };
         // Before the secret is there, so that no copy of it was ever swapped out. A process that
         // may lock no memory (RLIMIT_MEMLOCK) goes on without.
         locked.advise(libc::mlock, libc::MADV_DONTDUMP);
-        if let Some(place) = locked.page.0.get_mut(..bytes.len()) {
-            place.copy_from_slice(bytes);
+        for (page, part) in locked.pages.iter_mut().zip(bytes.chunks(PAGE_LEN)) {
+            if let Some(place) = page.0.get_mut(..part.len()) {
+                place.copy_from_slice(part);
+            }
         }
         locked
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let all = self.pages.as_ptr().cast::<u8>();
+        #[expect(unsafe_code, reason = "the pages are one piece of memory without gaps")]
+        // SAFETY: `Page` is `repr(C)` and holds nothing but its bytes, whose number is its
+        // alignment; `len` is at most the size of all pages.
+        unsafe {
+            std::slice::from_raw_parts(all, self.len)
+        }
     }
 
     #[expect(
@@ -75,25 +89,31 @@ impl Locked {
         lock: unsafe extern "C" fn(*const libc::c_void, usize) -> libc::c_int,
         advice: libc::c_int,
     ) {
-        let page = std::ptr::from_mut(self.page.as_mut()).cast::<libc::c_void>();
+        let len = size_of_val(self.pages.as_ref());
+        let start = self.pages.as_mut_ptr().cast::<libc::c_void>();
         // SAFETY: the address and length are those of one allocation that `self` owns, aligned to
-        // and as long as a page; neither call changes what is in it.
+        // a page and some pages long; neither call changes what is in it.
         unsafe {
-            lock(page, size_of::<Page>());
-            libc::madvise(page, size_of::<Page>(), advice);
+            lock(start, len);
+            libc::madvise(start, len, advice);
         }
     }
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        self.page.0.zeroize();
+        for page in &mut self.pages {
+            page.0.zeroize();
+        }
         self.advise(libc::munlock, libc::MADV_DODUMP);
     }
 }
 
-/// One page. sshd refuses passwords of more than 1024 bytes (auth-passwd.c).
-pub(super) const SECRET_LEN_MAX: usize = 4096;
+const PAGE_LEN: usize = 4096;
+
+/// A private key of RSA with 16384 bits takes 12 KiB, which nothing that is typed comes near: sshd
+/// refuses passwords of more than 1024 bytes (auth-passwd.c).
+pub(super) const SECRET_LEN_MAX: usize = 4 * PAGE_LEN;
 
 #[cfg(test)]
 mod tests {
@@ -115,7 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_longer_than_its_page_is_refused_and_wiped() {
+    fn a_secret_may_take_several_pages() {
+        let long: Vec<u8> = (0..PAGE_LEN + 5)
+            .map(|n| u8::try_from(n % 251).unwrap())
+            .collect();
+        let secret = Secret::new(&mut long.clone()).unwrap();
+        assert_eq!(secret.bytes(), long);
+    }
+
+    #[test]
+    fn a_secret_longer_than_its_bound_is_refused_and_wiped() {
         let mut typed = vec![b'x'; SECRET_LEN_MAX + 1];
         assert!(Secret::new(&mut typed).is_none());
         assert!(typed.iter().all(|byte| *byte == 0));

@@ -68,6 +68,16 @@ impl Sshd {
         Some(sshd)
     }
 
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The setting by which the server is known behind another port, too.
+    pub(super) fn alias(&self) -> (String, String) {
+        let name = format!("[127.0.0.1]:{}", self.port);
+        ("HostKeyAlias".to_owned(), name)
+    }
+
     /// A file of the server's folder.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

@@ -49,7 +49,7 @@ pub fn suite() -> Suite {
 }
 
 /// A file system of its own, unmounted when dropped.
-struct Volume {
+pub(super) struct Volume {
     at: PathBuf,
     image: Option<PathBuf>,
 }
@@ -84,8 +84,13 @@ impl Volume {
         volume.mounted(ctx, &mut mount)
     }
 
+    /// Where it is mounted.
+    pub(super) fn at(&self) -> &Path {
+        &self.at
+    }
+
     /// A tmpfs of so many bytes.
-    fn tmpfs(ctx: &Ctx, at: &Path, bytes: u64) -> Self {
+    pub(super) fn tmpfs(ctx: &Ctx, at: &Path, bytes: u64) -> Self {
         fs::create_dir_all(at).unwrap();
         let mut mount = Command::new("mount");
         mount

@@ -7,6 +7,7 @@ mod copies_on;
 mod copy_tool;
 mod cuts;
 mod differential;
+mod faults;
 mod fsx;
 mod lifecycle;
 mod pjdfstest;
@@ -16,8 +17,10 @@ pub mod random;
 mod random_copies;
 mod reflink;
 mod site;
+mod status;
 mod tools;
 mod tree;
+mod waits;
 mod walks;
 
 use crate::case::Suite;
@@ -27,9 +30,11 @@ pub fn all() -> Vec<Suite> {
     vec![
         posix::suite(),
         lifecycle::suite(),
+        status::suite(),
         bad_input::suite(),
         tree::suite(),
         walks::suite(),
+        waits::suite(),
         programs::suite(),
         copy_tool::suite(),
         differential::suite(),
@@ -38,6 +43,7 @@ pub fn all() -> Vec<Suite> {
         copies::suite(),
         copies_on::suite(),
         cuts::suite(),
+        faults::suite(),
         random_copies::suite(),
         reflink::suite(),
     ]

@@ -29,6 +29,21 @@ pub(super) fn name(packet: &[u8]) -> String {
     known.to_owned()
 }
 
+/// The number of a request, which its answer bears.
+pub(super) fn id(packet: &[u8]) -> Option<u32> {
+    let bytes = packet.get(5..9)?.try_into().ok()?;
+    Some(u32::from_be_bytes(bytes))
+}
+
+/// Of a READ, its number and how many bytes it asks for, which stands at its end.
+pub(super) fn read_len(packet: &[u8]) -> Option<(u32, u32)> {
+    if packet.get(4) != Some(&5) {
+        return None;
+    }
+    let (_, len) = packet.split_last_chunk()?;
+    Some((id(packet)?, u32::from_be_bytes(*len)))
+}
+
 /// Which extension an extended request asks for.
 pub(super) fn extension(packet: &[u8]) -> Option<&str> {
     if packet.get(4) != Some(&EXTENDED) {
@@ -70,7 +85,7 @@ pub(super) fn without(packet: Vec<u8>, hidden: &[&str]) -> Vec<u8> {
     with_length(&body)
 }
 
-fn with_length(body: &[u8]) -> Vec<u8> {
+pub(super) fn with_length(body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(body.len()).expect("short");
     let mut packet = len.to_be_bytes().to_vec();
     packet.extend(body);

@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Shared, Way, packet};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Badness, Shared, Way, badness, packet};
+use crate::process;
 
 /// `mount-tests wire SOCKET SERVER...`: starts the server with one connection to the socket as its
 /// input and output, and carries bytes between its own and another. Both say whose they are first.
@@ -44,6 +47,8 @@ pub fn be_the_pipe(mut words: impl Iterator<Item = OsString>) -> ExitCode {
         });
     }
     let _ = copy_at_once(&mut ours);
+    // sftpfs hears of the end now, however long the server still has to do.
+    let _ = nix::unistd::close(io::stdout().as_raw_fd());
     let _ = child.wait();
     ExitCode::SUCCESS
 }
@@ -113,17 +118,18 @@ fn connect(shared: &Arc<Shared>, number: u64, ours: UnixStream, servers: UnixStr
         if state.is_cut {
             return;
         }
+        state.taken += 1;
         state.ends.insert(number, (clone(&ours), clone(&servers)));
     }
     let (answers, queue) = mpsc::channel::<(Instant, Vec<u8>)>();
-    let (mut from_us, mut to_server, its_answers, its_shared) = (
-        clone(&ours),
-        clone(&servers),
-        answers.clone(),
-        Arc::clone(shared),
-    );
+    let up = Up {
+        shared: Arc::clone(shared),
+        number,
+        answers: answers.clone(),
+    };
+    let (mut from_us, mut to_server) = (clone(&ours), clone(&servers));
     std::thread::spawn(move || {
-        carry_up(&its_shared, &mut from_us, &mut to_server, &its_answers);
+        up.carry(&mut from_us, &mut to_server);
         let _ = to_server.shutdown(Shutdown::Write);
     });
     let its_shared = Arc::clone(shared);
@@ -139,9 +145,18 @@ fn connect(shared: &Arc<Shared>, number: u64, ours: UnixStream, servers: UnixStr
     let its_shared = Arc::clone(shared);
     let mut ours = ours;
     std::thread::spawn(move || {
+        let mut spoiler = badness::Spoiler::default();
         for (moment, bytes) in queue {
             std::thread::sleep(moment.saturating_duration_since(Instant::now()));
-            if !its_shared.pass(Way::Down, &bytes) || ours.write_all(&bytes).is_err() {
+            if !its_shared.pass(number, Way::Down, &bytes) {
+                break;
+            }
+            let asked = its_shared.was_asked(number, &bytes);
+            let bytes = match its_shared.badness(number) {
+                None => bytes,
+                Some(how) => spoiler.spoil(how, bytes, asked),
+            };
+            if ours.write_all(&bytes).is_err() {
                 break;
             }
         }
@@ -149,36 +164,66 @@ fn connect(shared: &Arc<Shared>, number: u64, ours: UnixStream, servers: UnixStr
     });
 }
 
-fn carry_up(
-    shared: &Shared,
-    from: &mut UnixStream,
-    to: &mut UnixStream,
-    answers: &mpsc::Sender<(Instant, Vec<u8>)>,
-) {
-    let manner = &shared.manner;
-    while let Ok(request) = next(from) {
-        if !shared.pass(Way::Up, &request) {
-            return;
-        }
-        let answer = packet::extension(&request).and_then(|name| {
-            if manner.hidden.contains(&name) {
-                return Some(packet::UNSUPPORTED);
+/// What carries the requests of one connection.
+struct Up {
+    shared: Arc<Shared>,
+    number: u64,
+    answers: mpsc::Sender<(Instant, Vec<u8>)>,
+}
+
+impl Up {
+    fn carry(&self, from: &mut UnixStream, to: &mut UnixStream) {
+        while let Ok(request) = next(from) {
+            if !self.shared.pass(self.number, Way::Up, &request) {
+                return;
             }
-            (manner.lies && name == "hardlink@openssh.com").then_some(packet::OK)
-        });
-        let done = match answer {
-            Some(code) => answers
-                .send((
-                    Instant::now() + manner.latency,
-                    packet::status(&request, code),
-                ))
-                .is_ok(),
-            None => to.write_all(&request).is_ok(),
-        };
-        if !done {
-            return;
+            if self.shared.badness(self.number) == Some(Badness::StopsReading) {
+                self.wait_for_the_end();
+                return;
+            }
+            let done = match self.own_answer(&request) {
+                Some(code) => {
+                    let moment = Instant::now() + self.shared.manner.latency;
+                    let answer = packet::status(&request, code);
+                    self.answers.send((moment, answer)).is_ok()
+                }
+                None => to.write_all(&request).is_ok(),
+            };
+            if !done {
+                return;
+            }
         }
     }
+
+    /// What the wire answers in the server's place.
+    fn own_answer(&self, request: &[u8]) -> Option<u32> {
+        let manner = &self.shared.manner;
+        let name = packet::extension(request)?;
+        if manner.hidden.contains(&name) {
+            return Some(packet::UNSUPPORTED);
+        }
+        (manner.lies && name == "hardlink@openssh.com").then_some(packet::OK)
+    }
+
+    /// Until the connection is cut or its reader has gone; nothing is read meanwhile.
+    fn wait_for_the_end(&self) {
+        let end = Instant::now() + STOPPED_FOR_MAX;
+        process::wait_for(end, || {
+            let state = self.shared.lock();
+            let is_over = state.ending || state.is_cut || state.dead.contains(&self.number);
+            let has_hung_up = state
+                .ends
+                .get(&self.number)
+                .is_none_or(|(ours, _)| has_hung_up(ours));
+            (is_over || has_hung_up).then_some(())
+        });
+    }
+}
+
+/// Whether the other end of this stream has gone (poll(2), POLLHUP, which nobody asks for).
+fn has_hung_up(stream: &UnixStream) -> bool {
+    let mut asked = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    matches!(poll(&mut asked, PollTimeout::ZERO), Ok(1..))
 }
 
 /// The next whole packet.
@@ -197,3 +242,6 @@ fn next(from: &mut UnixStream) -> io::Result<Vec<u8>> {
 
 /// Four times what OpenSSH takes.
 const PACKET_MAX: usize = 1 << 20;
+
+/// Longer than any case lasts: a connection that nobody ends is no reason to keep a thread.
+const STOPPED_FOR_MAX: Duration = Duration::from_secs(600);

@@ -12,7 +12,7 @@ use crate::testing::{Options, Reply, Server, script, status};
 async fn complaint(says: Bytes, listens: bool) -> String {
     let (stream, _task) = peer(says, listens);
     match Client::over(link(stream)).await {
-        Err(Error::Setup(text)) => text.to_string(),
+        Err(Error::Setup(text) | Error::Denied(text)) => text.to_string(),
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("taken for an SFTP server"),
     }

@@ -357,7 +357,7 @@ async fn what_is_asked_behind_writes_is_done_behind_them_and_before_later_ones()
             count.fetch_add(1, Relaxed);
             Some(Reply::Hold(ok()))
         }
-        Request::Lstat { .. } => Some(Reply::ThenHeld(ok())),
+        Request::Rmdir { .. } => Some(Reply::ThenHeld(ok())),
         _ => None,
     });
     let client = Arc::new(client(&server, vec![slow]).await);
@@ -392,12 +392,12 @@ async fn what_is_asked_behind_writes_is_done_behind_them_and_before_later_ones()
     idle().await;
     assert_eq!(server.take_requests(), [], "they wait for the writes");
     assert_eq!(held.load(Relaxed), before, "and later ones for them");
-    drop(client.lanes.data().open()[0].submit(&Request::Lstat { path: text("free") }));
+    drop(client.lanes.data().open()[0].submit(&Request::Rmdir { path: text("free") }));
     changed.await.unwrap();
     assert_eq!(seen.await.unwrap().times, Some((1, 2)));
     idle().await;
     assert_eq!(held.load(Relaxed), before + 1);
-    drop(client.lanes.data().open()[0].submit(&Request::Lstat { path: text("free") }));
+    drop(client.lanes.data().open()[0].submit(&Request::Rmdir { path: text("free") }));
     assert_eq!(later.await.unwrap(), Ok(()));
     let asked = server.take_requests();
     assert!(

@@ -198,7 +198,7 @@ impl Filesystem {
 
     /// Nothing came of what was announced, unless it cannot be known.
     pub(in crate::fs) fn withdraw(&self, announced: Announced, error: &Error) {
-        if !matches!(error, Error::Lost(_)) {
+        if !error.tells_nothing() {
             for (_, new) in announced.0 {
                 self.sharing_changed(&Sharing::Removed(new));
             }

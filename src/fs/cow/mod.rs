@@ -211,6 +211,11 @@ impl Filesystem {
         }
         for file in opens {
             if let Err(error) = self.full_handle(&file).await {
+                eprintln!(
+                    "NOTOPEN {error} {:?} still {:?}",
+                    file.fh,
+                    self.tables().attrs.last(ino)
+                );
                 log::debug!("not open any more: {error}");
             }
         }

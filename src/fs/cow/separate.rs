@@ -12,6 +12,7 @@ use nix::errno::Errno;
 
 use super::parting::{LOOKS_MAX, Parting};
 use super::{Sharing, temporary_beside};
+use crate::client::Losses;
 use crate::error::{Error, Operation, Result};
 use crate::fs::handles::{OpenFile, Serving};
 use crate::fs::interrupt::interrupted;
@@ -50,6 +51,18 @@ impl Filesystem {
     }
 
     async fn separate_for(&self, ino: Ino, keep: u64, interested: &Weak<()>) -> Result<()> {
+        let mut losses = Losses::default();
+        loop {
+            match self.separate_once(ino, keep, interested).await {
+                // Nothing has changed, and the server is there again.
+                Err(error) if error.is_of_connection() => losses.count(&error)?,
+                done => return done,
+            }
+            tokio::time::sleep(losses.rest()).await;
+        }
+    }
+
+    async fn separate_once(&self, ino: Ino, keep: u64, interested: &Weak<()>) -> Result<()> {
         let must_stay = self.must_stay(ino).await;
         let Some(parting) = self.plan_parting(ino, must_stay) else {
             return Ok(());
@@ -264,6 +277,9 @@ impl Filesystem {
     }
 
     pub(super) async fn refused_parting(&self, path: &Bytes, len: u64, error: Error) -> Error {
+        if error.is_of_connection() {
+            return error;
+        }
         log::warn!(
             "no server file of its own for \"{}\": {error}",
             path.escape_ascii()

@@ -43,7 +43,7 @@ impl Kernel {
     ) {
         let there = self.model.at(&path);
         let is_file = |id: Id| self.model.files[id].kind == FileKind::Regular;
-        if there.is_some_and(|id| !exclusive && !is_file(id)) {
+        if there.is_some_and(|id| self.has_cuts || !exclusive && !is_file(id)) {
             return;
         }
         let (parent, name) = self.place(&path).await;

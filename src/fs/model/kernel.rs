@@ -19,6 +19,9 @@ use crate::testing::Server;
 pub(super) struct Kernel {
     pub(super) fs: Arc<Filesystem>,
     pub(super) server: Server,
+    /// Connections are lost: what is there already is not to be made, as the kernel sees to, since it
+    /// may be taken for what was made.
+    pub(super) has_cuts: bool,
     pub(super) model: Reference,
     pub(super) opens: Vec<Open>,
     pub(super) has: Extensions,
@@ -47,7 +50,9 @@ impl Kernel {
         // A file is large from its first byte on: the first requests take the one connection, and
         // those after them the others.
         let data = vec![server.link(), server.link()];
-        let client = Client::over_many(server.link(), data, 1).await.unwrap();
+        let again = server.clone();
+        let client = Client::over_again(move || again.link(), data, 1);
+        let client = client.await.unwrap();
         let has = client.features().extensions.clone();
         let fs = Filesystem::new(client, b"", config.clone()).await.unwrap();
         Self {
@@ -56,6 +61,7 @@ impl Kernel {
             model,
             opens: Vec::new(),
             has,
+            has_cuts: false,
             has_twins: false,
             numbers: HashMap::from([(ROOT, Ino::ROOT)]),
             lookups: BTreeMap::new(),
@@ -72,6 +78,7 @@ impl Kernel {
         let has_twins = self.model.forget_links();
         let mut mounted = Self::mount(self.server, config, self.model).await;
         mounted.has_twins = has_twins;
+        mounted.has_cuts = self.has_cuts;
         mounted
     }
 
@@ -85,6 +92,7 @@ impl Kernel {
 
     /// Does one thing to the filesystem and to the model, if it can be done.
     pub(super) async fn act(&mut self, op: &Op) {
+        eprintln!("OP {op:?}");
         if self.has_twins {
             // What is done by one of them is as if others did it to the other: see act_foreign().
             self.flush_all().await;

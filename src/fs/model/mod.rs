@@ -20,7 +20,8 @@ use self::kernel::Kernel;
 use self::ops::{Op, copying_ops, foreign_copying_ops, foreign_ops, ops, remounting_ops};
 use self::reference::Reference;
 use super::{Config, CopyIsHardlink, State};
-use crate::testing::{Options, Server};
+use crate::sftp::Request;
+use crate::testing::{Cut, Options, Server};
 
 /// What is different from OpenSSH's newest server and the default choices.
 #[derive(Debug, Clone, Default)]
@@ -29,11 +30,38 @@ struct Variant {
     config: Config,
     /// Mounts remember which files share storage.
     keeps_state: bool,
+    /// Of so many requests one loses its connection; and which, a seed for that.
+    cuts: Option<(u64, u64)>,
+}
+
+/// Has connections end at requests that look random, before or behind them. Not while a file without
+/// a name is open, which a client that is cut off cannot open again.
+fn cut(server: &Server, one_in: u64, seed: u64) {
+    let mut random: u64 = 0x9e37_79b9_7f4a_7c15 ^ seed.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    server.cut_where(move |request, tree| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let takes_names = matches!(
+            request,
+            Request::Remove { .. }
+                | Request::Rmdir { .. }
+                | Request::Rename { .. }
+                | Request::PosixRename { .. }
+        );
+        let may_cut = !tree.has_nameless() && !(takes_names && tree.opens() > 0);
+        (may_cut && random % one_in == 0).then_some(match random >> 60 {
+            0..8 => Cut::Before,
+            _ => Cut::Behind,
+        })
+    });
 }
 
 fn run(variant: &Variant, ops: &[Op]) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Nobody waits for the rest between two tries.
+        .start_paused(variant.cuts.is_some())
         .build()
         .unwrap();
     let all = async {
@@ -47,6 +75,10 @@ fn run(variant: &Variant, ops: &[Op]) {
             });
         }
         let mut kernel = Kernel::mount(server, &config, Reference::new()).await;
+        if let Some((one_in, seed)) = variant.cuts {
+            cut(&kernel.server, one_in, seed);
+            kernel.has_cuts = true;
+        }
         for (count, op) in (1..).zip(ops) {
             match op {
                 Op::Remount => kernel = kernel.remount(&config).await,
@@ -59,7 +91,12 @@ fn run(variant: &Variant, ops: &[Op]) {
         kernel.look_at_everything().await;
         kernel.end().await;
     };
-    let in_time = runtime.block_on(async { tokio::time::timeout(PATIENCE, all).await });
+    // A try after a rest of half a minute is none too late.
+    let patience = match variant.cuts {
+        Some(_) => Duration::from_secs(24 * 3600),
+        None => PATIENCE,
+    };
+    let in_time = runtime.block_on(async { tokio::time::timeout(patience, all).await });
     assert!(in_time.is_ok(), "somebody waits for ever");
 }
 
@@ -210,6 +247,52 @@ fn it_is_also_where_every_write_waits_and_nothing_is_read_ahead() {
         ..Config::default()
     };
     check(&with(config), ops());
+}
+
+fn cut_often(variant: Variant) -> Variant {
+    Variant {
+        cuts: Some((12, 0)),
+        ..variant
+    }
+}
+
+#[test]
+fn it_is_also_where_connections_are_lost() {
+    check(&cut_often(Variant::default()), ops());
+}
+
+#[test]
+fn it_is_also_where_connections_are_lost_and_every_write_waits() {
+    let config = Config {
+        sync: true,
+        readahead_max: 0,
+        ..Config::default()
+    };
+    check(&cut_often(with(config)), ops());
+}
+
+#[test]
+fn it_is_also_where_connections_are_lost_and_nothing_is_believed_for_long() {
+    check(&cut_often(nothing_believed()), ops());
+}
+
+#[test]
+fn it_is_also_where_connections_are_lost_without_any_extension() {
+    let options = Options {
+        extensions: Vec::new(),
+        ..Options::default()
+    };
+    check(&cut_often(over(options)), ops());
+}
+
+#[test]
+fn copies_are_as_in_the_model_where_connections_are_lost() {
+    check(&cut_often(copying(CopyIsHardlink::Off)), copying_ops());
+}
+
+#[test]
+fn copies_that_are_links_are_files_of_their_own_where_connections_are_lost() {
+    check(&cut_often(copying(CopyIsHardlink::Cow)), copying_ops());
 }
 
 #[test]

@@ -52,6 +52,9 @@ impl Kernel {
     }
 
     pub(super) async fn mkdir(&mut self, path: Path, mode: u32, caller: Caller) {
+        if self.has_cuts && self.model.at(&path).is_some() {
+            return;
+        }
         let (parent, name) = self.place(&path).await;
         let made = self.fs.mkdir(parent, name, mode, caller).await;
         self.made(&path, FileKind::Directory, mode, caller, made);
@@ -164,6 +167,9 @@ impl Kernel {
             return;
         };
         if self.model.is_dir(id) {
+            return;
+        }
+        if self.has_cuts && self.model.at(&to).is_some() {
             return;
         }
         let ino = self.walk(&path).await;

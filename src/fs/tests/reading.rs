@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 
 use super::*;
+use crate::clock;
+use crate::fs::Patience;
 
 const KIB: usize = 1 << 10;
 
@@ -178,7 +180,11 @@ async fn a_lost_connection_fails_what_needs_it_and_keeps_nobody_waiting() {
     let error = fs.lookup(Ino::ROOT, b"other").await.unwrap_err();
     assert_eq!(error, Error::Errno(Errno::EIO));
     fs.release(fh);
-    assert_eq!(fs.shut_down(Duration::from_secs(3600)).await, Ok(()));
+    let patience = Patience {
+        all: Duration::from_secs(3600),
+        since: clock::of_timers(),
+    };
+    assert_eq!(fs.shut_down(patience, || false).await, Ok(()));
 }
 
 /// What was asked of the server's content since the last time, in order.

@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::FutureExt;
 
 use super::*;
+use crate::clock;
+use crate::fs::Patience;
 
 /// A server that holds its answers to WRITE until a directory is opened; and what was written.
 async fn holding(config: Config) -> (Arc<Filesystem>, Arc<Mutex<Vec<(u64, usize)>>>) {
@@ -107,12 +109,40 @@ async fn a_writer_that_waits_leaves_others_a_quarter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interrupted_shut_down_says_how_much_is_lost() {
+async fn a_shut_down_without_answers_gives_up_and_says_what_is_lost() {
     let (fs, _writes) = holding(Config::default()).await;
     let fh = open(&fs, "f", WRITE).await;
     write(&fs, fh, 0, &[7; 4096]).await.unwrap();
-    let error = fs.shut_down(Duration::from_secs(5)).await.unwrap_err();
+    let (start, patience) = (tokio::time::Instant::now(), patience());
+    let error = fs.shut_down(patience, || false).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.starts_with("4096 bytes could not be written"),
+        "{text}"
+    );
+    assert!(
+        text.contains("(the server does not answer): 4096 of \""),
+        "{text}"
+    );
+    assert!(start.elapsed() < Duration::from_secs(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shut_down_in_a_hurry_waits_for_nothing() {
+    let (fs, _writes) = holding(Config::default()).await;
+    let fh = open(&fs, "f", WRITE).await;
+    write(&fs, fh, 0, &[7; 4096]).await.unwrap();
+    let start = tokio::time::Instant::now();
+    let error = fs.shut_down(patience(), || true).await.unwrap_err();
     assert!(error.to_string().contains("4096 bytes"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+fn patience() -> Patience {
+    Patience {
+        all: Duration::from_secs(75),
+        since: clock::of_timers(),
+    }
 }
 
 /// Makes the first WRITE fail; all later ones are the server's.

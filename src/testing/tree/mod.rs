@@ -345,6 +345,13 @@ impl Tree {
         self.inodes.values().map(|inode| inode.opens).sum()
     }
 
+    /// Whether a handle holds what has no name any more.
+    pub(crate) fn has_nameless(&self) -> bool {
+        self.inodes
+            .values()
+            .any(|inode| inode.opens > 0 && inode.links == 0)
+    }
+
     /// A file's content, if there is one.
     pub(crate) fn content(&self, path: &[u8]) -> Option<Bytes> {
         self.read(self.find(path, true).ok()?, 0, usize::MAX).ok()

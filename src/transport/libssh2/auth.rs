@@ -5,12 +5,13 @@
 //! key changed.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use russh::keys::ssh_key::LineEnding;
 use ssh2::{KeyboardInteractivePrompt, Prompt, PublicKey, Session};
 
 use super::super::host_keys::Trust;
-use super::super::login::{Plan, Proofs};
+use super::super::login::{Plan, Proofs, StoredKey};
 use super::super::prompt::printable;
 use super::super::russh::{find_public, load};
 use super::super::secrets::{Prompter, Secret};
@@ -37,7 +38,7 @@ impl<'a> Login<'a> {
             session,
             plan,
             trust,
-            known: plan.memory.proofs(),
+            known: plan.memory.proofs(&plan.prompter),
             given: plan.password.clone(),
             won: Proofs::default(),
             tried: Vec::new(),
@@ -47,7 +48,7 @@ impl<'a> Login<'a> {
     /// Logs in. What worked is returned, to be remembered.
     ///
     /// # Errors
-    /// [`Error::Setup`], naming all that was tried.
+    /// [`Error::Denied`], naming all that was tried; [`Error::Setup`] if the connection ended.
     pub(super) fn run(mut self) -> Result<Proofs> {
         let mut offered = self.offered()?;
         self.show_banner();
@@ -176,7 +177,7 @@ impl<'a> Login<'a> {
             return Ok(());
         }
         let key = match self.known.private_key(path) {
-            Some(key) => key,
+            Some(key) => Arc::new(key),
             None => match load(path, &self.plan.prompter) {
                 Ok(key) => key,
                 Err(why) => {
@@ -194,7 +195,8 @@ impl<'a> Login<'a> {
             .userauth_pubkey_memory(self.plan.settings.user(), None, &text, None)
         {
             Ok(()) => {
-                self.won.private_keys.push((path.to_owned(), key));
+                let stored = StoredKey::new(&key).map(|key| (path.to_owned(), key));
+                self.won.private_keys.extend(stored);
                 Ok(())
             }
             Err(error) => self.refused(&path.display().to_string(), &error),
@@ -316,7 +318,7 @@ impl<'a> Login<'a> {
             tried => format!("tried {}", tried.join(", ")),
         };
         let offered = printable(&offered.join(","));
-        Error::setup(format!(
+        Error::denied(format!(
             "{}: Permission denied ({offered}); {tried}",
             self.whom()
         ))

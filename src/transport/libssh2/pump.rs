@@ -10,11 +10,14 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use ssh2::{BlockDirections, Channel, Session};
 
 use super::super::Diagnosis;
 use super::super::prompt::printable;
+use super::REQUEST_DENIED;
+use super::pulse::{Beat, Pulse};
+use crate::clock;
 
 /// Why there is nothing left to move.
 enum End {
@@ -40,6 +43,8 @@ pub(super) struct Pump {
     deaf: bool,
     /// libssh2 was asked what it holds, and nothing has come or gone since.
     asked: bool,
+    /// Whether the server lives.
+    pulse: Pulse,
 }
 
 impl Pump {
@@ -61,20 +66,18 @@ impl Pump {
             outbound,
             deaf: false,
             asked: false,
+            pulse: Pulse::new(Duration::ZERO, 0, clock::now()),
         }
     }
 
-    /// Until the end of either side. An idle connection says something every `interval`, for
-    /// firewalls and for TCP to notice a peer that is gone; never if it is zero.
-    ///
-    /// The server is not asked to answer: libssh2 keeps each such answer for ever. That a peer is
-    /// gone is told by TCP_USER_TIMEOUT, which is set on the socket.
-    pub(super) fn run(mut self, interval: Duration) {
+    /// Until the end of either side. A server that is silent for `interval` is asked whether it is
+    /// there; one that is silent for `count` times as long after that is given up. Never if the
+    /// interval is zero.
+    pub(super) fn run(mut self, interval: Duration, count: u32) {
         self.session.set_blocking(false);
-        let seconds = u32::try_from(interval.as_secs()).unwrap_or(u32::MAX);
-        self.session.set_keepalive(false, seconds);
+        self.pulse = Pulse::new(interval, count, clock::now());
         let end = loop {
-            if let Err(end) = self.turn(interval) {
+            if let Err(end) = self.turn() {
                 break end;
             }
         };
@@ -90,8 +93,12 @@ impl Pump {
 
     /// Every call of libssh2 may read the wire dry and keep what it found; so receiving comes last,
     /// and before waiting on the wire, libssh2 is asked what it holds.
-    fn turn(&mut self, interval: Duration) -> Result<(), End> {
-        let sent = self.send()?;
+    fn turn(&mut self) -> Result<(), End> {
+        if self.pulse.is_asking() {
+            self.ask();
+        }
+        // What libssh2 has begun to send must be offered to it again before anything else.
+        let sent = !(self.pulse.is_asking() && self.is_sending()) && self.send()?;
         self.hear_stderr();
         let received = self.receive()?;
         if received || sent {
@@ -104,7 +111,28 @@ impl Pump {
             return Ok(());
         }
         self.asked = false;
-        self.wait(interval)
+        self.wait()
+    }
+
+    /// Asks for what means nothing, and has to be answered all the same (RFC 4254 section 5.4). The
+    /// question that is meant for this (keepalive@openssh.com, a global request) is not used, because
+    /// libssh2 keeps each answer to that for ever.
+    fn ask(&mut self) {
+        match self.channel.setenv("SFTPFS_ALIVE", "1") {
+            // Mostly refused, which is an answer.
+            Ok(()) => self.pulse.is_felt(clock::now()),
+            Err(error) if error.code() == REQUEST_DENIED => self.pulse.is_felt(clock::now()),
+            // Not yet; or the end, of which receiving tells more.
+            Err(_) => {}
+        }
+    }
+
+    fn is_sending(&self) -> bool {
+        let directions = self.session.block_directions();
+        matches!(
+            directions,
+            BlockDirections::Outbound | BlockDirections::Both
+        )
     }
 
     /// Whether libssh2 has bytes for us, or leave of the server to send ours.
@@ -119,7 +147,11 @@ impl Pump {
         if self.inbound.is_empty() {
             match self.inbound.fill(&mut self.channel) {
                 Ok(0) if self.channel.eof() => return Err(End::Theirs),
-                Ok(count) => moved |= count > 0,
+                Ok(0) => {}
+                Ok(_) => {
+                    moved = true;
+                    self.pulse.is_felt(clock::now());
+                }
                 Err(error) => self.bear(error)?,
             }
         }
@@ -167,12 +199,22 @@ impl Pump {
     }
 
     /// Waits until something can move.
-    fn wait(&mut self, interval: Duration) -> Result<(), End> {
-        let directions = self.session.block_directions();
-        let sending = matches!(
-            directions,
-            BlockDirections::Outbound | BlockDirections::Both
-        );
+    fn wait(&mut self) -> Result<(), End> {
+        let sending = self.is_sending();
+        let now = clock::now();
+        if !self.inbound.is_empty() {
+            // Nobody listens to it: its silence is ours.
+            self.pulse.is_felt(now);
+        }
+        match self.pulse.next(now) {
+            Beat::Gone => return Err(End::Lost("the server does not answer any more".to_owned())),
+            // What waits to be sent is a question, too; TCP_USER_TIMEOUT ends its wait.
+            Beat::Ask if !sending => {
+                self.pulse.asks();
+                return Ok(());
+            }
+            Beat::Ask | Beat::None => {}
+        }
         let mut remote = PollFlags::empty();
         remote.set(PollFlags::POLLOUT, sending);
         // While our own side takes nothing, the wire waits, too: that is the backpressure.
@@ -180,19 +222,13 @@ impl Pump {
         let mut local = PollFlags::empty();
         local.set(PollFlags::POLLIN, self.outbound.is_empty());
         local.set(PollFlags::POLLOUT, !self.inbound.is_empty());
-        let timeout = match i32::try_from(interval.as_millis()) {
-            Ok(milliseconds @ 1..) => {
-                PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
-            }
-            _ => PollTimeout::NONE,
-        };
         let mut ends = vec![PollFd::new(self.local.as_fd(), local)];
         // poll(2) tells of a hang-up whether asked or not; unasked, it must not wake us again and
         // again.
         if !remote.is_empty() {
             ends.push(PollFd::new(self.tcp.as_fd(), remote));
         }
-        let woken = poll(&mut ends, timeout);
+        let woken = poll(&mut ends, self.pulse.rest(now));
         let hung_up = |end: &PollFd<'_>| {
             end.revents()
                 .is_some_and(|e| e.contains(PollFlags::POLLHUP))
@@ -201,12 +237,7 @@ impl Pump {
             return Err(End::Ours);
         }
         match woken {
-            // Idle, so that this small packet goes out in one piece.
-            Ok(0) if !sending => {
-                let sent = self.session.keepalive_send();
-                sent.map(|_| ())
-                    .map_err(|error| End::Lost(format!("libssh2: {}", error.message())))
-            }
+            Ok(0) => Ok(()),
             Ok(_) | Err(Errno::EINTR) => {
                 // If nothing moves now although there are bytes to read, only sending helps.
                 self.deaf = sending;

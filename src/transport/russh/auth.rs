@@ -13,6 +13,7 @@ use russh::keys::{Algorithm, HashAlg, PublicKey};
 use russh::{MethodKind, MethodSet};
 use tokio::time::timeout;
 
+use super::super::denial;
 use super::super::host_config::Settings;
 use super::super::host_keys::Trust;
 use super::super::login::Proofs;
@@ -52,7 +53,7 @@ impl<'a> Login<'a> {
         known: Proofs,
         given: Option<Secret>,
     ) -> Self {
-        let signer = Signer::new(known.private_keys.clone(), prompter.clone());
+        let signer = Signer::new(known.clone(), prompter.clone());
         Self {
             handle,
             settings,
@@ -72,7 +73,7 @@ impl<'a> Login<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Setup`], naming all that was tried.
+    /// [`Error::Denied`], naming all that was tried; [`Error::Setup`] if the connection ended.
     pub(super) async fn run(mut self) -> Result<Proofs> {
         let mut answer = match self.is_known_by_key() {
             true => AuthResult::Failure {
@@ -458,10 +459,12 @@ impl<'a> Login<'a> {
             ""
         };
         let whom = self.whom();
-        Error::setup(format!(
+        let text = format!(
             "{whom}: the server ended the login: {why}{}{hint}",
             self.attempts()
-        ))
+        );
+        // Without a word of the server's, it is the network.
+        denial::error(&why, text)
     }
 
     fn silent(&self) -> Error {
@@ -477,7 +480,7 @@ impl<'a> Login<'a> {
     fn denied(&self, remaining: &MethodSet) -> Error {
         let methods: Vec<&str> = remaining.iter().map(<&str>::from).collect();
         let methods = methods.join(",");
-        Error::setup(format!(
+        Error::denied(format!(
             "{}: Permission denied ({methods}){}",
             self.whom(),
             self.attempts()

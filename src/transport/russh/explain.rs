@@ -16,7 +16,9 @@ pub(super) fn handshake(settings: &Settings, failure: Failure, head: &Head) -> E
     let place = place(settings);
     let said = head.line();
     let is_ssh = said.as_ref().is_some_and(|line| line.starts_with("SSH-"));
-    Error::setup(match (error, said) {
+    // Who cannot prove to be the server is not asked again and again.
+    let is_false = matches!(error, russh::Error::WrongServerSig);
+    let text = match (error, said) {
         (russh::Error::NoCommonAlgo { kind, ours, theirs }, _) => {
             no_common(&place, &kind, &ours, &theirs)
         }
@@ -35,7 +37,11 @@ pub(super) fn handshake(settings: &Settings, failure: Failure, head: &Head) -> E
             )
         }
         (_, Some(line)) => format!("{place} is not an SSH server: it says \"{line}\""),
-    })
+    };
+    if is_false {
+        return Error::denied(text);
+    }
+    Error::setup(text)
 }
 
 /// No answer in time.

@@ -11,7 +11,7 @@ mod identities;
 mod sign;
 mod stream;
 #[cfg(test)]
-mod test_server;
+pub(super) mod test_server;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -41,7 +41,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Setup`], in words for the person who wants to mount.
+/// [`Error::Denied`] or [`Error::Setup`], in words for the person who wants to mount.
 pub(super) async fn dial(plan: &Plan) -> Result<Link> {
     let settings = &plan.settings;
     let (wire, cut) = Wire::connect(settings).await?;
@@ -56,10 +56,10 @@ pub(super) async fn dial(plan: &Plan) -> Result<Link> {
         learned: learned.clone(),
     };
     let mut handle = shake_hands(settings, wire, handler, &learned, &head).await?;
-    let known = plan.memory.proofs();
+    let known = plan.memory.proofs(&plan.prompter);
     let (prompter, password) = (plan.prompter.clone(), plan.password.clone());
     let login = Login::new(&mut handle, settings, &learned, prompter, known, password);
-    plan.memory.remember(login.run().await?);
+    plan.memory.note(login.run().await)?;
     let server = plan.sftp_server.as_deref().unwrap_or(SUBSYSTEM);
     let (channel, rest) = start_server(settings, &handle, server, &diagnosis).await?;
     let peer = {
@@ -154,7 +154,9 @@ async fn start_server(
                 Some(ChannelMsg::Data { data }) if rest.len() < REST_LEN_MAX => {
                     rest.extend_from_slice(&data);
                 }
-                Some(ChannelMsg::Failure) => return Err(fail(refused(server))),
+                Some(ChannelMsg::Failure) => {
+                    return Err(Error::denied(fail(refused(server)).to_string()));
+                }
                 Some(ChannelMsg::Eof | ChannelMsg::Close | ChannelMsg::Data { .. }) | None => {
                     return Err(fail(format!("logged in, but {server} ended at once")));
                 }

@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::super::host_config::Settings;
+use super::super::login::{Proofs, StoredKey};
 use super::super::secrets::Prompter;
 use super::identities;
 use super::identities::Origin;
@@ -20,7 +21,9 @@ use super::identities::Origin;
 /// Holds the agent's connection and the private keys that were read so far.
 pub(super) struct Signer {
     agent: Option<AgentClient<UnixStream>>,
+    /// Read for this login.
     keys: Vec<(PathBuf, Arc<PrivateKey>)>,
+    known: Proofs,
     prompter: Prompter,
     /// What to sign with next.
     pub(super) with: Option<Origin>,
@@ -41,11 +44,12 @@ impl From<russh::SendError> for Unsigned {
 }
 
 impl Signer {
-    /// `keys` are known from an earlier connection.
-    pub(super) fn new(keys: Vec<(PathBuf, Arc<PrivateKey>)>, prompter: Prompter) -> Self {
+    /// With the keys that are `known` from an earlier connection.
+    pub(super) fn new(known: Proofs, prompter: Prompter) -> Self {
         Self {
             agent: None,
-            keys,
+            keys: Vec::new(),
+            known,
             prompter,
             with: None,
         }
@@ -87,6 +91,9 @@ impl Signer {
         if let Some((_, key)) = self.keys.iter().find(|(of, _)| of == path) {
             return Ok(key.clone());
         }
+        if let Some(key) = self.known.private_key(path) {
+            return Ok(Arc::new(key));
+        }
         let (of, prompter) = (path.to_owned(), self.prompter.clone());
         let loaded = tokio::task::spawn_blocking(move || identities::load(&of, &prompter)).await;
         let key = loaded.map_err(|error| error.to_string())??;
@@ -95,11 +102,14 @@ impl Signer {
     }
 
     /// The file that signed last, and its key.
-    pub(super) fn key_in_use(&self) -> Option<(PathBuf, Arc<PrivateKey>)> {
+    pub(super) fn key_in_use(&self) -> Option<(PathBuf, StoredKey)> {
         let Some(Origin::File(path)) = &self.with else {
             return None;
         };
-        self.keys.iter().find(|(of, _)| of == path).cloned()
+        let read = self.keys.iter().find(|(of, _)| of == path);
+        let read = read.and_then(|(of, key)| Some((of.clone(), StoredKey::new(key)?)));
+        let known = &self.known.private_keys;
+        read.or_else(|| known.iter().find(|(of, _)| of == path).cloned())
     }
 
     async fn sign(

@@ -12,20 +12,20 @@ use tokio::net::TcpListener;
 
 /// What the server lets people in for.
 #[derive(Clone, Default)]
-pub(super) struct Rules {
-    pub(super) password: Option<&'static str>,
+pub(in crate::transport) struct Rules {
+    pub(in crate::transport) password: Option<&'static str>,
     /// Prompts of keyboard-interactive, whether they echo, and the right answers.
-    pub(super) interview: Vec<(&'static str, bool, &'static str)>,
+    pub(in crate::transport) interview: Vec<(&'static str, bool, &'static str)>,
     /// The password is only the first step, the interview the second.
-    pub(super) both: bool,
+    pub(in crate::transport) both: bool,
     /// Opens an agent channel to the client as soon as it is in.
-    pub(super) wants_agent: bool,
-    pub(super) attempts_max: Option<usize>,
+    pub(in crate::transport) wants_agent: bool,
+    pub(in crate::transport) attempts_max: Option<usize>,
 }
 
 impl Rules {
     /// Nothing but this password.
-    pub(super) fn password(password: &'static str) -> Self {
+    pub(in crate::transport) fn password(password: &'static str) -> Self {
         Self {
             password: Some(password),
             ..Self::default()
@@ -33,14 +33,14 @@ impl Rules {
     }
 }
 
-pub(super) struct Server {
-    pub(super) port: u16,
+pub(in crate::transport) struct Server {
+    pub(in crate::transport) port: u16,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     /// Serves connections until the runtime ends.
-    pub(super) async fn start(rules: Rules) -> Self {
+    pub(in crate::transport) async fn start(rules: Rules) -> Self {
         let key =
             PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap();
         let mut methods = MethodSet::empty();
@@ -82,7 +82,7 @@ impl Server {
     }
 
     /// The same in a thread and runtime of its own; the port.
-    pub(super) fn start_apart(rules: Rules) -> u16 {
+    pub(in crate::transport) fn start_apart(rules: Rules) -> u16 {
         let (sender, port) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -97,7 +97,7 @@ impl Server {
     }
 
     /// What was offered and asked, in order.
-    pub(super) fn seen(&self) -> Vec<String> {
+    pub(in crate::transport) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 }

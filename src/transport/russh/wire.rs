@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use super::super::host_config::{Family, Settings};
 use crate::error::{Error, Result};
@@ -54,7 +55,7 @@ impl Wire {
         let addresses: Vec<_> = found.filter(|address| suits(address, settings)).collect();
         let mut last = "it has no address of the kind that AddressFamily allows".to_owned();
         for address in addresses {
-            match timeout(limit, open(address, settings)).await {
+            match timeout(limit, knock(address, settings)).await {
                 Ok(Ok(socket)) => {
                     return Self::new(socket, settings).map_err(|e| fail(e.to_string()));
                 }
@@ -70,7 +71,7 @@ impl Wire {
 
     fn new(socket: TcpStream, settings: &Settings) -> io::Result<(Self, Cut)> {
         socket.set_nodelay(true)?;
-        // sshd's keepalive finds a dead server when nothing is under way; while bytes wait to be
+        // SSH's keepalive finds a dead server when nothing is under way; while bytes wait to be
         // acknowledged this does. Zero would be the kernel's quarter of an hour.
         let (interval, count) = settings.server_alive();
         let patience = interval.saturating_mul(count.max(1)).max(USER_TIMEOUT_MIN);
@@ -130,6 +131,24 @@ impl Drop for Cut {
     fn drop(&mut self) {
         // Not connected any more is what we want.
         let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.0), Shutdown::Both);
+    }
+}
+
+/// One connection to an address.
+///
+/// Linux repeats a packet that found no answer after 1, 3, 7, 15 and 31 s, so that a link that is
+/// back would be noticed late. Here a new socket knocks every second while the earlier ones wait.
+async fn knock(address: SocketAddr, settings: &Settings) -> io::Result<TcpStream> {
+    let mut knocks = FuturesUnordered::new();
+    let mut pace = interval(KNOCK_EVERY);
+    loop {
+        tokio::select! {
+            // Without an outcome, this one gave up; the later ones still wait.
+            Some(opened) = knocks.next(), if !knocks.is_empty() => if let Ok(opened) = opened {
+                return opened;
+            },
+            _ = pace.tick() => knocks.push(timeout(KNOCK_PATIENCE, open(address, settings))),
+        }
     }
 }
 
@@ -246,3 +265,43 @@ const HEAD_SHOWN_MAX: usize = 60;
 
 /// A retransmission of Linux may wait this long without anything being wrong.
 const USER_TIMEOUT_MIN: Duration = Duration::from_secs(10);
+
+/// Above the round trip of any network that can be worked on, so that one knock is the rule.
+const KNOCK_EVERY: Duration = Duration::from_secs(1);
+
+/// Bounds how many knocks are under way; also above any round trip.
+const KNOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+    use tokio::net::TcpListener;
+
+    use super::super::super::Target;
+    use super::*;
+
+    /// What the kernel is told of a peer that acknowledges nothing, in milliseconds.
+    async fn user_timeout(options: &[(&str, &str)]) -> u32 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let settings = Settings::assumed(&Target {
+            host: "127.0.0.1".to_owned(),
+            port: Some(listener.local_addr().unwrap().port()),
+            ssh_options: options
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..Target::default()
+        });
+        let (wire, _cut) = Wire::connect(&settings).await.unwrap();
+        getsockopt(&wire.into_socket(), sockopt::TcpUserTimeout).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_acknowledges_nothing_is_given_up_as_soon_as_one_that_answers_nothing() {
+        assert_eq!(user_timeout(&[]).await, 45_000);
+        let own = [("ServerAliveInterval", "20"), ("ServerAliveCountMax", "6")];
+        assert_eq!(user_timeout(&own).await, 120_000);
+        // Never, as the user wants it: the kernel's own time.
+        assert_eq!(user_timeout(&[("ServerAliveInterval", "0")]).await, 0);
+    }
+}

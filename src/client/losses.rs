@@ -1,0 +1,75 @@
+//! How often a request may be asked again on another connection, and how soon. Pure state.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// How often one request has lost its connection.
+#[derive(Debug, Default)]
+pub(crate) struct Losses {
+    all: u32,
+    /// By answers that the protocol does not allow.
+    by_rubbish: u32,
+}
+
+impl Losses {
+    /// Notes one more.
+    ///
+    /// # Errors
+    /// The error itself, of a request that the server cannot answer.
+    pub(crate) fn count(&mut self, error: &Error) -> Result<()> {
+        self.all += 1;
+        if matches!(error, Error::Protocol(_)) {
+            self.by_rubbish += 1;
+            if self.by_rubbish == RUBBISH_MAX {
+                return Err(error.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// How long to wait before it is asked again: it may be what the server dies of.
+    pub(crate) fn rest(&self) -> Duration {
+        match self.all {
+            0..=LOSSES_FREE => Duration::ZERO,
+            more => LOSS_REST
+                .saturating_mul(1 << (more - LOSSES_FREE).min(10))
+                .min(LOSS_REST_MAX),
+        }
+    }
+}
+
+/// A server that answers one question so often with rubbish will do it again.
+const RUBBISH_MAX: u32 = 3;
+/// In a bad network a request loses some connections that it has done nothing to.
+const LOSSES_FREE: u32 = 5;
+const LOSS_REST: Duration = Duration::from_millis(50);
+const LOSS_REST_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_its_server_dies_of_is_asked_more_and_more_seldom() {
+        let mut losses = Losses::default();
+        let mut rests = Vec::new();
+        for _ in 0..14 {
+            losses.count(&Error::Lost("reset".into())).unwrap();
+            rests.push(losses.rest());
+        }
+        assert!(rests[..5].iter().all(Duration::is_zero));
+        assert!(rests[5..].is_sorted() && rests[5] > Duration::ZERO);
+        assert_eq!(rests[13], LOSS_REST_MAX);
+    }
+
+    #[test]
+    fn what_is_answered_with_rubbish_again_and_again_fails() {
+        let mut losses = Losses::default();
+        let rubbish = Error::Protocol("empty DATA");
+        assert!(losses.count(&rubbish).is_ok());
+        assert!(losses.count(&Error::Lost("reset".into())).is_ok());
+        assert!(losses.count(&rubbish).is_ok());
+        assert_eq!(losses.count(&rubbish), Err(rubbish));
+    }
+}

@@ -1,0 +1,436 @@
+//! The first connection, which is made anew when it is lost.
+//!
+//! ```text
+//! Up ---- it ended ----> Away ---- a dial went well ----> Up
+//!                         | tries: at once, then after 1, 2, 4, ... 30 s, of 5 s while somebody
+//!                         | waits; when somebody asks anew at once, but not twice within 1 s
+//!                         '-- refused as who we are: a try only when somebody needs it,
+//!                             and not twice within a minute
+//! any ---- given up ----> Ended
+//! ```
+//!
+//! One task ([`keep`]) makes the steps; everybody else looks at the phase, or waits for another one.
+//! No lock is held while it dials.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{Notify, watch};
+
+use super::connection::Connection;
+use super::health::Standing;
+use crate::clock;
+use crate::error::{Error, Result};
+
+/// Makes one more connection to the server.
+pub(super) type Dial = Box<dyn Fn() -> BoxFuture<'static, Result<Connection>> + Send + Sync>;
+
+/// The first connection of a mount, whichever it is now.
+pub(super) struct Recovery {
+    phase: watch::Sender<Phase>,
+    /// Rung when somebody needs the server, or wants it to be looked at.
+    needed: Notify,
+    /// Rung when a person wants a try.
+    asked_for: Notify,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Clone)]
+enum Phase {
+    Up(Arc<Connection>),
+    /// The one that was lost.
+    Away(Arc<Connection>),
+    Ended(Arc<Connection>, Arc<str>),
+}
+
+/// For people.
+#[derive(Clone)]
+pub(super) struct Notes {
+    pub(super) since: SystemTime,
+    pub(super) reconnects: u64,
+    pub(super) is_denied: bool,
+    pub(super) last_error: Option<(SystemTime, Arc<str>)>,
+}
+
+impl Recovery {
+    pub(super) fn new(first: Arc<Connection>) -> Self {
+        Self {
+            phase: watch::Sender::new(Phase::Up(first)),
+            needed: Notify::new(),
+            asked_for: Notify::new(),
+            notes: Mutex::new(Notes {
+                since: clock::date(),
+                reconnects: 0,
+                is_denied: false,
+                last_error: None,
+            }),
+        }
+    }
+
+    /// The connection, which may have ended by now.
+    pub(super) fn connection(&self) -> Arc<Connection> {
+        match &*self.phase.borrow() {
+            Phase::Up(connection) | Phase::Away(connection) | Phase::Ended(connection, _) => {
+                Arc::clone(connection)
+            }
+        }
+    }
+
+    /// Waits for another connection than one that was lost.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]: there will be none.
+    pub(super) async fn after(&self, lost: &Arc<Connection>) -> Result<Arc<Connection>> {
+        self.needed.notify_one();
+        let mut phase = self.phase.subscribe();
+        loop {
+            match &*phase.borrow_and_update() {
+                Phase::Up(connection) if !Arc::ptr_eq(connection, lost) => {
+                    return Ok(Arc::clone(connection));
+                }
+                Phase::Ended(_, why) => return Err(Error::Gone(Arc::clone(why))),
+                Phase::Up(_) | Phase::Away(_) => {}
+            }
+            if phase.changed().await.is_err() {
+                return Err(Error::Gone("the mount is ending".into()));
+            }
+        }
+    }
+
+    /// Whoever waits for the server, or will, is told that it does not come back.
+    pub(super) fn end(&self, why: Arc<str>) {
+        self.phase.send_modify(|phase| {
+            if let Phase::Up(connection) | Phase::Away(connection) = phase {
+                *phase = Phase::Ended(Arc::clone(connection), why);
+            }
+        });
+        self.notes().since = clock::date();
+    }
+
+    /// Somebody asks for a try: the next one need not wait even if the last one was denied.
+    pub(super) fn ask_for(&self) {
+        self.asked_for.notify_one();
+    }
+
+    pub(super) fn standing(&self) -> (Standing, Notes) {
+        let notes = self.notes().clone();
+        let standing = match &*self.phase.borrow() {
+            Phase::Up(connection) if connection.lost().is_none() => Standing::Connected,
+            Phase::Ended(..) => Standing::Ended,
+            Phase::Up(_) | Phase::Away(_) if notes.is_denied => Standing::Denied,
+            Phase::Up(_) | Phase::Away(_) => Standing::Reconnecting,
+        };
+        (standing, notes)
+    }
+
+    /// Whether somebody waits for another connection.
+    fn is_waited_for(&self) -> bool {
+        self.phase.receiver_count() > 0
+    }
+
+    fn is_ended(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Ended(..))
+    }
+
+    fn went_away(&self, connection: Arc<Connection>, why: &Error) {
+        log::warn!("{why}; reconnecting");
+        let now = clock::date();
+        let mut notes = self.notes();
+        notes.since = now;
+        notes.last_error = Some((now, why.to_string().into()));
+        drop(notes);
+        self.set(Phase::Away(connection));
+    }
+
+    fn came_back(&self, connection: Arc<Connection>) {
+        let mut notes = self.notes();
+        notes.reconnects += 1;
+        notes.since = clock::date();
+        notes.is_denied = false;
+        let reconnects = notes.reconnects;
+        drop(notes);
+        log::warn!("connected to the server again (reconnects so far: {reconnects})");
+        self.set(Phase::Up(connection));
+    }
+
+    fn failed(&self, error: &Error) {
+        let text: Arc<str> = error.to_string().into();
+        let mut notes = self.notes();
+        notes.is_denied = matches!(error, Error::Denied(_));
+        let is_news = notes.last_error.as_ref().is_none_or(|last| last.1 != text);
+        notes.last_error = Some((clock::date(), Arc::clone(&text)));
+        drop(notes);
+        let level = if is_news {
+            log::Level::Warn
+        } else {
+            log::Level::Debug
+        };
+        log::log!(level, "the server cannot be reached: {text}");
+    }
+
+    fn set(&self, to: Phase) {
+        self.phase.send_modify(|phase| {
+            if !matches!(phase, Phase::Ended(..)) {
+                *phase = to;
+            }
+        });
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the connection anew whenever it ends, until none is wanted any more. `lost` is called
+/// after each end, before the next dial.
+pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, lost: impl Fn() + Send) {
+    loop {
+        let connection = recovery.connection();
+        let why = connection.ended().await;
+        lost();
+        let Some(dial) = dial.as_ref().filter(|_| !recovery.is_ended()) else {
+            return recovery.end(match why {
+                Error::Lost(why) => why,
+                other => other.to_string().into(),
+            });
+        };
+        recovery.went_away(connection, &why);
+        let connection = redial(&recovery, dial).await;
+        if recovery.is_ended() {
+            return;
+        }
+        recovery.came_back(Arc::new(connection));
+    }
+}
+
+/// Dials until one dial goes well. A dial that hangs keeps no later one from being made: a network
+/// that comes back answers the next one at once, and the old one when TCP tries again.
+async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
+    let mut tries = Tries::default();
+    let mut dials = Dials::default();
+    loop {
+        let due = tries.due(dials.count(), dials.oldest(), recovery.is_waited_for());
+        tokio::select! {
+            dialled = dials.next() => match dialled {
+                Ok(connection) => return connection,
+                Err(error) => {
+                    tries.failed(matches!(error, Error::Denied(_)));
+                    recovery.failed(&error);
+                }
+            },
+            () = sleep_until(due), if due != Due::Later => {
+                let now = clock::of_timers();
+                tries.began(now);
+                dials.add(now, one_dial(dial));
+            }
+            () = recovery.needed.notified() => tries.needed(),
+            () = recovery.asked_for.notified() => tries.asked_for(),
+        }
+    }
+}
+
+/// The dials that are under way, oldest first.
+#[derive(Default)]
+struct Dials<'a>(VecDeque<(Instant, BoxFuture<'a, Result<Connection>>)>);
+
+impl<'a> Dials<'a> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.0.front().map(|(began, _)| *began)
+    }
+
+    /// Adds one; where there are enough, the oldest makes room.
+    fn add(&mut self, began: Instant, dial: impl Future<Output = Result<Connection>> + Send + 'a) {
+        if self.count() == DIALS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((began, Box::pin(dial)));
+    }
+
+    /// What the next one to end comes to.
+    async fn next(&mut self) -> Result<Connection> {
+        poll_fn(|context| {
+            for index in 0..self.0.len() {
+                if let Some((_, dial)) = self.0.get_mut(index)
+                    && let Poll::Ready(dialled) = dial.as_mut().poll(context)
+                {
+                    self.0.remove(index);
+                    return Poll::Ready(dialled);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+async fn one_dial(dial: &Dial) -> Result<Connection> {
+    let late = || Error::setup(format!("no answer within {} s", DIAL_MAX.as_secs()));
+    let dialled = tokio::time::timeout(DIAL_MAX, dial()).await;
+    dialled.unwrap_or_else(|_| Err(late()))
+}
+
+async fn sleep_until(due: Due) {
+    if let Due::At(when) = due {
+        tokio::time::sleep_until(when.into()).await;
+    }
+}
+
+/// When the next try is made. Pure.
+#[derive(Debug, Default)]
+struct Tries {
+    /// When the latest one began.
+    latest: Option<Instant>,
+    began: u32,
+    is_denied: bool,
+    /// Somebody has needed the server since the latest one began.
+    is_needed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Now,
+    At(Instant),
+    /// Not before something else happens.
+    Later,
+}
+
+impl Tries {
+    /// `under_way`: how many have not ended, of which the oldest began at `oldest`. `is_waited_for`:
+    /// programs wait for the server.
+    fn due(&self, under_way: usize, oldest: Option<Instant>, is_waited_for: bool) -> Due {
+        let Some(latest) = self.latest else {
+            return Due::Now;
+        };
+        let room = match oldest {
+            Some(_) if under_way >= DIALS_MAX && !self.is_needed && !is_waited_for => {
+                return Due::Later;
+            }
+            Some(oldest) if under_way >= DIALS_MAX => oldest + DIAL_OLD,
+            _ => latest,
+        };
+        let rest = match (self.is_denied, self.is_needed) {
+            (true, true) => DENIED_REST,
+            (true, false) => return Due::Later,
+            (false, true) => REST_MIN,
+            (false, false) => REST_MIN
+                .saturating_mul(1 << (self.began - 1).min(10))
+                .min(if is_waited_for { REST_WAITED } else { REST_MAX }),
+        };
+        Due::At(room.max(latest + rest))
+    }
+
+    fn began(&mut self, now: Instant) {
+        self.latest = Some(now);
+        self.began += 1;
+        self.is_needed = false;
+    }
+
+    fn failed(&mut self, is_denied: bool) {
+        self.is_denied = is_denied;
+    }
+
+    fn needed(&mut self) {
+        self.is_needed = true;
+    }
+
+    fn asked_for(&mut self) {
+        (self.is_needed, self.is_denied) = (true, false);
+    }
+}
+
+/// Between two tries, if somebody needs the server.
+const REST_MIN: Duration = Duration::from_secs(1);
+/// Between two tries at most, while a program waits.
+const REST_WAITED: Duration = Duration::from_secs(5);
+/// Between two tries otherwise: what a server, a log and a battery can bear for days.
+const REST_MAX: Duration = Duration::from_secs(30);
+/// Between two tries after the server refused who we are: servers count those, and lock out whom
+/// they see too often (fail2ban's default is 5 in 10 minutes).
+const DENIED_REST: Duration = Duration::from_secs(150);
+/// Dials under way at once: in a network that swallows packets each takes all of its time.
+const DIALS_MAX: usize = 3;
+/// From when on a dial makes room for one that somebody needs: TCP tries again in a network that is
+/// back only when it has waited once more as long as before.
+const DIAL_OLD: Duration = Duration::from_secs(10);
+/// What a dial may take: a slow server's login, and TCP's first three or four tries.
+const DIAL_MAX: Duration = Duration::from_secs(40);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(start: Instant, due: Due) -> u64 {
+        match due {
+            Due::At(when) => (when - start).as_secs(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_first_try_is_made_at_once_and_later_ones_after_longer_and_longer_rests() {
+        let mut now = clock::now();
+        let mut tries = Tries::default();
+        assert_eq!(tries.due(0, None, false), Due::Now);
+        let mut rests = Vec::new();
+        for _ in 0..8 {
+            tries.began(now);
+            tries.failed(false);
+            let rest = at(now, tries.due(0, None, false));
+            rests.push(rest);
+            now += Duration::from_secs(rest);
+        }
+        assert_eq!(rests, [1, 2, 4, 8, 16, 30, 30, 30]);
+    }
+
+    #[test]
+    fn who_needs_the_server_is_tried_for_at_once_but_not_twice_within_a_second() {
+        let start = clock::now();
+        let mut tries = Tries::default();
+        for _ in 0..9 {
+            tries.began(start);
+        }
+        assert_eq!(at(start, tries.due(0, None, false)), 30);
+        tries.needed();
+        assert_eq!(at(start, tries.due(0, None, false)), 1);
+    }
+
+    #[test]
+    fn a_program_that_waits_waits_no_longer_than_a_few_seconds_for_the_next_try() {
+        let start = clock::now();
+        let mut tries = Tries::default();
+        for _ in 0..9 {
+            tries.began(start);
+        }
+        assert_eq!(at(start, tries.due(0, None, true)), 5);
+    }
+
+    #[test]
+    fn a_dial_that_hangs_keeps_no_other_from_being_made_but_there_are_never_many() {
+        let start = clock::now();
+        let mut tries = Tries::default();
+        tries.began(start);
+        assert_eq!(at(start, tries.due(1, Some(start), false)), 1);
+        assert_eq!(tries.due(DIALS_MAX, Some(start), false), Due::Later);
+        let due = at(start, tries.due(DIALS_MAX, Some(start), true));
+        assert_eq!(due, DIAL_OLD.as_secs());
+    }
+
+    #[test]
+    fn who_is_refused_is_tried_again_only_when_needed_and_seldom() {
+        let start = clock::now();
+        let mut tries = Tries::default();
+        tries.began(start);
+        tries.failed(true);
+        assert_eq!(tries.due(0, None, false), Due::Later);
+        tries.needed();
+        assert_eq!(at(start, tries.due(0, None, false)), DENIED_REST.as_secs());
+    }
+}

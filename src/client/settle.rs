@@ -1,0 +1,148 @@
+//! What was asked by path and had no answer when the connection was lost: asked again on the next
+//! one, unless a look shows that it was done.
+//!
+//! **Invariant:** nothing is done twice, and nothing that was done is reported as refused, as far as
+//! the server can be asked: see [`look`] for what cannot be told apart.
+
+use bytes::Bytes;
+
+use super::connection::Connection;
+use super::pending::Answer;
+use super::{attrs, one_name};
+use crate::error::{Error, Result};
+use crate::sftp::{Attrs, FileKind, OpenFlags, Request, Response, StatusCode};
+
+/// Asks once more on another connection what may have been done already.
+pub(super) async fn ask_again(connection: &Connection, request: &Request) -> Answer {
+    match look(connection, request).await? {
+        Finding::Done => Ok(Response::Status {
+            code: StatusCode::OK,
+            message: Bytes::new(),
+            language: Bytes::new(),
+        }),
+        Finding::Made(open) => connection.submit(&open).await,
+        Finding::Open => connection.submit(request).await,
+    }
+}
+
+/// What a look at the server tells of a request.
+enum Finding {
+    /// It was done.
+    Done,
+    /// The file that it was to make is there; this opens it.
+    Made(Request),
+    /// It was not done, or does no harm if it is done again.
+    Open,
+}
+
+/// Whether a request was done.
+///
+/// What was to be made is taken for made by us if it is as ours would be: an empty file with no
+/// other permissions, an empty directory, a symbolic link that says the same. Somebody else may have
+/// made just that in the meantime.
+async fn look(connection: &Connection, request: &Request) -> Result<Finding> {
+    let is_done = match request {
+        Request::Remove { path } | Request::Rmdir { path } => {
+            lstat(connection, path).await?.is_none()
+        }
+        Request::Rename { from, to } | Request::PosixRename { from, to } => {
+            lstat(connection, from).await?.is_none() && lstat(connection, to).await?.is_some()
+        }
+        Request::Mkdir { path, .. } => is_empty_directory(connection, path).await?,
+        // In either order of the two: see `SymlinkOrder`.
+        Request::Symlink { first, second } => {
+            says(connection, second, first).await? || says(connection, first, second).await?
+        }
+        Request::Hardlink { from, to } => is_one_file(connection, from, to).await?,
+        Request::Open { path, flags, attrs } if flags.contains(OpenFlags::EXCL) => {
+            let is_made = is_new_file(connection, path, attrs).await?;
+            return Ok(match is_made {
+                true => Finding::Made(Request::Open {
+                    path: path.clone(),
+                    flags: flags.without(OpenFlags::CREAT | OpenFlags::EXCL),
+                    attrs: Attrs::default(),
+                }),
+                false => Finding::Open,
+            });
+        }
+        _ => false,
+    };
+    Ok(if is_done {
+        Finding::Done
+    } else {
+        Finding::Open
+    })
+}
+
+/// `None` if there is nothing, or nothing that can be looked at.
+///
+/// # Errors
+/// Those of the connection.
+async fn lstat(connection: &Connection, path: &Bytes) -> Result<Option<Attrs>> {
+    let path = path.clone();
+    refusal_is_none(attrs(connection.submit(&Request::Lstat { path })).await)
+}
+
+fn refusal_is_none<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Error::Refused { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn says(connection: &Connection, link: &Bytes, target: &Bytes) -> Result<bool> {
+    let path = link.clone();
+    let answer = connection.submit(&Request::Readlink { path }).await;
+    let said = refusal_is_none(answer.and_then(one_name))?;
+    Ok(said.as_ref() == Some(target))
+}
+
+/// Two names of one file look the same; so may two files.
+async fn is_one_file(connection: &Connection, from: &Bytes, to: &Bytes) -> Result<bool> {
+    let (from, to) = (lstat(connection, from).await?, lstat(connection, to).await?);
+    Ok(from.is_some() && from == to)
+}
+
+async fn is_new_file(connection: &Connection, path: &Bytes, asked: &Attrs) -> Result<bool> {
+    let Some(there) = lstat(connection, path).await? else {
+        return Ok(false);
+    };
+    let bits = |attrs: &Attrs| attrs.permissions.map(|bits| bits & 0o7777);
+    // The server's umask may have taken some away.
+    let is_as_asked = match (bits(&there), bits(asked)) {
+        (Some(there), Some(asked)) => there & !asked == 0,
+        _ => true,
+    };
+    Ok(there.kind() == Some(FileKind::Regular) && there.size == Some(0) && is_as_asked)
+}
+
+async fn is_empty_directory(connection: &Connection, path: &Bytes) -> Result<bool> {
+    let there = lstat(connection, path).await?;
+    if there.and_then(|there| there.kind()) != Some(FileKind::Directory) {
+        return Ok(false);
+    }
+    let path = path.clone();
+    let opened = connection.submit(&Request::Opendir { path }).await?;
+    let Response::Handle(handle) = opened else {
+        return Ok(false);
+    };
+    let mut is_empty = true;
+    // Both dots come in the first page or two; a server could send them for ever.
+    for _ in 0..PAGES_MAX {
+        let handle = handle.clone();
+        let Response::Names(names) = connection.submit(&Request::Readdir { handle }).await? else {
+            break;
+        };
+        is_empty &= names
+            .iter()
+            .all(|entry| matches!(&entry.name[..], b"." | b".."));
+        if !is_empty {
+            break;
+        }
+    }
+    drop(connection.submit(&Request::Close { handle }));
+    Ok(is_empty)
+}
+
+const PAGES_MAX: u32 = 4;
