@@ -5,6 +5,7 @@
 //! the server can be asked: see [`look`] for what cannot be told apart.
 
 use bytes::Bytes;
+use nix::errno::Errno;
 
 use super::connection::Connection;
 use super::pending::Answer;
@@ -12,8 +13,9 @@ use super::{attrs, one_name};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, FileKind, OpenFlags, Request, Response, StatusCode};
 
-/// Asks once more on another connection what may have been done already.
-pub(super) async fn ask_again(connection: &Connection, request: &Request) -> Answer {
+/// Asks once more on another connection what may have been done already. `is_left`: nobody waits for
+/// it any more, and it is not to be done late.
+pub(super) async fn ask_again(connection: &Connection, request: &Request, is_left: bool) -> Answer {
     match look(connection, request).await? {
         Finding::Done => Ok(Response::Status {
             code: StatusCode::OK,
@@ -21,6 +23,7 @@ pub(super) async fn ask_again(connection: &Connection, request: &Request) -> Ans
             language: Bytes::new(),
         }),
         Finding::Made(open) => connection.submit(&open).await,
+        Finding::Open if is_left => Err(Errno::EINTR.into()),
         Finding::Open => connection.submit(request).await,
     }
 }

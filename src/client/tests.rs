@@ -7,6 +7,7 @@ mod copy_lane;
 mod fallbacks;
 mod full_disks;
 mod handshake;
+mod recovery;
 mod spread;
 mod streams;
 mod window;

@@ -87,6 +87,7 @@ use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
 use crate::client::{Client, Health, Standing};
+pub(crate) use crate::client::{Wanted, while_wanted};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
