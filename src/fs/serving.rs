@@ -108,7 +108,6 @@ impl Filesystem {
     async fn open_lost_once(&self, file: &OpenFile) -> Result<Handle> {
         let _no_name_moves = self.rooms.enter(Work::OpeningAgain).await;
         let Ok(path) = self.path(file.shared.ino) else {
-            eprintln!("NOPATH {:?} fh {:?}", file.shared.ino, file.fh);
             log::error!("a removed file that was still open is gone with the connection");
             return Err(Errno::EIO.into());
         };
