@@ -235,6 +235,11 @@ impl Wire {
         self.shared.lock().taken
     }
 
+    /// Whether everything is cut.
+    pub fn is_cut(&self) -> bool {
+        self.shared.lock().is_cut
+    }
+
     /// Waits until nothing goes through any more and cuts nothing from then on; whether it was cut.
     pub fn disarm(&self) -> bool {
         let mut last = None;

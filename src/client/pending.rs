@@ -1,6 +1,7 @@
 //! Which requests await an answer, and who waits for each. Pure state: no I/O and no locks.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, oneshot};
@@ -135,11 +136,12 @@ impl Pending {
         id: RequestId,
         response: Response,
     ) -> Result<(Asked, Option<Response>)> {
-        let unasked = Error::Protocol("answer nobody asked for");
-        let waiter = self.waiters.get(&id).ok_or(unasked.clone())?;
-        // The waiter stays: it hears of the connection's end.
-        waiter.asked.expects.check(&response)?;
-        let waiter = self.waiters.remove(&id).ok_or(unasked)?;
+        let Entry::Occupied(waiter) = self.waiters.entry(id) else {
+            return Err(Error::Protocol("answer nobody asked for"));
+        };
+        // If it does not fit the waiter stays, and hears of the connection's end.
+        waiter.get().asked.expects.check(&response)?;
+        let waiter = waiter.remove();
         let unheard = waiter.tell.send(Ok(response)).err();
         Ok((waiter.asked, unheard.and_then(Result::ok)))
     }

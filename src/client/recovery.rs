@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Up ---- it ended ----> Away ---- a dial went well ----> Up
-//!                         | tries: at once, then after 1, 2, 4, ... 30 s, of 5 s while somebody
+//!                         | tries: at once, then after 0.25, 0.5, 1, ... 30 s, or 5 while somebody
 //!                         | waits; when somebody asks anew at once, but not twice within 1 s
 //!                         '-- refused as who we are: a try only when somebody needs it,
 //!                             and not twice within a minute
@@ -318,13 +318,13 @@ impl Tries {
             Some(oldest) if under_way >= DIALS_MAX => oldest + DIAL_OLD,
             _ => latest,
         };
+        let doubled = REST_FIRST.saturating_mul(1 << (self.began - 1).min(10));
         let rest = match (self.is_denied, self.is_needed) {
             (true, true) => DENIED_REST,
             (true, false) => return Due::Later,
-            (false, true) => REST_MIN,
-            (false, false) => REST_MIN
-                .saturating_mul(1 << (self.began - 1).min(10))
-                .min(if is_waited_for { REST_WAITED } else { REST_MAX }),
+            (false, true) => doubled.min(REST_NEEDED),
+            (false, false) if is_waited_for => doubled.min(REST_WAITED),
+            (false, false) => doubled.min(REST_MAX),
         };
         Due::At(room.max(latest + rest))
     }
@@ -348,8 +348,10 @@ impl Tries {
     }
 }
 
-/// Between two tries, if somebody needs the server.
-const REST_MIN: Duration = Duration::from_secs(1);
+/// Between the first two tries: a login may have been cut, and the next one not be.
+const REST_FIRST: Duration = Duration::from_millis(250);
+/// Between two tries at most, if somebody needs the server.
+const REST_NEEDED: Duration = Duration::from_secs(1);
 /// Between two tries at most, while a program waits.
 const REST_WAITED: Duration = Duration::from_secs(5);
 /// Between two tries otherwise: what a server, a log and a battery can bear for days.
@@ -369,9 +371,10 @@ const DIAL_MAX: Duration = Duration::from_secs(40);
 mod tests {
     use super::*;
 
-    fn at(start: Instant, due: Due) -> u64 {
+    /// In milliseconds.
+    fn at(start: Instant, due: Due) -> u128 {
         match due {
-            Due::At(when) => (when - start).as_secs(),
+            Due::At(when) => (when - start).as_millis(),
             other => panic!("{other:?}"),
         }
     }
@@ -387,9 +390,9 @@ mod tests {
             tries.failed(false);
             let rest = at(now, tries.due(0, None, false));
             rests.push(rest);
-            now += Duration::from_secs(rest);
+            now += Duration::from_millis(u64::try_from(rest).unwrap());
         }
-        assert_eq!(rests, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(rests, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000]);
     }
 
     #[test]
@@ -399,9 +402,9 @@ mod tests {
         for _ in 0..9 {
             tries.began(start);
         }
-        assert_eq!(at(start, tries.due(0, None, false)), 30);
+        assert_eq!(at(start, tries.due(0, None, false)), 30_000);
         tries.needed();
-        assert_eq!(at(start, tries.due(0, None, false)), 1);
+        assert_eq!(at(start, tries.due(0, None, false)), 1000);
     }
 
     #[test]
@@ -411,7 +414,7 @@ mod tests {
         for _ in 0..9 {
             tries.began(start);
         }
-        assert_eq!(at(start, tries.due(0, None, true)), 5);
+        assert_eq!(at(start, tries.due(0, None, true)), 5000);
     }
 
     #[test]
@@ -419,10 +422,10 @@ mod tests {
         let start = clock::now();
         let mut tries = Tries::default();
         tries.began(start);
-        assert_eq!(at(start, tries.due(1, Some(start), false)), 1);
+        assert_eq!(at(start, tries.due(1, Some(start), false)), 250);
         assert_eq!(tries.due(DIALS_MAX, Some(start), false), Due::Later);
         let due = at(start, tries.due(DIALS_MAX, Some(start), true));
-        assert_eq!(due, DIAL_OLD.as_secs());
+        assert_eq!(due, DIAL_OLD.as_millis());
     }
 
     #[test]
@@ -433,6 +436,9 @@ mod tests {
         tries.failed(true);
         assert_eq!(tries.due(0, None, false), Due::Later);
         tries.needed();
-        assert_eq!(at(start, tries.due(0, None, false)), DENIED_REST.as_secs());
+        assert_eq!(
+            at(start, tries.due(0, None, false)),
+            DENIED_REST.as_millis()
+        );
     }
 }

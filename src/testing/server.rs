@@ -252,10 +252,6 @@ impl Connection {
                 match frames.next().map(|frame| frame.map(Request::decode)) {
                     Ok(Some(Ok((id, request)))) => {
                         let cut = self.server.cut_at(&request);
-                        eprintln!(
-                            "  {cut:?} {}",
-                            format!("{request:?}").chars().take(150).collect::<String>()
-                        );
                         if cut != Some(Cut::Before) {
                             answers.push(self.answer(&options, request).encode(id));
                         }

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::site::{
     Copying, LONG_AGO, Look, Site, content, inode, make_old, nothing_temporary, same_content,
@@ -117,6 +117,9 @@ const SESSIONS: &[Session] = &[
     },
 ];
 
+/// Longer than `cp` may take here.
+const ACT_MAX: Duration = Duration::from_secs(30);
+
 /// Several requests of a server without limits, and little to compare.
 const LEN: usize = 150_000;
 
@@ -179,11 +182,8 @@ fn cut_at(ctx: &Ctx, session: &Session, way: Way, packet: u64, killed: bool) -> 
     }
     let victim = killed.then(|| site.daemon()).flatten();
     site.wire().cut_before(way, packet, victim);
-    (session.act)(&site.dir);
-    let was_cut = site.wire().disarm();
-    if was_cut {
-        site.kill();
-    } else {
+    let was_cut = act_until_cut(&mut site, session);
+    if !was_cut {
         site.unmount();
     }
     site.wire().mend();
@@ -196,6 +196,30 @@ fn cut_at(ctx: &Ctx, session: &Session, way: Way, packet: u64, killed: bool) -> 
     nothing_temporary(&behind);
     fs::remove_dir_all(&behind).unwrap();
     was_cut
+}
+
+/// Does what the session does, to its end or to the cut: programs would wait for the server to come
+/// back then, so the daemon ends. Whether it came to the cut.
+fn act_until_cut(site: &mut Site, session: &Session) -> bool {
+    let (act, dir) = (session.act, site.dir.clone());
+    let thread = std::thread::spawn(move || act(&dir));
+    let end = Instant::now() + ACT_MAX;
+    let done = || (thread.is_finished() || site.wire().is_cut()).then_some(());
+    assert!(
+        process::wait_for(end, done).is_some(),
+        "neither done nor cut"
+    );
+    if thread.is_finished() && !site.wire().disarm() {
+        return false;
+    }
+    site.kill();
+    let done = || thread.is_finished().then_some(());
+    assert!(
+        process::wait_for(Instant::now() + ACT_MAX, done).is_some(),
+        "a program hangs in a mount without a daemon"
+    );
+    site.wire().disarm();
+    true
 }
 
 /// Looks at the server's files.

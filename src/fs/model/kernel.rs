@@ -92,7 +92,6 @@ impl Kernel {
 
     /// Does one thing to the filesystem and to the model, if it can be done.
     pub(super) async fn act(&mut self, op: &Op) {
-        eprintln!("OP {op:?}");
         if self.has_twins {
             // What is done by one of them is as if others did it to the other: see act_foreign().
             self.flush_all().await;

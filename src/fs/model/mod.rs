@@ -49,8 +49,8 @@ fn cut(server: &Server, one_in: u64, seed: u64) {
                 | Request::Rename { .. }
                 | Request::PosixRename { .. }
         );
-        let may_cut = !tree.has_nameless() && !(takes_names && tree.opens() > 0);
-        (may_cut && random % one_in == 0).then_some(match random >> 60 {
+        let must_not = tree.has_nameless() || takes_names && tree.opens() > 0;
+        (!must_not && random.is_multiple_of(one_in)).then_some(match random >> 60 {
             0..8 => Cut::Before,
             _ => Cut::Behind,
         })

@@ -45,7 +45,7 @@ fn cut_each(ctx: &Ctx, kind: Kind, way: Way) {
         (Kind::Wire, true) => len,
         (Kind::Tcp, true) => FULL_RESETS,
         (Kind::Wire, false) => SAMPLE,
-        (Kind::Tcp, false) => SAMPLE / 3,
+        (Kind::Tcp, false) => SAMPLE / 2,
     };
     let step = (len / runs.max(1)).max(1);
     let (mut at, mut cuts) = (1 + ctx.seed % step, 0);
@@ -159,7 +159,7 @@ fn one(place: &mut Place, dir: &Path, behind: &Path, expected: &Tree, what: &str
 }
 
 /// Cuts of one way in a run that is not full.
-const SAMPLE: u64 = 24;
+const SAMPLE: u64 = 16;
 /// There are far more bytes than packets.
 const FULL_RESETS: u64 = 150;
 /// A mount lives through so many of them.
