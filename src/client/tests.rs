@@ -8,6 +8,7 @@ mod fallbacks;
 mod full_disks;
 mod handshake;
 mod recovery;
+mod settled;
 mod spread;
 mod streams;
 mod window;
