@@ -61,7 +61,7 @@ impl Filesystem {
             Some(budget) => budget?,
             None => {
                 // Before the wait, whose end is an answer's: a connection more takes time to be made.
-                file.full_handle().inspect(|it| Client::expect_writes(it));
+                file.full_handle().inspect(Client::expect_writes);
                 taking.await?
             }
         };
