@@ -109,6 +109,8 @@ impl Recovery {
             }
         });
         self.notes().since = clock::date();
+        // Who dials looks.
+        self.needed.notify_one();
     }
 
     /// Somebody asks for a try: the next one need not wait even if the last one was denied.
@@ -199,24 +201,23 @@ pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, lost: impl
             });
         };
         recovery.went_away(connection, &why);
-        let connection = redial(&recovery, dial).await;
-        if recovery.is_ended() {
+        let Some(connection) = redial(&recovery, dial).await else {
             return;
-        }
+        };
         recovery.came_back(Arc::new(connection));
     }
 }
 
-/// Dials until one dial goes well. A dial that hangs keeps no later one from being made: a network
+/// Dials until one dial goes well; `None` when no connection is wanted any more. A dial that hangs keeps no later one from being made: a network
 /// that comes back answers the next one at once, and the old one when TCP tries again.
-async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
+async fn redial(recovery: &Recovery, dial: &Dial) -> Option<Connection> {
     let mut tries = Tries::default();
     let mut dials = Dials::default();
-    loop {
+    while !recovery.is_ended() {
         let due = tries.due(dials.count(), dials.oldest(), recovery.is_waited_for());
         tokio::select! {
             dialled = dials.next() => match dialled {
-                Ok(connection) => return connection,
+                Ok(connection) => return Some(connection),
                 Err(error) => {
                     tries.failed(matches!(error, Error::Denied(_)));
                     recovery.failed(&error);
@@ -231,6 +232,7 @@ async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
             () = recovery.asked_for.notified() => tries.asked_for(),
         }
     }
+    None
 }
 
 /// The dials that are under way, oldest first.
@@ -319,6 +321,7 @@ impl Tries {
         let doubled = REST_FIRST.saturating_mul(1 << (self.began - 1).min(10));
         let rest = match (self.is_denied, self.is_needed) {
             (true, true) => DENIED_REST,
+            (true, false) if is_waited_for => DENIED_REST * 2,
             (true, false) => return Due::Later,
             (false, true) => doubled.min(REST_NEEDED),
             (false, false) if is_waited_for => doubled.min(REST_WAITED),
