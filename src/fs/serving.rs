@@ -146,7 +146,7 @@ impl Filesystem {
             if self.is_still(file, &seen) {
                 return Ok(true);
             }
-            if !file.shared.was_written() {
+            if !file.shared.was_changed() {
                 return Ok(false);
             }
             seen = self.client.fstat(handle).await?;
@@ -190,7 +190,7 @@ impl Filesystem {
 
     /// Whether what is there now looks as the file did that was open.
     ///
-    /// Of a file that we have written to the server's last word on its times may never have come:
+    /// Of a file that we have changed the server's last word on its times may never have come:
     /// there it is its size, within what was not acknowledged.
     fn is_still(&self, file: &OpenFile, attrs: &Attrs) -> bool {
         let shared = &file.shared;
@@ -206,7 +206,7 @@ impl Filesystem {
             return false;
         }
         let reach = shared.changes_reach();
-        match (shared.was_written(), is_written && reach.is_none()) {
+        match (shared.was_changed(), is_written && reach.is_none()) {
             (false, true) => there.size == known.size && there.mtime == known.mtime,
             // Others may append too.
             _ if file.access.append => true,

@@ -49,6 +49,8 @@ struct State {
     is_sending: bool,
     /// Something was, since it was opened.
     was_written: bool,
+    /// The server has copied something into it, since it was opened.
+    was_copied_to: bool,
     /// What is written reaches no other file's content: see [`cow`](super::cow).
     is_own: bool,
     /// Whose it is on the server, and what that allows us.
@@ -200,6 +202,18 @@ impl SharedFile {
     /// Whether data was taken over since the file was opened.
     pub(super) fn was_written(&self) -> bool {
         self.state().was_written
+    }
+
+    /// Notes that the server copies into it.
+    pub(super) fn note_copied_to(&self) {
+        self.state().was_copied_to = true;
+    }
+
+    /// Whether we have changed the content since the file was opened: of its times the server's
+    /// last word may not be known.
+    pub(super) fn was_changed(&self) -> bool {
+        let state = self.state();
+        state.was_written || state.was_copied_to
     }
 
     /// Whether the file is known to have its storage for itself.

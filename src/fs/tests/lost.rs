@@ -58,3 +58,14 @@ async fn all_that_have_a_file_open_read_on_when_its_name_goes_after_losses() {
         assert_eq!(&fs.read(fh, 0, 4).await.unwrap()[..], b"data");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_copied_into_is_the_same_file_after_a_loss() {
+    let (server, fs) = mount_again(&[("f", b"data"), ("g", b"")]).await;
+    let (from, to) = (open(&fs, "f", READ).await, open(&fs, "g", WRITE).await);
+    server.tree(|tree| tree.now += 60);
+    assert_eq!(fs.copy_range((from, 0), (to, 0), 4).await, Ok(4));
+    server.hang_up();
+    idle().await;
+    assert_eq!(&fs.read(to, 0, 9).await.unwrap()[..], b"data");
+}
