@@ -260,6 +260,10 @@ pub fn mount_with(command: &mut Command, at: &Path) -> Result<Mount, String> {
 }
 
 /// Mounts with a command that stays in the foreground; what it logs goes to a file.
+#[expect(
+    clippy::zombie_processes,
+    reason = "the mount's end waits for it, as for a daemon"
+)]
 pub fn mount_in_foreground(command: &mut Command, at: &Path, log: &Path) -> Result<Mount, String> {
     fs::create_dir_all(at).map_err(|why| format!("{}: {why}", at.display()))?;
     let file = fs::File::create(log).map_err(|why| format!("{}: {why}", log.display()))?;

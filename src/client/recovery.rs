@@ -321,6 +321,7 @@ impl Tries {
         let doubled = REST_FIRST.saturating_mul(1 << (self.began - 1).min(10));
         let rest = match (self.is_denied, self.is_needed) {
             (true, true) => DENIED_REST,
+            (true, false) if is_waited_for => DENIED_REST * 2,
             (true, false) => return Due::Later,
             (false, true) => doubled.min(REST_NEEDED),
             (false, false) if is_waited_for => doubled.min(REST_WAITED),

@@ -97,7 +97,7 @@ pub(super) fn under(
     let cutter = place
         .is_mount()
         .then(|| Cutter::start(ctx.seed, Arc::clone(&faults), pause, fault));
-    let (mut round, mut longest) = (0, Duration::ZERO);
+    let (mut round, mut longest) = (0, (Duration::ZERO, String::new()));
     let started = Instant::now();
     loop {
         for work in works {
@@ -108,7 +108,7 @@ pub(super) fn under(
                 faults.load(Ordering::SeqCst)
             );
             let took = one_work(&mut place, *work, &sources, seed, &what);
-            longest = longest.max(took);
+            longest = longest.max((took.0, format!("{}, {}", work.name, took.1)));
         }
         round += 1;
         let enough = faults.load(Ordering::SeqCst) >= measure.cuts || round >= measure.rounds;
@@ -122,7 +122,8 @@ pub(super) fn under(
     let connections = place.net.as_ref().map_or(0, |net| net.connections());
     ctx.note(format!(
         "{faults} faults in {took:.0?}, {round} rounds, {connections} connections; the longest \
-         step took {longest:.1?}"
+         step took {:.1?}: {}",
+        longest.0, longest.1
     ));
     if faults < measure.cuts {
         place.fail(&format!(
@@ -132,13 +133,19 @@ pub(super) fn under(
     place.end(ctx);
 }
 
-/// Does one work in a directory of its own; the longest that one of its steps took.
-fn one_work(place: &mut Place, work: Work, sources: &Sources, seed: u64, what: &str) -> Duration {
+/// Does one work in a directory of its own; gives its longest step.
+fn one_work(
+    place: &mut Place,
+    work: Work,
+    sources: &Sources,
+    seed: u64,
+    what: &str,
+) -> (Duration, String) {
     let mut arena = arena(&place.behind, &work, sources, seed);
     if let Some(name) = arena.behind.file_name() {
         arena.dir = place.dir.join(name);
     }
-    let longest = Arc::new(Mutex::new(Duration::ZERO));
+    let longest = Arc::new(Mutex::new((Duration::ZERO, String::new())));
     let its_longest = Arc::clone(&longest);
     let its_arena = arena.clone();
     // A step may be a whole program.
@@ -157,7 +164,10 @@ fn one_work(place: &mut Place, work: Work, sources: &Sources, seed: u64, what: &
     if let Err(why) = fs::remove_dir_all(&arena.behind) {
         place.fail(&format!("{what}: {why}"));
     }
-    *longest.lock().unwrap_or_else(PoisonError::into_inner)
+    longest
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
 }
 
 /// Where a work is done that is run once with this seed, on a plain directory.

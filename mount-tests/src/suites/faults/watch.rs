@@ -14,7 +14,17 @@ pub(super) struct Steps(Arc<Mutex<Step>>);
 struct Step {
     what: String,
     since: Instant,
-    longest: Duration,
+    /// How long it was, and what it did.
+    longest: (Duration, String),
+}
+
+impl Step {
+    fn note(&mut self) {
+        let took = self.since.elapsed();
+        if took > self.longest.0 {
+            self.longest = (took, self.what.clone());
+        }
+    }
 }
 
 impl Steps {
@@ -22,22 +32,23 @@ impl Steps {
         Self(Arc::new(Mutex::new(Step {
             what: "the start".into(),
             since: Instant::now(),
-            longest: Duration::ZERO,
+            longest: (Duration::ZERO, String::new()),
         })))
     }
 
     /// The next step begins, with a deadline of its own.
     pub(super) fn next(&self, what: impl Display) {
         let mut step = self.lock();
-        step.longest = step.longest.max(step.since.elapsed());
+        step.note();
         step.what = what.to_string();
         step.since = Instant::now();
     }
 
-    /// The longest that a step took, the current one included.
-    pub(super) fn longest(&self) -> Duration {
-        let step = self.lock();
-        step.longest.max(step.since.elapsed())
+    /// The longest step, the current one included.
+    pub(super) fn longest(&self) -> (Duration, String) {
+        let mut step = self.lock();
+        step.note();
+        step.longest.clone()
     }
 
     fn now(&self) -> (String, Duration) {
