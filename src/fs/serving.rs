@@ -6,6 +6,7 @@
 //! somebody else has put there meanwhile is another file: ESTALE.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -173,16 +174,23 @@ impl Filesystem {
         if there.kind() != Some(FileKind::Regular) || !self.is_still(file, &there) {
             return Err(Errno::ESTALE.into());
         }
-        let set = |permissions| {
-            let attrs = Attrs {
-                permissions: Some(permissions),
-                ..Attrs::default()
+        let (client, path) = (Arc::clone(&self.client), path.clone());
+        // In a task, so that nobody who is interrupted leaves the file with a mode that is not its.
+        let opening = tokio::spawn(async move {
+            let set = |permissions| {
+                let attrs = Attrs {
+                    permissions: Some(permissions),
+                    ..Attrs::default()
+                };
+                client.setstat(path.clone(), attrs)
             };
-            self.client.setstat(path.clone(), attrs)
-        };
-        set(mode | 0o600).await?;
-        let opened = self.open_and_look(path, flags).await;
-        set(mode).await?;
+            set(mode | 0o600).await?;
+            let opened = client.open_and_look(path.clone(), flags, Attrs::default());
+            let opened = opened.await;
+            set(mode).await?;
+            opened
+        });
+        let opened = opening.await.unwrap_or(Err(Errno::EIO.into()));
         let (handle, mut attrs) = opened?;
         attrs.permissions = there.permissions;
         Ok((handle, attrs))
