@@ -436,6 +436,8 @@ mod tests {
         tries.began(start);
         tries.failed(true);
         assert_eq!(tries.due(0, None, false), Due::Later);
+        let waited = at(start, tries.due(0, None, true));
+        assert_eq!(waited, 2 * DENIED_REST.as_millis());
         tries.needed();
         assert_eq!(
             at(start, tries.due(0, None, false)),
