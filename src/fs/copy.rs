@@ -82,6 +82,7 @@ impl Filesystem {
         let (from, to) = (source.shared.ino, target.shared.ino);
         let _passes = self.pass_as_owner(&[from, to], to, u64::MAX).await?;
         self.tables().changed(to);
+        target.shared.note_copied_to();
         let copying = target.shared.begin_change(offsets.1.saturating_add(len));
         let copied = self.copy_ends(source, target, offsets, len).await;
         let end = copied

@@ -6,6 +6,7 @@
 //! somebody else has put there meanwhile is another file: ESTALE.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -122,7 +123,6 @@ impl Filesystem {
             Ok((handle, _)) if handle.is_lost() => Err(Error::Lost("lost once more".into())),
             Ok((handle, seen)) if self.is_same(file, &handle, &seen).await? => {
                 log::info!("\"{}\" is open again", path.escape_ascii());
-                file.shared.survived();
                 let serving = Serving::full(handle.clone(), None);
                 Ok(file.serve_unless_served(serving).unwrap_or(handle))
             }
@@ -146,7 +146,7 @@ impl Filesystem {
             if self.is_still(file, &seen) {
                 return Ok(true);
             }
-            if !file.shared.was_written() {
+            if !file.shared.was_changed() {
                 return Ok(false);
             }
             seen = self.client.fstat(handle).await?;
@@ -173,16 +173,23 @@ impl Filesystem {
         if there.kind() != Some(FileKind::Regular) || !self.is_still(file, &there) {
             return Err(Errno::ESTALE.into());
         }
-        let set = |permissions| {
-            let attrs = Attrs {
-                permissions: Some(permissions),
-                ..Attrs::default()
+        let (client, path) = (Arc::clone(&self.client), path.clone());
+        // In a task, so that nobody who is interrupted leaves the file with a mode that is not its.
+        let opening = tokio::spawn(async move {
+            let set = |permissions| {
+                let attrs = Attrs {
+                    permissions: Some(permissions),
+                    ..Attrs::default()
+                };
+                client.setstat(path.clone(), attrs)
             };
-            self.client.setstat(path.clone(), attrs)
-        };
-        set(mode | 0o600).await?;
-        let opened = self.open_and_look(path, flags).await;
-        set(mode).await?;
+            set(mode | 0o600).await?;
+            let opened = client.open_and_look(path.clone(), flags, Attrs::default());
+            let opened = opened.await;
+            set(mode).await?;
+            opened
+        });
+        let opened = opening.await.unwrap_or(Err(Errno::EIO.into()));
         let (handle, mut attrs) = opened?;
         attrs.permissions = there.permissions;
         Ok((handle, attrs))
@@ -190,7 +197,7 @@ impl Filesystem {
 
     /// Whether what is there now looks as the file did that was open.
     ///
-    /// Of a file that we have written to the server's last word on its times may never have come:
+    /// Of a file that we have changed the server's last word on its times may never have come:
     /// there it is its size, within what was not acknowledged.
     fn is_still(&self, file: &OpenFile, attrs: &Attrs) -> bool {
         let shared = &file.shared;
@@ -198,15 +205,14 @@ impl Filesystem {
         let Ok(there) = self.translator.local(attrs) else {
             return false;
         };
-        let known = self.tables().attrs.last(shared.ino);
-        let Some(known) = shared.when_lost().or(known) else {
+        let Some(known) = self.tables().attrs.last(shared.ino) else {
             return false;
         };
         if there.kind != FileKind::Regular {
             return false;
         }
         let reach = shared.changes_reach();
-        match (shared.was_written(), is_written && reach.is_none()) {
+        match (shared.was_changed(), is_written && reach.is_none()) {
             (false, true) => there.size == known.size && there.mtime == known.mtime,
             // Others may append too.
             _ if file.access.append => true,

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
+use super::Ino;
 use super::ahead::Standing;
 use super::handles::Fh;
 use super::unwritten::{Budget, Mark, Outgoing, Unwritten, Via};
-use super::{Attr, Ino};
 use crate::error::Error;
 use crate::sftp::Attrs;
 
@@ -49,6 +49,8 @@ struct State {
     is_sending: bool,
     /// Something was, since it was opened.
     was_written: bool,
+    /// The server has copied something into it, since it was opened.
+    was_copied_to: bool,
     /// What is written reaches no other file's content: see [`cow`](super::cow).
     is_own: bool,
     /// Whose it is on the server, and what that allows us.
@@ -62,8 +64,6 @@ struct State {
     /// may make it.
     changes: u32,
     changes_reach: u64,
-    /// What it was when handles of it were lost, if something else was seen in its place since.
-    when_lost: Option<Attr>,
 }
 
 impl SharedFile {
@@ -178,28 +178,21 @@ impl SharedFile {
         (state.changes > 0).then_some(state.changes_reach)
     }
 
-    /// Notes that something else is seen where the file was, while handles of it are lost. What we
-    /// change ourselves is nothing else.
-    pub(super) fn seems_replaced(&self, was: Attr) {
-        let mut state = self.state();
-        if state.changes == 0 {
-            state.when_lost.get_or_insert(was);
-        }
-    }
-
-    /// Notes that it is the same file still.
-    pub(super) fn survived(&self) {
-        self.state().when_lost = None;
-    }
-
-    /// What it was when handles of it were lost, if something else was seen since.
-    pub(super) fn when_lost(&self) -> Option<Attr> {
-        self.state().when_lost
-    }
-
     /// Whether data was taken over since the file was opened.
     pub(super) fn was_written(&self) -> bool {
         self.state().was_written
+    }
+
+    /// Notes that the server copies into it.
+    pub(super) fn note_copied_to(&self) {
+        self.state().was_copied_to = true;
+    }
+
+    /// Whether we have changed the content since the file was opened: of its times the server's
+    /// last word may not be known.
+    pub(super) fn was_changed(&self) -> bool {
+        let state = self.state();
+        state.was_written || state.was_copied_to
     }
 
     /// Whether the file is known to have its storage for itself.

@@ -23,22 +23,6 @@ async fn mount_again(files: &[(&str, &[u8])]) -> (Server, Arc<Filesystem>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_looks_at_what_replaced_an_open_file_does_not_make_it_that_file() {
-    let (server, fs) = mount_again(&[("f", b"what was open")]).await;
-    let fh = open(&fs, "f", READ).await;
-    assert_eq!(&fs.read(fh, 0, 4).await.unwrap()[..], b"what");
-    server.hang_up();
-    server.tree(|tree| {
-        tree.unlink(b"f").unwrap();
-        tree.put(b"f", b"another's, and longer");
-    });
-    let ino = look_up(&fs, "f").await;
-    let size = fs.getattr(ino).await.unwrap().attr.size;
-    assert_eq!(size, 21);
-    assert_eq!(fs.read(fh, 0, 4).await, refused(Errno::ESTALE));
-}
-
-#[tokio::test(start_paused = true)]
 async fn all_that_have_a_file_open_read_on_when_its_name_goes_after_losses() {
     let (server, fs) = mount_again(&[("f", b"data")]).await;
     let (one, other) = (open(&fs, "f", READ).await, open(&fs, "f", READ).await);
@@ -57,4 +41,15 @@ async fn all_that_have_a_file_open_read_on_when_its_name_goes_after_losses() {
     for fh in [one, other] {
         assert_eq!(&fs.read(fh, 0, 4).await.unwrap()[..], b"data");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_copied_into_is_the_same_file_after_a_loss() {
+    let (server, fs) = mount_again(&[("f", b"data"), ("g", b"")]).await;
+    let (from, to) = (open(&fs, "f", READ).await, open(&fs, "g", WRITE).await);
+    server.tree(|tree| tree.now += 60);
+    assert_eq!(fs.copy_range((from, 0), (to, 0), 4).await, Ok(4));
+    server.hang_up();
+    idle().await;
+    assert_eq!(&fs.read(to, 0, 9).await.unwrap()[..], b"data");
 }
