@@ -215,9 +215,12 @@ impl Filesystem {
         match (shared.was_changed(), is_written && reach.is_none()) {
             (false, true) => there.size == known.size && there.mtime == known.mtime,
             // Others may append too.
-            _ if file.access.append => true,
+            _ if file.access.append => there.size >= shared.confirmed(),
             (true, true) => there.size == known.size,
-            (_, false) => there.size <= known.size.max(reach.unwrap_or(0)),
+            (_, false) => {
+                let largest = known.size.max(reach.unwrap_or(0));
+                (shared.confirmed()..=largest).contains(&there.size)
+            }
         }
     }
 }

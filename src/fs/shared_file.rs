@@ -64,6 +64,8 @@ struct State {
     /// may make it.
     changes: u32,
     changes_reach: u64,
+    /// How far the server has confirmed writes since it was last given another size.
+    confirmed: u64,
 }
 
 impl SharedFile {
@@ -168,7 +170,13 @@ impl SharedFile {
         let mut state = self.state();
         state.changes += 1;
         state.changes_reach = state.changes_reach.max(reach);
+        state.confirmed = 0;
         Changing(self)
+    }
+
+    /// Bytes that it has at least on the server, unless somebody else has cut it short.
+    pub(super) fn confirmed(&self) -> u64 {
+        self.state().confirmed
     }
 
     /// While there are changes of which it is not known whether they were made: how large they may
@@ -216,10 +224,13 @@ impl SharedFile {
     /// Notes the answer to a request.
     pub(super) fn answered(&self, number: u64, result: Result<(), Error>) {
         let mut state = self.state();
-        state.unwritten.answered(number);
-        if let Err(error) = result {
-            state.errors += 1;
-            state.error = Some(error);
+        let end = state.unwritten.answered(number);
+        match result {
+            Ok(()) => state.confirmed = state.confirmed.max(end.unwrap_or(0)),
+            Err(error) => {
+                state.errors += 1;
+                state.error = Some(error);
+            }
         }
         drop(state);
         self.progress.notify_waiters();
@@ -313,7 +324,9 @@ impl SharedFile {
 
     /// Notes that the content changed: by us, or as the server's attributes tell.
     pub(super) fn content_changed(&self) {
-        self.state().version += 1;
+        let mut state = self.state();
+        state.version += 1;
+        state.confirmed = 0;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -212,14 +212,15 @@ impl Unwritten {
         Some(next)
     }
 
-    /// Notes the answer to a request.
-    pub(super) fn answered(&mut self, number: u64) {
+    /// Notes the answer to a request; where it ended, if it was a WRITE.
+    pub(super) fn answered(&mut self, number: u64) -> Option<u64> {
         let sent = self.sent.remove(&number);
-        self.changes -= usize::from(sent.is_some_and(|sent| sent.is_change));
+        self.changes -= usize::from(sent.as_ref().is_some_and(|sent| sent.is_change));
         if self.is_empty() {
             self.newest = None;
             self.ends_in_look = false;
         }
+        sent.filter(|sent| sent.is_data).map(|sent| sent.range.end)
     }
 
     /// Whether nothing but this request is unanswered.
