@@ -12,6 +12,8 @@ mod names;
 mod ops;
 mod reference;
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -36,9 +38,10 @@ struct Variant {
 
 /// Has connections end at requests that look random, before or behind them. Not while a file without
 /// a name is open, which a client that is cut off cannot open again.
-fn cut(server: &Server, one_in: u64, seed: u64) {
+fn cut(kernel: &Kernel, one_in: u64, seed: u64) {
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15 ^ seed.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    server.cut_where(move |request, tree| {
+    let takes_name = Arc::clone(&kernel.takes_name);
+    kernel.server.cut_where(move |request, tree| {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -49,7 +52,9 @@ fn cut(server: &Server, one_in: u64, seed: u64) {
                 | Request::Rename { .. }
                 | Request::PosixRename { .. }
         );
-        let must_not = tree.has_nameless() || takes_names && tree.opens() > 0;
+        let must_not = takes_name.load(Ordering::Relaxed)
+            || tree.has_nameless()
+            || takes_names && tree.opens() > 0;
         (!must_not && random.is_multiple_of(one_in)).then_some(match random >> 60 {
             0..8 => Cut::Before,
             _ => Cut::Behind,
@@ -76,7 +81,7 @@ fn run(variant: &Variant, ops: &[Op]) {
         }
         let mut kernel = Kernel::mount(server, &config, Reference::new()).await;
         if let Some((one_in, seed)) = variant.cuts {
-            cut(&kernel.server, one_in, seed);
+            cut(&kernel, one_in, seed);
             kernel.has_cuts = true;
         }
         for (count, op) in (1..).zip(ops) {
