@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::fs::{Attr, Change, Creation};
+use crate::testing::Cut;
 
 fn mode(mode: u16) -> Change {
     Change {
@@ -360,4 +361,50 @@ async fn where_the_server_may_change_the_order_a_change_is_sent_when_the_data_is
     let dir = fs.opendir(Ino::ROOT).await.unwrap();
     fs.releasedir(dir).await;
     assert_eq!(flush.await, Ok(()));
+}
+
+/// Writes a file and sets all of it, with the connection cut at a request; gives whether it was.
+async fn dressed_with_a_cut(cut: usize, how: Cut) -> bool {
+    let server = Server::new(Options::default());
+    let again = server.clone();
+    let client = Client::over_again(move || again.link(), Vec::new(), u64::MAX);
+    let fs = Filesystem::new(client.await.unwrap(), b"", Config::default());
+    let fs = fs.await.unwrap();
+    prove(&fs).await;
+    let (ino, fh) = create(&fs, "f").await;
+    let seen = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&seen);
+    server.cut_when(move |_| {
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        (*count == cut + 1).then_some(how)
+    });
+    write(&fs, fh, 0, b"data").await.unwrap();
+    idle().await;
+    write(&fs, fh, 4, b" and more").await.unwrap();
+    for change in [owner(7, 8), mode(0o640), times(1000, 2000)] {
+        fs.setattr(ino, change, None).await.unwrap();
+    }
+    fs.flush(fh).await.unwrap();
+    fs.release(fh);
+    server.cut_when(|_| None);
+    let there = there(&server, "f");
+    let case = format!("cut {how:?} {cut}");
+    assert_eq!(there.times, Some((1000, 2000)), "{case}");
+    assert_eq!(there.owner, Some((7, 8)), "{case}");
+    assert_eq!(there.permissions.map(|mode| mode & 0o7777), Some(0o640));
+    let data = server.tree(|tree| tree.content(b"f")).unwrap();
+    assert_eq!(&data[..], b"data and more", "{case}");
+    *seen.lock().unwrap() > cut
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_on_a_file_stays_behind_its_data_wherever_the_connection_is_lost() {
+    for how in [Cut::Before, Cut::Behind] {
+        let mut cut = 0;
+        while dressed_with_a_cut(cut, how).await {
+            cut += 1;
+        }
+        assert!(cut > 4, "{cut} requests");
+    }
 }
