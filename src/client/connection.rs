@@ -108,8 +108,14 @@ impl Connection {
             is_lost: AtomicBool::new(false),
             end: Notify::new(),
         });
-        let reader = tokio::spawn(read(Arc::clone(&shared), read_half, frames)).abort_handle();
         let writer = tokio::spawn(write(Arc::clone(&shared), write_half, queued)).abort_handle();
+        let (reading, end_writing) = (Arc::clone(&shared), writer.clone());
+        let reader = tokio::spawn(async move {
+            read(reading, read_half, frames).await;
+            // Handles that were lost may keep the connection for long; not what it was made of.
+            end_writing.abort();
+        });
+        let reader = reader.abort_handle();
         Ok((
             Self {
                 shared,
@@ -192,7 +198,7 @@ impl Connection {
 
     /// Whether the connection has ended, and why.
     pub(crate) fn lost(&self) -> Option<Error> {
-        self.shared.queue().pending.lost().cloned()
+        self.shared.lost()
     }
 
     /// Whether the connection has ended.
@@ -202,13 +208,7 @@ impl Connection {
 
     /// Waits for the connection's end; why it ended.
     pub(super) async fn ended(&self) -> Error {
-        loop {
-            let end = self.shared.end.notified();
-            if let Some(error) = self.lost() {
-                return error;
-            }
-            end.await;
-        }
+        self.shared.ended().await
     }
 
     /// Ends the connection, and all that waits for it.
@@ -306,6 +306,20 @@ impl Shared {
         }
     }
 
+    fn lost(&self) -> Option<Error> {
+        self.queue().pending.lost().cloned()
+    }
+
+    async fn ended(&self) -> Error {
+        loop {
+            let end = self.end.notified();
+            if let Some(error) = self.lost() {
+                return error;
+            }
+            end.await;
+        }
+    }
+
     /// Ends all waits; says what the transport knows about the reason.
     fn lose(&self, error: &Error) {
         let said = self.diagnosis.text();
@@ -322,23 +336,35 @@ impl Shared {
 }
 
 /// Hands each answer to its ticket until the connection ends.
-async fn read(shared: Arc<Shared>, mut stream: impl AsyncRead + Unpin, mut frames: Frames) {
+async fn read(shared: Arc<Shared>, stream: impl AsyncRead + Unpin, frames: Frames) {
+    tokio::select! {
+        error = read_until_error(&shared, stream, frames) => shared.lose(&error),
+        // By the writer.
+        _ = shared.ended() => {}
+    }
+}
+
+/// Why the connection ends.
+async fn read_until_error(
+    shared: &Shared,
+    mut stream: impl AsyncRead + Unpin,
+    mut frames: Frames,
+) -> Error {
     // Silence counts only while requests wait: one who asks after a long rest has all the time.
     let mut silent = 0;
-    let error = loop {
-        if let Err(error) = hand_over(&shared, &mut frames) {
-            break error;
+    loop {
+        if let Err(error) = hand_over(shared, &mut frames) {
+            return error;
         }
         match tokio::time::timeout(ANSWER / SILENT_MAX, stream.read_buf(frames.buffer())).await {
-            Ok(Ok(0)) => break Error::Lost("the server hung up".into()),
+            Ok(Ok(0)) => return Error::Lost("the server hung up".into()),
             Ok(Ok(_)) => silent = 0,
-            Ok(Err(error)) => break Error::Lost(error.to_string().into()),
+            Ok(Err(error)) => return Error::Lost(error.to_string().into()),
             Err(_) if shared.queue().pending.is_empty() => silent = 0,
             Err(_) if silent + 1 < SILENT_MAX => silent += 1,
-            Err(_) => break Error::Lost(format!("no answer for {} s", ANSWER.as_secs()).into()),
+            Err(_) => return Error::Lost(format!("no answer for {} s", ANSWER.as_secs()).into()),
         }
-    };
-    shared.lose(&error);
+    }
 }
 
 fn hand_over(shared: &Shared, frames: &mut Frames) -> Result<()> {

@@ -16,7 +16,7 @@ use super::files::{Handle, opened};
 use super::pieces::Span;
 use super::{Client, Ticket, attrs, done};
 use crate::error::{Error, Operation, Result};
-use crate::sftp::{Attrs, FileKind, OpenFlags, Request};
+use crate::sftp::{Attrs, FileKind, OpenFlags, Request, StatusCode};
 
 /// The connection that copies take: their own if there is one.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ impl Client {
         // One round trip. The source first, so that it is open before anything is made.
         let source = open(from.clone(), OpenFlags::READ, None);
         let flags = OpenFlags::WRITE | OpenFlags::READ | OpenFlags::CREAT | OpenFlags::EXCL;
-        let target = open(to.clone(), flags, Some(0o600));
+        let target = open(to.clone(), flags, Some(PRIVATE));
         let look = attrs(connection.submit(&Request::Lstat { path: from }));
         let (source, target, seen) = (source.await, target.await, look.await);
         let target = target.map_err(NewCopyError::Target)?;
@@ -96,6 +96,30 @@ impl Client {
                 self.remove_failed(lane, to).await;
                 Err(NewCopyError::Source(error))
             }
+        }
+    }
+
+    /// Waits for the server to be back after a copy lost its connection, and removes what was made
+    /// for it. `is_ours`: it was made by us; else the answer to that was lost, and what is there is
+    /// taken for ours if it is as ours would be. Anything else stays.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub(crate) async fn clear_lost_copy(&self, to: &Bytes, is_ours: bool) -> Result<()> {
+        let there = match self.lstat(to.clone()).await {
+            Ok(there) => there,
+            Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let is_new = there.kind() == Some(FileKind::Regular)
+            && there.size == Some(0)
+            && there.permissions.map(|bits| bits & 0o7777) == Some(PRIVATE);
+        if !is_ours && !is_new {
+            return Ok(());
+        }
+        match self.remove(to.clone()).await {
+            Err(error) if !error.is_refused_with(StatusCode::NO_SUCH_FILE) => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -209,8 +233,11 @@ impl Client {
     async fn remove_failed(&self, lane: &CopyLane, path: Bytes) {
         // On the lane on which it was made, and so after it.
         let request = Request::Remove { path: path.clone() };
-        let removed = done(lane.0.submit(&request)).await;
+        let mut removed = done(lane.0.submit(&request)).await;
         self.lanes.note_move(&path);
+        if removed.as_ref().is_err_and(Error::is_of_connection) {
+            removed = self.clear_lost_copy(&path, true).await.map(drop);
+        }
         if let Err(error) = removed {
             log::warn!(
                 "\"{}\", a copy that failed, stays: {error}",
@@ -219,6 +246,9 @@ impl Client {
         }
     }
 }
+
+/// The mode of what is made, until it is the copy.
+const PRIVATE: u32 = 0o600;
 
 /// Of which file an error is.
 #[derive(Debug)]

@@ -201,7 +201,12 @@ impl Client {
 
     /// Notes that so many bytes more of a file will probably be read.
     pub(crate) fn expect_reads(handle: &Handle, bytes: u64) {
-        handle.0.reads.expect(bytes);
+        spread::expect(handle, Work::Read, bytes);
+    }
+
+    /// Notes that a file is written faster than the link takes it, and so probably for long.
+    pub(crate) fn expect_writes(handle: &Handle) {
+        spread::expect(handle, Work::Write, u64::MAX);
     }
 
     /// As `read`, for data that nobody waits for yet; `None` if there is no place now.

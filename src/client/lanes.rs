@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nix::errno::Errno;
 use tokio::task::AbortHandle;
 
 use super::connection::Connection;
@@ -19,8 +20,8 @@ use super::losses::Losses;
 use super::moves::{Moment, Moves};
 use super::pool::Pool;
 use super::recovery::{self, Dial, Recovery};
-use super::settle;
 use super::spread;
+use super::{settle, wanted};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::sftp::{Request, Response};
@@ -141,20 +142,25 @@ impl Lanes {
     ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
         let connection = self.metadata();
         let is_sent = !connection.is_lost();
+        let is_change = wanted::changes(&request);
         let ticket = connection.submit(&request);
         // Who waits keeps no client alive.
         let lanes = Arc::downgrade(self);
         async move {
-            match ticket.await {
+            let answered = match ticket.await {
                 Err(error) if connection.is_lost() && error.is_of_connection() => {
                     let Some(lanes) = lanes.upgrade() else {
                         return Err(Error::Gone("closed by us".into()));
                     };
                     // Seldom: no part of every future that asks something.
-                    Box::pin(lanes.settle(request, (connection, error), is_sent)).await
+                    Box::pin(lanes.settle(request, (connection, error), is_sent)).await?
                 }
-                answer => Ok((connection, answer?)),
+                answer => (connection, answer?),
+            };
+            if is_change {
+                wanted::note(&answered.1);
             }
+            Ok(answered)
         }
     }
 
@@ -171,8 +177,10 @@ impl Lanes {
             losses.count(&error)?;
             connection = self.metadata.after(&connection).await?;
             tokio::time::sleep(losses.rest()).await;
+            let is_left = wanted::changes(&request) && wanted::is_abandoned();
             let answer = match may_be_done {
-                true => settle::ask_again(&connection, &request).await,
+                true => settle::ask_again(&connection, &request, is_left).await,
+                false if is_left => return Err(Errno::EINTR.into()),
                 false => connection.submit(&request).await,
             };
             match answer {

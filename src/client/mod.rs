@@ -25,6 +25,7 @@ mod stream;
 mod symlink;
 #[cfg(test)]
 mod tests;
+mod wanted;
 mod window;
 
 use std::future::Future;
@@ -46,6 +47,7 @@ pub(crate) use self::losses::Losses;
 use self::pending::Answer;
 pub(crate) use self::pieces::Span;
 use self::symlink::SymlinkOrder;
+pub(crate) use self::wanted::{Wanted, is_abandoned, while_wanted};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, Request, Response, StatusCode, Statvfs};
 use crate::transport::{Dialer, Link};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Up ---- it ended ----> Away ---- a dial went well ----> Up
-//!                         | tries: at once, then after 1, 2, 4, ... 30 s, of 5 s while somebody
+//!                         | tries: at once, then after 0.25, 0.5, 1, ... 30 s, or 5 while somebody
 //!                         | waits; when somebody asks anew at once, but not twice within 1 s
 //!                         '-- refused as who we are: a try only when somebody needs it,
 //!                             and not twice within a minute
@@ -109,6 +109,8 @@ impl Recovery {
             }
         });
         self.notes().since = clock::date();
+        // Who dials looks.
+        self.needed.notify_one();
     }
 
     /// Somebody asks for a try: the next one need not wait even if the last one was denied.
@@ -199,24 +201,23 @@ pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, lost: impl
             });
         };
         recovery.went_away(connection, &why);
-        let connection = redial(&recovery, dial).await;
-        if recovery.is_ended() {
+        let Some(connection) = redial(&recovery, dial).await else {
             return;
-        }
+        };
         recovery.came_back(Arc::new(connection));
     }
 }
 
-/// Dials until one dial goes well. A dial that hangs keeps no later one from being made: a network
+/// Dials until one dial goes well; `None` when no connection is wanted any more. A dial that hangs keeps no later one from being made: a network
 /// that comes back answers the next one at once, and the old one when TCP tries again.
-async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
+async fn redial(recovery: &Recovery, dial: &Dial) -> Option<Connection> {
     let mut tries = Tries::default();
     let mut dials = Dials::default();
-    loop {
+    while !recovery.is_ended() {
         let due = tries.due(dials.count(), dials.oldest(), recovery.is_waited_for());
         tokio::select! {
             dialled = dials.next() => match dialled {
-                Ok(connection) => return connection,
+                Ok(connection) => return Some(connection),
                 Err(error) => {
                     tries.failed(matches!(error, Error::Denied(_)));
                     recovery.failed(&error);
@@ -231,6 +232,7 @@ async fn redial(recovery: &Recovery, dial: &Dial) -> Connection {
             () = recovery.asked_for.notified() => tries.asked_for(),
         }
     }
+    None
 }
 
 /// The dials that are under way, oldest first.
@@ -316,13 +318,14 @@ impl Tries {
             Some(oldest) if under_way >= DIALS_MAX => oldest + DIAL_OLD,
             _ => latest,
         };
+        let doubled = REST_FIRST.saturating_mul(1 << (self.began - 1).min(10));
         let rest = match (self.is_denied, self.is_needed) {
             (true, true) => DENIED_REST,
+            (true, false) if is_waited_for => DENIED_REST * 2,
             (true, false) => return Due::Later,
-            (false, true) => REST_MIN,
-            (false, false) => REST_MIN
-                .saturating_mul(1 << (self.began - 1).min(10))
-                .min(if is_waited_for { REST_WAITED } else { REST_MAX }),
+            (false, true) => doubled.min(REST_NEEDED),
+            (false, false) if is_waited_for => doubled.min(REST_WAITED),
+            (false, false) => doubled.min(REST_MAX),
         };
         Due::At(room.max(latest + rest))
     }
@@ -346,8 +349,10 @@ impl Tries {
     }
 }
 
-/// Between two tries, if somebody needs the server.
-const REST_MIN: Duration = Duration::from_secs(1);
+/// Between the first two tries: a login may have been cut, and the next one not be.
+const REST_FIRST: Duration = Duration::from_millis(250);
+/// Between two tries at most, if somebody needs the server.
+const REST_NEEDED: Duration = Duration::from_secs(1);
 /// Between two tries at most, while a program waits.
 const REST_WAITED: Duration = Duration::from_secs(5);
 /// Between two tries otherwise: what a server, a log and a battery can bear for days.
@@ -367,9 +372,10 @@ const DIAL_MAX: Duration = Duration::from_secs(40);
 mod tests {
     use super::*;
 
-    fn at(start: Instant, due: Due) -> u64 {
+    /// In milliseconds.
+    fn at(start: Instant, due: Due) -> u128 {
         match due {
-            Due::At(when) => (when - start).as_secs(),
+            Due::At(when) => (when - start).as_millis(),
             other => panic!("{other:?}"),
         }
     }
@@ -385,9 +391,9 @@ mod tests {
             tries.failed(false);
             let rest = at(now, tries.due(0, None, false));
             rests.push(rest);
-            now += Duration::from_secs(rest);
+            now += Duration::from_millis(u64::try_from(rest).unwrap());
         }
-        assert_eq!(rests, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(rests, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000]);
     }
 
     #[test]
@@ -397,9 +403,9 @@ mod tests {
         for _ in 0..9 {
             tries.began(start);
         }
-        assert_eq!(at(start, tries.due(0, None, false)), 30);
+        assert_eq!(at(start, tries.due(0, None, false)), 30_000);
         tries.needed();
-        assert_eq!(at(start, tries.due(0, None, false)), 1);
+        assert_eq!(at(start, tries.due(0, None, false)), 1000);
     }
 
     #[test]
@@ -409,7 +415,7 @@ mod tests {
         for _ in 0..9 {
             tries.began(start);
         }
-        assert_eq!(at(start, tries.due(0, None, true)), 5);
+        assert_eq!(at(start, tries.due(0, None, true)), 5000);
     }
 
     #[test]
@@ -417,10 +423,10 @@ mod tests {
         let start = clock::now();
         let mut tries = Tries::default();
         tries.began(start);
-        assert_eq!(at(start, tries.due(1, Some(start), false)), 1);
+        assert_eq!(at(start, tries.due(1, Some(start), false)), 250);
         assert_eq!(tries.due(DIALS_MAX, Some(start), false), Due::Later);
         let due = at(start, tries.due(DIALS_MAX, Some(start), true));
-        assert_eq!(due, DIAL_OLD.as_secs());
+        assert_eq!(due, DIAL_OLD.as_millis());
     }
 
     #[test]
@@ -430,7 +436,12 @@ mod tests {
         tries.began(start);
         tries.failed(true);
         assert_eq!(tries.due(0, None, false), Due::Later);
+        let waited = at(start, tries.due(0, None, true));
+        assert_eq!(waited, 2 * DENIED_REST.as_millis());
         tries.needed();
-        assert_eq!(at(start, tries.due(0, None, false)), DENIED_REST.as_secs());
+        assert_eq!(
+            at(start, tries.due(0, None, false)),
+            DENIED_REST.as_millis()
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! the server can be asked: see [`look`] for what cannot be told apart.
 
 use bytes::Bytes;
+use nix::errno::Errno;
 
 use super::connection::Connection;
 use super::pending::Answer;
@@ -12,17 +13,49 @@ use super::{attrs, one_name};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, FileKind, OpenFlags, Request, Response, StatusCode};
 
-/// Asks once more on another connection what may have been done already.
-pub(super) async fn ask_again(connection: &Connection, request: &Request) -> Answer {
+/// Asks once more on another connection what may have been done already. `is_left`: nobody waits for
+/// it any more, and it is not to be done late.
+pub(super) async fn ask_again(connection: &Connection, request: &Request, is_left: bool) -> Answer {
     match look(connection, request).await? {
         Finding::Done => Ok(Response::Status {
             code: StatusCode::OK,
             message: Bytes::new(),
             language: Bytes::new(),
         }),
-        Finding::Made(open) => connection.submit(&open).await,
+        Finding::Made(open) => match connection.submit(&open).await? {
+            Response::Status { code, .. }
+                if code == StatusCode::PERMISSION_DENIED && keeps_its_maker_out(request) =>
+            {
+                make_anew(connection, request).await
+            }
+            answer => Ok(answer),
+        },
+        Finding::Open if is_left => Err(Errno::EINTR.into()),
         Finding::Open => connection.submit(request).await,
     }
+}
+
+/// Whether a file is to be made with a mode by which its maker may open it only while he makes it:
+/// git's objects have 0444.
+fn keeps_its_maker_out(request: &Request) -> bool {
+    let Request::Open { flags, attrs, .. } = request else {
+        return false;
+    };
+    let lacks = |flag, bit| {
+        let mode = attrs.permissions.unwrap_or(0o666);
+        flags.contains(flag) && mode & bit == 0
+    };
+    lacks(OpenFlags::READ, 0o400) || lacks(OpenFlags::WRITE, 0o200)
+}
+
+/// Makes once more an empty file that was made before and cannot be opened.
+async fn make_anew(connection: &Connection, request: &Request) -> Answer {
+    if let Request::Open { path, .. } = request {
+        let path = path.clone();
+        // In order with what follows. If it stays, that is refused.
+        drop(connection.submit(&Request::Remove { path }));
+    }
+    connection.submit(request).await
 }
 
 /// What a look at the server tells of a request.
@@ -42,11 +75,9 @@ enum Finding {
 /// made just that in the meantime.
 async fn look(connection: &Connection, request: &Request) -> Result<Finding> {
     let is_done = match request {
-        Request::Remove { path } | Request::Rmdir { path } => {
-            lstat(connection, path).await?.is_none()
-        }
+        Request::Remove { path } | Request::Rmdir { path } => is_gone(connection, path).await?,
         Request::Rename { from, to } | Request::PosixRename { from, to } => {
-            lstat(connection, from).await?.is_none() && lstat(connection, to).await?.is_some()
+            is_gone(connection, from).await? && lstat(connection, to).await?.is_some()
         }
         Request::Mkdir { path, .. } => is_empty_directory(connection, path).await?,
         // In either order of the two: see `SymlinkOrder`.
@@ -83,6 +114,15 @@ async fn lstat(connection: &Connection, path: &Bytes) -> Result<Option<Attrs>> {
     refusal_is_none(attrs(connection.submit(&Request::Lstat { path })).await)
 }
 
+/// Whether the server says that there is nothing. One that refuses to look has not said that.
+async fn is_gone(connection: &Connection, path: &Bytes) -> Result<bool> {
+    let path = path.clone();
+    match attrs(connection.submit(&Request::Lstat { path })).await {
+        Err(error @ Error::Refused { .. }) => Ok(error.is_refused_with(StatusCode::NO_SUCH_FILE)),
+        looked => looked.map(|_| false),
+    }
+}
+
 fn refusal_is_none<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -100,8 +140,27 @@ async fn says(connection: &Connection, link: &Bytes, target: &Bytes) -> Result<b
 
 /// Two names of one file look the same; so may two files.
 async fn is_one_file(connection: &Connection, from: &Bytes, to: &Bytes) -> Result<bool> {
-    let (from, to) = (lstat(connection, from).await?, lstat(connection, to).await?);
-    Ok(from.is_some() && from == to)
+    // Reading moves the time of access.
+    let look = async |path| -> Result<Option<Attrs>> {
+        let seen = lstat(connection, path).await?;
+        Ok(seen.map(|seen| Attrs {
+            times: seen.times.map(|(_, modified)| (0, modified)),
+            ..seen
+        }))
+    };
+    let mut before = look(from).await?;
+    for _ in 0..LOOKS_MAX {
+        let (there, after) = (look(to).await?, look(from).await?);
+        if before.is_none() || there.is_none() || there == before || there == after {
+            return Ok(there.is_some() && (there == before || there == after));
+        }
+        if before == after {
+            return Ok(false);
+        }
+        // It is being written.
+        before = after;
+    }
+    Ok(false)
 }
 
 async fn is_new_file(connection: &Connection, path: &Bytes, asked: &Attrs) -> Result<bool> {
@@ -146,3 +205,5 @@ async fn is_empty_directory(connection: &Connection, path: &Bytes) -> Result<boo
 }
 
 const PAGES_MAX: u32 = 4;
+/// At two names of a file that changes meanwhile.
+const LOOKS_MAX: u32 = 4;

@@ -92,8 +92,11 @@ impl Spread {
         is_due
     }
 
-    pub(super) fn expect(&self, bytes: u64) {
-        self.state().expected = bytes;
+    /// True if nothing was expected before, of a file of which something was asked for.
+    fn expect(&self, bytes: u64) -> bool {
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.expected, bytes);
+        before == 0 && bytes > 0 && state.asked > 0 && !state.is_opening
     }
 
     fn expected(&self) -> u64 {
@@ -253,9 +256,23 @@ fn note(handle: &Handle, work: Work, len: usize) {
     let Some((spread, much)) = open.spread(work) else {
         return;
     };
-    if !spread.note(len, much) {
-        return;
+    if spread.note(len, much) {
+        look_for_more(open, spread, work);
     }
+}
+
+/// Notes that so many bytes more will probably be read or written. What was not expected before is
+/// looked after at once, as nothing may be asked for until an answer has come.
+pub(super) fn expect(handle: &Handle, work: Work, bytes: u64) {
+    let open = handle.open();
+    if let Some((spread, _)) = open.spread(work)
+        && spread.expect(bytes)
+    {
+        look_for_more(open, spread, work);
+    }
+}
+
+fn look_for_more(open: &Arc<Open>, spread: &Spread, work: Work) {
     let Some(lanes) = open.lanes() else {
         return;
     };

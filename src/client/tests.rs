@@ -7,6 +7,8 @@ mod copy_lane;
 mod fallbacks;
 mod full_disks;
 mod handshake;
+mod recovery;
+mod settled;
 mod spread;
 mod streams;
 mod window;

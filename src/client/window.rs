@@ -150,7 +150,7 @@ const SIZE_MAX: usize = 64;
 const QUEUE: Duration = Duration::from_millis(10);
 /// The least time over which a rate is measured; a round trip, if that is longer: in the beginning it
 /// doubles with each.
-const WHILE: Duration = Duration::from_millis(50);
+const WHILE: Duration = Duration::from_millis(100);
 /// An older rate says nothing.
 const FRESH: Duration = Duration::from_secs(2);
 

@@ -11,7 +11,7 @@ use super::handles::{Fh, OpenFile};
 use super::interrupt::further_groups;
 use super::second_question::Refused;
 use super::{Attr, Caller, Filesystem, Ino, Known};
-use crate::client::{Handle, Losses};
+use crate::client::{Handle, Losses, is_abandoned};
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
 
@@ -243,6 +243,8 @@ impl Filesystem {
             let through = self.through(ino, resize, fh)?;
             let done = self.apply(&through, requests.clone()).await;
             match done {
+                // Not late, behind what was done since.
+                Err(error) if error.is_of_connection() && is_abandoned() => return Err(error),
                 Err(error) if error.is_of_connection() => losses.count(&error)?,
                 done => return done,
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::Filesystem;
 use super::handles::{Fh, OpenFile};
 use super::second_question::Refused;
-use crate::client::{CopyData, CopyEnd, Losses, Span};
+use crate::client::{CopyData, CopyEnd, Losses, Span, is_abandoned};
 use crate::clock;
 use crate::error::{Operation, Result};
 use crate::ioctl::Way;
@@ -134,6 +134,8 @@ impl Filesystem {
                 .copy_bytes(&source_end, &target_end, offsets, len, go_on)
                 .await;
             match copied {
+                // Not late, behind what was done since.
+                Err(error) if error.is_of_connection() && is_abandoned() => return Err(error),
                 Err(error) if error.is_of_connection() => losses.count(&error)?,
                 copied => return copied,
             }

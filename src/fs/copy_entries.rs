@@ -3,7 +3,7 @@
 //!
 //! Nothing is replaced. A name that fails leaves nothing behind under it. As copy_file_range(2)
 //! does, a call answers after a while with what is done so far: names that it did not come to are
-//! EAGAIN.
+//! EAGAIN. So are those whose copies lost their connection, when what was made of them is removed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use super::second_question::Refused;
 use super::{Caller, Filesystem, Ino};
 use crate::client::{CopyLane, NewCopy, NewCopyError};
 use crate::clock;
-use crate::error::{Operation, Result};
+use crate::error::{Error, Operation, Result};
 use crate::ioctl::Way;
 use crate::sftp::{Attrs, FileKind};
 
@@ -154,6 +154,12 @@ impl Filesystem {
         }
         let copy = match self.client.begin_copy(lane, from.clone(), to.clone()).await {
             Ok(copy) => copy,
+            Err(NewCopyError::Target(Error::Lost(_))) => {
+                let cleared = self.client.clear_lost_copy(&to, false).await;
+                return Err(cleared.map_or(Errno::EIO, |()| Errno::EAGAIN));
+            }
+            // What was made is gone.
+            Err(NewCopyError::Source(Error::Lost(_))) => return Err(Errno::EAGAIN),
             Err(NewCopyError::Source(error)) => {
                 let refused = Refused::Open {
                     path: from,
@@ -208,6 +214,10 @@ impl Filesystem {
         let mode = dress.permissions;
         let copied = match self.client.finish_copy(&copy, owner, dress).await {
             Ok(copied) => copied,
+            Err(Error::Lost(_)) => {
+                self.client.abandon_copy(copy).await;
+                return Err(Errno::EAGAIN);
+            }
             Err(error) => {
                 log::warn!("copying to \"{}\": {error}", to.escape_ascii());
                 let refused = Refused::Write {

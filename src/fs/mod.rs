@@ -71,8 +71,8 @@ pub(crate) use self::copy_entries::CopyEntries;
 use self::cow::Cow;
 pub(crate) use self::directories::DirEntry;
 pub(crate) use self::files::{Creation, Opened};
-use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
+use self::handles::{Handles, OpenFile};
 use self::inodes::Inodes;
 pub(crate) use self::interrupt::{Wish, on_behalf_of, wish_of};
 use self::listings::{Listings, Me};
@@ -87,6 +87,7 @@ use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
 use crate::client::{Client, Health, Standing};
+pub(crate) use crate::client::{Wanted, while_wanted};
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind};
@@ -354,6 +355,14 @@ impl Filesystem {
         let is_same = before.is_none_or(|before| same_content(&before, &attr));
         if let (false, Some(shared)) = (is_same, shared) {
             shared.content_changed();
+            let is_open = |file: &OpenFile| file.handle().is_some();
+            let is_lost = self.handles.any_file(ino, OpenFile::is_lost).is_some();
+            // What is open again was seen to be the same; we may have changed it since.
+            if is_lost && self.handles.any_file(ino, is_open).is_none() {
+                before
+                    .into_iter()
+                    .for_each(|was| shared.seems_replaced(was));
+            }
         }
         let ttl = fresh.map_or(Duration::ZERO, |(_, left)| left);
         Known { attr, links, ttl }

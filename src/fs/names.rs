@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::attr::Change;
 use super::config::Symlinks;
 use super::cow::Sharing;
-use super::rooms::Work;
 use super::second_question::Refused;
 use super::{Asked, Caller, Entry, Filesystem, Ino};
 use crate::clock;
@@ -320,7 +319,6 @@ impl Filesystem {
         let path = self.path_below(parent, name)?;
         let found = self.tables().inodes.find(parent, name);
         let _held = self.hold_for_loss(found, None).await?;
-        let _moving = self.rooms.enter(Work::MovingNames).await;
         if let Err(error) = self.client.remove(path.clone()).await {
             return Err(self
                 .explain(Operation::Unlink, error, Refused::Unlink(path))
@@ -360,8 +358,7 @@ impl Filesystem {
         };
         let is_one_file = moved.is_some() && moved == replaced;
         let replaced = replaced.filter(|_| !is_one_file);
-        let _held = self.hold_for_loss(replaced, moved).await?;
-        let moving = self.rooms.enter(Work::MovingNames).await;
+        let (_held, moving) = self.hold_for_loss(replaced, moved).await?;
         let shares = self.tables().groups.share_storage(&from, &to);
         let announced = self.announce(&from, &to).await?;
         let renamed = if keep {

@@ -100,6 +100,11 @@ pub(super) async fn place(
     next: Outgoing,
     is_again: bool,
 ) -> BoxFuture<'static, Came> {
+    if next.via.handle.is_lost() && !is_again {
+        // In front of it come those that went with the connection, which may not be known yet.
+        let error = Error::Lost("the connection was lost before".into());
+        return Box::pin(async move { Came::Lost(next, error) });
+    }
     let Outgoing { number, via, what } = next;
     let via = match via.handle.is_lost() {
         true => filesystem.via_again(&via).await,

@@ -122,6 +122,7 @@ impl Filesystem {
             Ok((handle, _)) if handle.is_lost() => Err(Error::Lost("lost once more".into())),
             Ok((handle, seen)) if self.is_same(file, &handle, &seen).await? => {
                 log::info!("\"{}\" is open again", path.escape_ascii());
+                file.shared.survived();
                 let serving = Serving::full(handle.clone(), None);
                 Ok(file.serve_unless_served(serving).unwrap_or(handle))
             }
@@ -197,7 +198,8 @@ impl Filesystem {
         let Ok(there) = self.translator.local(attrs) else {
             return false;
         };
-        let Some(known) = self.tables().attrs.last(shared.ino) else {
+        let known = self.tables().attrs.last(shared.ino);
+        let Some(known) = shared.when_lost().or(known) else {
             return false;
         };
         if there.kind != FileKind::Regular {

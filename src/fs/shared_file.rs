@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
-use super::Ino;
 use super::ahead::Standing;
 use super::handles::Fh;
 use super::unwritten::{Budget, Mark, Outgoing, Unwritten, Via};
+use super::{Attr, Ino};
 use crate::error::Error;
 use crate::sftp::Attrs;
 
@@ -62,6 +62,8 @@ struct State {
     /// may make it.
     changes: u32,
     changes_reach: u64,
+    /// What it was when handles of it were lost, if something else was seen in its place since.
+    when_lost: Option<Attr>,
 }
 
 impl SharedFile {
@@ -174,6 +176,25 @@ impl SharedFile {
     pub(super) fn changes_reach(&self) -> Option<u64> {
         let state = self.state();
         (state.changes > 0).then_some(state.changes_reach)
+    }
+
+    /// Notes that something else is seen where the file was, while handles of it are lost. What we
+    /// change ourselves is nothing else.
+    pub(super) fn seems_replaced(&self, was: Attr) {
+        let mut state = self.state();
+        if state.changes == 0 {
+            state.when_lost.get_or_insert(was);
+        }
+    }
+
+    /// Notes that it is the same file still.
+    pub(super) fn survived(&self) {
+        self.state().when_lost = None;
+    }
+
+    /// What it was when handles of it were lost, if something else was seen since.
+    pub(super) fn when_lost(&self) -> Option<Attr> {
+        self.state().when_lost
     }
 
     /// Whether data was taken over since the file was opened.

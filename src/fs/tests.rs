@@ -7,6 +7,7 @@ mod copies_at_risk;
 mod entries;
 mod errors;
 mod listing;
+mod lost;
 mod nocto;
 mod others;
 mod reading;

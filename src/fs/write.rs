@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::OptionFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use nix::errno::Errno;
 use tokio::sync::Semaphore;
 
@@ -17,6 +17,7 @@ use super::resend::{Again, Answer, Answered, place};
 use super::second_question::Refused;
 use super::shared_file::SharedFile;
 use super::unwritten::{Budget, Via};
+use crate::client::Client;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, OpenFlags};
@@ -55,7 +56,15 @@ impl Filesystem {
     ) -> Result<()> {
         let file = self.open_file(fh)?;
         file.take_error()?;
-        let mut budget = self.budget(&file.shared, data.len()).await?;
+        let mut taking = std::pin::pin!(self.budget(&file.shared, data.len()));
+        let mut budget = match taking.as_mut().now_or_never() {
+            Some(budget) => budget?,
+            None => {
+                // Before the wait, whose end is an answer's: a connection more takes time to be made.
+                file.full_handle().inspect(Client::expect_writes);
+                taking.await?
+            }
+        };
         let shared = &file.shared;
         let request_max = self.client.features().write_max as usize;
         let must_start = loop {

@@ -5,7 +5,8 @@
 //!
 //! **Invariant:** every request is answered, once: by its operation, or by what ended the wait
 //! before. What changes nothing is given up then. What changes something goes on to its end, so that
-//! what is remembered stays true, and what it would have given the kernel is given back.
+//! what is remembered stays true, and what it would have given the kernel is given back; but what is
+//! not done when the connection is lost is not done later.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::convert::errno;
 use super::replies::Refuse;
 use crate::error::Result;
-use crate::fs::{Filesystem, Wish, on_behalf_of, wish_of};
+use crate::fs::{Filesystem, Wanted, Wish, on_behalf_of, while_wanted, wish_of};
 
 /// What becomes of an operation that its program waits for no more.
 pub(super) enum Then<T> {
@@ -102,7 +103,9 @@ impl Waiting {
             return reply.refuse(Errno::EIO);
         }
         // A panic is told by the panic hook; here it must not end the thread.
-        let operation = AssertUnwindSafe(on_behalf_of(thread, operation)).catch_unwind();
+        let wanted = Wanted::default();
+        let operation = on_behalf_of(thread, while_wanted(wanted.clone(), operation));
+        let operation = AssertUnwindSafe(operation).catch_unwind();
         let mut operation: Operation<T> = Box::pin(operation);
         let _entered = self.runtime.enter();
         let mut context = Context::from_waker(Waker::noop());
@@ -118,6 +121,7 @@ impl Waiting {
                         done = &mut operation => return finish(reply, done, tell),
                         refused = ends => reply.refuse(refused),
                     }
+                    wanted.abandon();
                     waiting.leave(operation, then).await;
                 });
             }

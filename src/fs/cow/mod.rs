@@ -34,6 +34,7 @@ pub(super) use self::ledger::Joining;
 pub(super) use self::temporary::temporary_beside;
 use super::config::{Config, CopyIsHardlink};
 use super::handles::OpenFile;
+use super::rooms::{Inmate, Work};
 use super::{Filesystem, Ino};
 use crate::client::Client;
 use crate::error::Result;
@@ -156,8 +157,8 @@ impl Filesystem {
     }
 
     /// A name that leads to `lost` is about to be removed, or replaced by one that leads to
-    /// `moved`: what has it open gets a server file that reaches no other name. Held until the name
-    /// is gone.
+    /// `moved`: what has it open gets a server file that reaches no other name, and is open on the
+    /// server. Held until the name is gone.
     ///
     /// # Errors
     /// As [`Self::own`], if it is open for writing.
@@ -165,17 +166,33 @@ impl Filesystem {
         self: &Arc<Self>,
         lost: Option<Ino>,
         moved: Option<Ino>,
-    ) -> Result<Option<Held>> {
+    ) -> Result<(Option<Held>, Inmate<'_>)> {
+        loop {
+            let (held, given_up) = self.hold_once(lost, moved).await?;
+            let moving = self.rooms.enter(Work::MovingNames).await;
+            // A connection that was lost meanwhile took with it what had been opened before.
+            if lost.is_none_or(|lost| self.unserved(lost).len() <= given_up) {
+                return Ok((held, moving));
+            }
+        }
+    }
+
+    /// Also how many opens of `lost` cannot be opened on the server.
+    async fn hold_once(
+        self: &Arc<Self>,
+        lost: Option<Ino>,
+        moved: Option<Ino>,
+    ) -> Result<(Option<Held>, usize)> {
         let files: Vec<Ino> = lost.into_iter().chain(moved).collect();
         let Some(lost) = lost else {
-            return Ok(self.pass(&files).await.map(Held::Passing));
+            return Ok((self.pass(&files).await.map(Held::Passing), 0));
         };
         loop {
-            self.part_before_loss(lost).await?;
+            let given_up = self.part_before_loss(lost).await?;
             if !self.shares(lost) {
                 let passes = self.pass(&files).await;
                 if !self.shares(lost) {
-                    return Ok(passes.map(Held::Passing));
+                    return Ok((passes.map(Held::Passing), given_up));
                 }
                 continue;
             }
@@ -186,19 +203,20 @@ impl Filesystem {
             if is_last && self.handles.any_file(lost, writes).is_some() && self.shares(lost) {
                 continue;
             }
-            return Ok(Some(Held::Closed(closed)));
+            return Ok((Some(Held::Closed(closed)), given_up));
         }
     }
 
     /// A name is about to be lost. What is open by it must not reach the other names of the storage
-    /// then, and has no name by which it could be opened again.
+    /// then, and has no name by which it could be opened again. Gives how many opens cannot be
+    /// opened on the server any more.
     ///
     /// # Errors
     /// As [`Self::own`], if it is open for writing.
-    async fn part_before_loss(self: &Arc<Self>, ino: Ino) -> Result<()> {
+    async fn part_before_loss(self: &Arc<Self>, ino: Ino) -> Result<usize> {
         let opens = self.handles.files(ino);
         if opens.is_empty() || self.tables().inodes.has_other_name(ino) {
-            return Ok(());
+            return Ok(0);
         }
         if self.cow.is_active
             && let Err(error) = self.own(ino).await
@@ -209,11 +227,23 @@ impl Filesystem {
             // A full disk must not keep anybody from removing files.
             log::warn!("who reads a removed copy sees what is written to the others: {error}");
         }
-        for file in opens {
+        let mut given_up = 0;
+        for file in self.unserved(ino) {
             if let Err(error) = self.full_handle(&file).await {
                 log::debug!("not open any more: {error}");
+                given_up += 1;
             }
         }
-        Ok(())
+        Ok(given_up)
+    }
+
+    /// Opens of a file with one name that no handle of the server's serves.
+    fn unserved(&self, ino: Ino) -> Vec<Arc<OpenFile>> {
+        if self.tables().inodes.has_other_name(ino) {
+            return Vec::new();
+        }
+        let mut opens = self.handles.files(ino);
+        opens.retain(|file| file.full_handle().is_none());
+        opens
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::fs::{Change, CopyEntries, CopyIsHardlink};
 use crate::ioctl::Way;
+use crate::testing::Cut;
 
 /// A server with directories `from`, which has these files, and `to`.
 async fn two(
@@ -401,4 +402,60 @@ async fn a_full_disk_is_told_as_one_and_what_fits_is_whole() {
     let made = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert!(full >= 1 && full + made == 3, "{outcomes:?}");
     assert_eq!(listed(&server, "to").len(), made, "the rest left nothing");
+}
+
+/// Copies as `sftpfs cp` does: until no name is to be asked for again.
+async fn copied(fs: &Arc<Filesystem>, from: Ino, to: Ino, of: &[&str]) -> Vec<Result<u64, Errno>> {
+    let mut outcomes = Vec::new();
+    for name in of {
+        outcomes.push(loop {
+            let asked = fs.copy_entries(to, &wanted(from, &[name]), USER).await;
+            match asked.unwrap().remove(0) {
+                Err(Errno::EAGAIN) => {}
+                outcome => break outcome.map(|(_, size)| size),
+            }
+        });
+    }
+    outcomes
+}
+
+/// A cut at the n-th request of a copy; whether there was one.
+async fn cut_copy_at(n: usize, how: Cut) -> bool {
+    let server = Server::new(Options::default());
+    server.tree(|tree| {
+        for dir in ["from", "to"] {
+            tree.mkdir(path(dir).as_bytes(), 0o755).unwrap();
+        }
+        tree.put(b"from/a", b"hello");
+        tree.put(b"from/there", b"new");
+        tree.put(b"to/there", b"old");
+    });
+    let again = server.clone();
+    let client = Client::over_again(move || again.link(), Vec::new(), u64::MAX);
+    let fs = Filesystem::new(client.await.unwrap(), b"", Config::default());
+    let fs = fs.await.unwrap();
+    let (from, to) = (look_up(&fs, "from").await, look_up(&fs, "to").await);
+    server.take_requests();
+    let mut requests = 0;
+    server.cut_when(move |_| {
+        requests += 1;
+        (requests == n).then_some(how)
+    });
+    let outcomes = copied(&fs, from, to, &["a", "there"]).await;
+    assert_eq!(outcomes, [Ok(5), Err(Errno::EEXIST)], "{how:?} {n}");
+    assert_eq!(content(&server, "to/a").as_deref(), Some(&b"hello"[..]));
+    assert_eq!(content(&server, "to/there").as_deref(), Some(&b"old"[..]));
+    assert_eq!(listed(&server, "to"), names(&["a", "there"]));
+    server.take_requests().len() > n
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_loses_its_connection_is_made_again_and_replaces_nothing() {
+    for how in [Cut::Before, Cut::Behind] {
+        let mut n = 1;
+        while cut_copy_at(n, how).await {
+            n += 1;
+        }
+        assert!(n > 10, "{n} requests");
+    }
 }

@@ -1,0 +1,91 @@
+//! What is asked by path while the connection is lost.
+
+use super::*;
+use crate::sftp::{OpenFlags, StatusCode};
+use crate::testing::{Cut, status};
+
+/// A client whose connection is lost at the first request that `pick` says yes to, behind it.
+async fn cut_at(server: &Server, pick: impl Fn(&Request) -> bool + Send + 'static) -> Client {
+    let again = server.clone();
+    let client = Client::over_again(move || again.link(), Vec::new(), u64::MAX);
+    let client = client.await.unwrap();
+    let mut is_cut = false;
+    server.cut_when(move |request| {
+        let cut = !is_cut && pick(request);
+        is_cut |= cut;
+        cut.then_some(Cut::Behind)
+    });
+    server.take_requests();
+    client
+}
+
+fn count(server: &Server, is_it: impl Fn(&Request) -> bool) -> usize {
+    let requests = server.take_requests();
+    requests.iter().filter(|request| is_it(request)).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_refuses_to_look_at_is_not_taken_for_removed() {
+    let server = Server::new(Options::default());
+    server.tree(|tree| tree.put(b"f", b"data"));
+    let is_remove = |request: &Request| matches!(request, Request::Remove { .. });
+    let client = cut_at(&server, is_remove).await;
+    server.intercept(|request| {
+        let is_look = matches!(request, Request::Lstat { .. });
+        is_look.then(|| status(StatusCode::FAILURE))
+    });
+    // It is asked again, and is gone by then.
+    let error = client.remove(text("f")).await.unwrap_err();
+    assert!(error.is_refused_with(StatusCode::NO_SUCH_FILE), "{error}");
+    assert_eq!(count(&server, is_remove), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_whose_mode_keeps_its_maker_out_is_open_for_him_who_made_it() {
+    let server = Server::new(Options::default());
+    let makes = |request: &Request| matches!(request, Request::Open { flags, .. } if flags.contains(OpenFlags::EXCL));
+    let client = cut_at(&server, makes).await;
+    server.intercept(move |request| {
+        let is_refused = matches!(request, Request::Open { .. }) && !makes(request);
+        is_refused.then(|| status(StatusCode::PERMISSION_DENIED))
+    });
+    let flags = OpenFlags::WRITE | OpenFlags::CREAT | OpenFlags::EXCL;
+    let attrs = Attrs {
+        permissions: Some(0o444),
+        ..Attrs::default()
+    };
+    let handle = client.open(text("object"), flags, attrs).await.unwrap();
+    let written = client.write(&handle, 0, text("blob")).await;
+    written.await.unwrap();
+    drop(handle);
+    // With a mode that lets him in it is not his.
+    let client = cut_at(&server, makes).await;
+    let attrs = of_mode(0o644);
+    let refused = client.open(text("other"), flags, attrs).await;
+    let error = refused.err().unwrap();
+    assert!(error.is_refused_with(StatusCode::PERMISSION_DENIED));
+    assert_eq!(count(&server, |it| matches!(it, Request::Remove { .. })), 0);
+}
+
+fn of_mode(mode: u32) -> Attrs {
+    Attrs {
+        permissions: Some(mode),
+        ..Attrs::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_names_of_a_file_that_is_being_written_are_seen_to_be_of_one() {
+    let server = Server::new(Options::default());
+    server.tree(|tree| tree.put(b"f", b"data"));
+    let is_link = |request: &Request| matches!(request, Request::Hardlink { .. });
+    let client = cut_at(&server, is_link).await;
+    let mut sizes = [4, 5, 5].into_iter();
+    server.intercept(move |request| {
+        let is_look = matches!(request, Request::Lstat { .. });
+        let size = is_look.then(|| sizes.next()).flatten()?;
+        Some(Response::Attrs(of_size(size)))
+    });
+    client.hardlink(text("f"), text("g")).await.unwrap();
+    assert_eq!(count(&server, is_link), 1);
+}
