@@ -119,6 +119,13 @@ fn once(
         Err(why) => return Outcome::Failed(0, why),
     };
     let mut place = Place::given(mount, &behind, &log);
+    // Some say that they are mounted before they are connected.
+    let at = place.dir.clone();
+    if let Err(why) = attempted(&mut place, PATIENCE, move |_| {
+        fs::read_dir(&at).map(drop).map_err(|why| why.to_string())
+    }) {
+        return Outcome::Failed(0, why);
+    }
     let net = Arc::new(Net::Tcp(relay));
     let cuts = Arc::new(AtomicU64::new(0));
     let cutter = cut.then(|| {

@@ -131,6 +131,11 @@ fn black_hole(ctx: &Ctx, seconds: u64, busy: bool, long: bool) {
             place.fail(&format!("the log: {how}"));
         }
     }
+    if long {
+        // The server does not know that nobody is there any more at the other end of the connection
+        // that was given up, and holds what was open there; a reset tells it.
+        linked.link.cut();
+    }
     linked.place.end(ctx);
 }
 
