@@ -143,10 +143,15 @@ impl Lanes {
         let connection = self.metadata();
         let is_sent = !connection.is_lost();
         let is_change = wanted::changes(&request);
-        let ticket = connection.submit(&request);
+        // It may have waited for something else until now, and nobody for it.
+        let is_left = is_change && wanted::is_abandoned();
+        let ticket = (!is_left).then(|| connection.submit(&request));
         // Who waits keeps no client alive.
         let lanes = Arc::downgrade(self);
         async move {
+            let Some(ticket) = ticket else {
+                return Err(Errno::EINTR.into());
+            };
             let answered = match ticket.await {
                 Err(error) if connection.is_lost() && error.is_of_connection() => {
                     let Some(lanes) = lanes.upgrade() else {

@@ -4,8 +4,8 @@
 //! Up ---- it ended ----> Away ---- a dial went well ----> Up
 //!                         | tries: at once, then after 0.25, 0.5, 1, ... 30 s, or 5 while somebody
 //!                         | waits; when somebody asks anew at once, but not twice within 1 s
-//!                         '-- refused as who we are: a try only when somebody needs it,
-//!                             and not twice within a minute
+//!                         '-- refused as who we are: a try only for who waits or asks anew,
+//!                             and not twice within some minutes
 //! any ---- given up ----> Ended
 //! ```
 //!

@@ -241,6 +241,9 @@ impl Filesystem {
                 self.handle(&file).await?;
             }
             let through = self.through(ino, resize, fh)?;
+            if is_abandoned() {
+                return Err(Errno::EINTR.into());
+            }
             let done = self.apply(&through, requests.clone()).await;
             match done {
                 // Not late, behind what was done since.

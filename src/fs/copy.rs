@@ -10,6 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::Filesystem;
 use super::handles::{Fh, OpenFile};
 use super::second_question::Refused;
@@ -129,6 +131,9 @@ impl Filesystem {
                 handle: self.full_handle(target).await?,
                 path: self.path(target.shared.ino).ok(),
             };
+            if is_abandoned() {
+                return Err(Errno::EINTR.into());
+            }
             let until = clock::now() + SLICE;
             let go_on = |_| clock::now() < until;
             let copied = self

@@ -96,6 +96,34 @@ async fn what_nobody_waits_for_any_more_is_taken_in_if_it_was_done() {
 }
 
 #[tokio::test]
+async fn what_is_asked_first_when_nobody_waits_any_more_is_not_done() {
+    let server = Server::new(Options::default());
+    server.tree(|tree| tree.put(b"f", b"content"));
+    let client = client(&server).await;
+    let wanted = Wanted::default();
+    wanted.abandon();
+    // As an operation that waited for something else before.
+    let removed = while_wanted(wanted, async { client.remove(text("f")).await }).await;
+    assert_eq!(removed, Err(Error::Errno(Errno::EINTR)));
+    assert!(is_there(&server, b"f"));
+}
+
+#[tokio::test]
+async fn what_has_begun_is_brought_to_its_end() {
+    let server = Server::new(Options::default());
+    server.tree(|tree| tree.put(b"f", b"content"));
+    let client = client(&server).await;
+    let wanted = Wanted::default();
+    let both = while_wanted(wanted.clone(), async {
+        client.rename(text("f"), text("g")).await?;
+        wanted.abandon();
+        client.remove(text("g")).await
+    });
+    assert_eq!(both.await, Ok(()));
+    assert!(!is_there(&server, b"g"));
+}
+
+#[tokio::test]
 async fn whoever_waits_when_the_mount_ends_is_told() {
     let server = Server::new(Options::default());
     let first = server.link();
