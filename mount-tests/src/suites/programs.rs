@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::tools::git;
 use crate::case::{Case, Ctx, Suite, case};
 use crate::process::{self, must_run};
 
@@ -90,24 +91,6 @@ fn git_clones_commits_and_collects_garbage(ctx: &Ctx) {
         ""
     );
     fs::remove_dir_all(origin).unwrap();
-}
-
-/// git with a configuration of its own, as the user's may sign, hook or rename.
-fn git(dir: &Path) -> Command {
-    let mut command = Command::new("git");
-    command.arg("-C").arg(dir);
-    for setting in [
-        "user.name=Tests",
-        "user.email=tests@localhost",
-        "safe.directory=*",
-        "gc.auto=0",
-    ] {
-        command.args(["-c", setting]);
-    }
-    command
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1");
-    command
 }
 
 fn make_repository(at: &Path) {

@@ -1,6 +1,6 @@
-//! Test programs from crates.io, built once into `target/tools`.
+//! Programs that several suites run: of crates.io, built once into `target/tools`, and git.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,10 +32,28 @@ pub(super) fn installed(ctx: &Ctx, name: &str, version: &str) -> PathBuf {
     path
 }
 
-fn says_version(path: &std::path::Path, version: &str) -> bool {
+fn says_version(path: &Path, version: &str) -> bool {
     path.exists()
         && process::run(Command::new(path).arg("--version"), Duration::from_secs(10))
             .out
             .trim()
             .ends_with(version)
+}
+
+/// git with a configuration of its own, as the user's may sign, hook or rename.
+pub(super) fn git(dir: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(dir);
+    for setting in [
+        "user.name=Tests",
+        "user.email=tests@localhost",
+        "safe.directory=*",
+        "gc.auto=0",
+    ] {
+        command.args(["-c", setting]);
+    }
+    command
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1");
+    command
 }

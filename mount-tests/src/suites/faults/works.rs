@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::super::random::Random;
+use super::super::tools::git;
 use super::look::{Links, look, same};
 use super::watch::{Steps, Told, hold};
 use crate::process;
@@ -531,24 +532,6 @@ fn fsx(arena: &Arena, steps: &Steps) -> Result<(), String> {
 fn sql(database: &Path, statements: &str) -> Result<String, String> {
     let mut command = Command::new("sqlite3");
     must(command.arg("-batch").arg(database).arg(statements))
-}
-
-/// git with a configuration of its own, as the user's may sign, hook or rename.
-fn git(dir: &Path) -> Command {
-    let mut command = Command::new("git");
-    command.arg("-C").arg(dir);
-    for setting in [
-        "user.name=Tests",
-        "user.email=tests@localhost",
-        "safe.directory=*",
-        "gc.auto=0",
-    ] {
-        command.args(["-c", setting]);
-    }
-    command
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1");
-    command
 }
 
 fn command(program: &str, words: &[&str], paths: &[&Path]) -> Result<String, String> {
