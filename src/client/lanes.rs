@@ -87,11 +87,11 @@ impl Lanes {
         let of_data = Arc::clone(&data);
         let of_copies = Arc::clone(&copies);
         // What ends one connection ends the others sooner or later: later is too late.
-        let lost = move || {
+        let renew = move || {
             of_data.end();
             of_copies.end();
         };
-        let keeper = recovery::keep(Arc::clone(&metadata), dial, lost);
+        let keeper = recovery::keep(Arc::clone(&metadata), dial, renew);
         Self {
             metadata,
             keeper: tokio::spawn(keeper).abort_handle(),
@@ -305,6 +305,7 @@ impl Copies {
     fn end(&self) {
         // One who dials has none yet.
         if let Ok(mut lane) = self.lane.try_lock()
+            // Also where none was to be had: the server was away.
             && let CopyLane::Open(connection) = std::mem::replace(&mut *lane, CopyLane::Unused)
         {
             connection.end(&Error::Lost("the first connection was lost".into()));

@@ -27,6 +27,8 @@ struct Lanes {
     dialling: usize,
     /// When the server would not have one more.
     refused: Option<Instant>,
+    /// How often all connections were ended: what a dial of before comes to tells nothing.
+    round: u64,
     /// Somebody closes what rests.
     is_watched: bool,
 }
@@ -70,6 +72,7 @@ impl Pool {
     pub(super) fn end(&self) {
         let mut lanes = self.lanes();
         lanes.refused = None;
+        lanes.round += 1;
         let open = std::mem::take(&mut lanes.open);
         drop(lanes);
         for lane in open {
@@ -119,10 +122,15 @@ impl Pool {
         }
     }
 
-    /// Says whether it is the first time.
-    fn refuse(&self) -> bool {
+    /// A dial that began in `round` has failed. Says whether that is to be told: it is the first
+    /// time.
+    fn refuse(&self, round: u64) -> bool {
         let mut lanes = self.lanes();
         lanes.dialling -= 1;
+        if lanes.round != round {
+            // The server was away, and may be back.
+            return false;
+        }
         lanes.refused.replace(clock::now()).is_none()
     }
 
@@ -165,12 +173,13 @@ impl Lane {
 }
 
 async fn dial(pool: Arc<Pool>, dialer: Arc<Dialer>, round_trip: Option<Duration>) {
+    let round = pool.lanes().round;
     match connect(&dialer).await {
         Ok(connection) => {
             round_trip.inspect(|round_trip| connection.expect(*round_trip));
             pool.add(connection);
         }
-        Err(error) if pool.refuse() => {
+        Err(error) if pool.refuse(round) => {
             log::warn!("no further connection to the server for data: {error}");
         }
         Err(error) => log::debug!("no further connection to the server for data: {error}"),
@@ -245,6 +254,19 @@ mod tests {
 
     fn alone(round_trip_ms: u64, rate: u64) -> usize {
         wanted(flow(round_trip_ms, rate), std::iter::empty(), 0)
+    }
+
+    #[test]
+    fn a_dial_that_failed_while_the_server_was_away_keeps_no_later_one_from_being_made() {
+        let pool = Pool::new(None, 8, Vec::new());
+        let fails = |round| {
+            pool.lanes().dialling += 1;
+            pool.refuse(round);
+            pool.lanes().refused.is_some()
+        };
+        pool.end();
+        assert!(!fails(0));
+        assert!(fails(1));
     }
 
     #[test]

@@ -187,13 +187,13 @@ impl Recovery {
     }
 }
 
-/// Makes the connection anew whenever it ends, until none is wanted any more. `lost` is called
-/// after each end, before the next dial.
-pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, lost: impl Fn() + Send) {
+/// Makes the connection anew whenever it ends, until none is wanted any more. `renew` is called
+/// after each end, and once more when the server is back: what was tried between says nothing.
+pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, renew: impl Fn() + Send) {
     loop {
         let connection = recovery.connection();
         let why = connection.ended().await;
-        lost();
+        renew();
         let Some(dial) = dial.as_ref().filter(|_| !recovery.is_ended()) else {
             return recovery.end(match why {
                 Error::Lost(why) => why,
@@ -204,6 +204,7 @@ pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, lost: impl
         let Some(connection) = redial(&recovery, dial).await else {
             return;
         };
+        renew();
         recovery.came_back(Arc::new(connection));
     }
 }
