@@ -49,6 +49,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod unwritten;
+mod waits;
 mod walk;
 mod write;
 
@@ -83,6 +84,7 @@ use self::root::Space;
 use self::shut_down::Pace;
 pub(crate) use self::shut_down::Patience;
 use self::tables::Tables;
+use self::waits::Waits;
 use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
@@ -117,6 +119,8 @@ pub(crate) struct Filesystem {
     copies: Copies,
     copy_budget: CopyBudget,
     notices: Notices,
+    /// Which calls of programs wait for the server.
+    waits: Waits,
     /// Some number of the kernel may mean another file: see [`one_inode`].
     has_aliases: AtomicBool,
 }
@@ -216,6 +220,7 @@ impl Filesystem {
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
             notices: Notices::default(),
+            waits: Waits::default(),
             has_aliases: AtomicBool::new(false),
         });
         let asked = filesystem.now();
@@ -234,6 +239,11 @@ impl Filesystem {
         let health = self.client.health();
         let is_there = health.standing == Standing::Connected;
         health.oldest.filter(|_| is_there)
+    }
+
+    /// Which calls of programs wait for the server.
+    pub(crate) const fn waits(&self) -> &Waits {
+        &self.waits
     }
 
     /// Asks the server whether it is there: after a suspend, or when somebody wants to know.

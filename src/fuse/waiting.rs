@@ -116,11 +116,13 @@ impl Waiting {
                 let waiting = self.clone();
                 self.runtime.spawn(async move {
                     let ends = waiting.ends(thread, &then, recalled);
+                    let wait = waiting.fs.waits().begin();
                     tokio::select! {
                         biased;
                         done = &mut operation => return finish(reply, done, tell),
                         refused = ends => reply.refuse(refused),
                     }
+                    drop(wait);
                     wanted.abandon();
                     waiting.leave(operation, then).await;
                 });
