@@ -95,6 +95,16 @@ pub(super) fn under(
     fault: impl FnMut(&mut Random) -> bool + Send + 'static,
 ) {
     let sources = sources(ctx, works);
+    for work in works {
+        match super::fio::lacking(&sources, work.name) {
+            Some(why) if works.len() == 1 => {
+                drop(place);
+                ctx.skip(why);
+            }
+            Some(why) => ctx.note(format!("without {}: {why}", work.name)),
+            None => (),
+        }
+    }
     let faults = Arc::new(AtomicU64::new(0));
     let cutter = place
         .is_mount()
