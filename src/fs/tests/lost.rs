@@ -1,6 +1,7 @@
 //! A connection that is lost while files are open.
 
 use super::*;
+use crate::fs::Change;
 use crate::testing::Cut;
 
 /// As `mount`, with a client that connects anew. Nothing is believed for long.
@@ -52,4 +53,107 @@ async fn what_was_copied_into_is_the_same_file_after_a_loss() {
     server.hang_up();
     idle().await;
     assert_eq!(&fs.read(to, 0, 9).await.unwrap()[..], b"data");
+}
+
+/// Somebody else puts another file in the place of `f`.
+fn replace(server: &Server) {
+    server.tree(|tree| {
+        tree.now += 60;
+        tree.put(b"f", b"another");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_replaced_while_the_connection_was_lost_is_stale_whoever_looks_at_it_first()
+{
+    let (server, fs) = mount_again(&[("f", b"data")]).await;
+    let fh = open(&fs, "f", READ).await;
+    server.hang_up();
+    replace(&server);
+    idle().await;
+    let ino = look_up(&fs, "f").await;
+    assert_eq!(fs.getattr(ino).await.unwrap().attr.size, 7);
+    assert_eq!(fs.read(fh, 0, 9).await, refused(Errno::ESTALE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_also_stale_when_it_was_opened_and_written_to_meanwhile() {
+    let (server, fs) = mount_again(&[("f", b"data")]).await;
+    let fh = open(&fs, "f", READ).await;
+    server.hang_up();
+    replace(&server);
+    idle().await;
+    let other = open(&fs, "f", WRITE).await;
+    assert_eq!(&fs.read(other, 0, 9).await.unwrap()[..], b"another");
+    write(&fs, other, 0, b"Ano").await.unwrap();
+    fs.flush(other).await.unwrap();
+    assert_eq!(fs.read(fh, 0, 9).await, refused(Errno::ESTALE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_also_stale_when_it_was_cut_short_or_emptied_by_its_name_meanwhile() {
+    for is_emptied in [true, false] {
+        let (server, fs) = mount_again(&[("f", b"data")]).await;
+        let fh = open(&fs, "f", READ).await;
+        server.hang_up();
+        replace(&server);
+        idle().await;
+        let ino = look_up(&fs, "f").await;
+        match is_emptied {
+            true => drop(fs.open(ino, WRITE, true).await.unwrap()),
+            false => drop(fs.setattr(ino, size(4), None).await.unwrap()),
+        }
+        assert_eq!(fs.read(fh, 0, 9).await, refused(Errno::ESTALE));
+    }
+}
+
+fn size(size: u64) -> Change {
+    Change {
+        size: Some(size),
+        ..Change::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_we_do_to_a_file_ourselves_makes_it_no_other_one() {
+    let touch = Change {
+        mtime: Some(77),
+        ..Change::default()
+    };
+    for change in [size(2), size(9), touch] {
+        let (server, fs) = mount_again(&[("f", b"data")]).await;
+        let fh = open(&fs, "f", READ).await;
+        let ino = look_up(&fs, "f").await;
+        let len = change.size.unwrap_or(4);
+        server.tree(|tree| tree.now += 60);
+        fs.setattr(ino, change.clone(), None).await.unwrap();
+        server.hang_up();
+        idle().await;
+        assert_eq!(fs.read(fh, 0, 99).await.unwrap().len() as u64, len);
+        // Also while it is lost.
+        server.hang_up();
+        idle().await;
+        server.tree(|tree| tree.now += 60);
+        fs.setattr(ino, change, None).await.unwrap();
+        assert_eq!(fs.read(fh, 0, 99).await.unwrap().len() as u64, len);
+        server.hang_up();
+        idle().await;
+        fs.open(ino, WRITE, true).await.unwrap();
+        assert_eq!(fs.read(fh, 0, 99).await.unwrap().len(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_reads_goes_on_with_what_another_open_has_written() {
+    let (server, fs) = mount_again(&[("f", b"data")]).await;
+    let (reads, writes) = (open(&fs, "f", READ).await, open(&fs, "f", WRITE).await);
+    for (at, data) in [(4, &b" and"[..]), (8, b" more")] {
+        server.tree(|tree| tree.now += 60);
+        write(&fs, writes, at, data).await.unwrap();
+        server.hang_up();
+        idle().await;
+        fs.flush(writes).await.unwrap();
+        let len = usize::try_from(at).unwrap() + data.len();
+        assert_eq!(fs.read(reads, 0, 99).await.unwrap().len(), len);
+    }
 }
