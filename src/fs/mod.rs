@@ -49,6 +49,7 @@ mod survive;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod told;
 mod unwritten;
 mod walk;
 mod write;

@@ -157,3 +157,64 @@ async fn who_only_reads_goes_on_with_what_another_open_has_written() {
         assert_eq!(fs.read(reads, 0, 99).await.unwrap().len(), len);
     }
 }
+
+/// The names that a directory lists from a place on, and where it goes on after `most` of them.
+async fn some_names(fs: &Filesystem, fh: Fh, mut offset: u64, most: usize) -> (Vec<String>, u64) {
+    let mut names = Vec::new();
+    loop {
+        let before = offset;
+        let take = |entry: &crate::fs::DirEntry<'_>| {
+            if names.len() == most {
+                return true;
+            }
+            offset = entry.next;
+            names.push(String::from_utf8(entry.name.to_vec()).unwrap());
+            false
+        };
+        fs.readdir(fh, before.max(2), false, take).await.unwrap();
+        if offset == before || names.len() == most {
+            return (names, offset);
+        }
+    }
+}
+
+/// Lists a directory of `count` names, and loses the connection in its middle while what was listed is
+/// removed, as by `rm -rf`.
+async fn names_of_which_some_are_removed(count: usize, has_rewound: bool) -> Vec<String> {
+    let (server, fs) = mount_again(&[]).await;
+    server.tree(|tree| (0..count).for_each(|n| tree.put(format!("{n:05}").as_bytes(), b"")));
+    let dir = fs.opendir(Ino::ROOT).await.unwrap();
+    if has_rewound {
+        some_names(&fs, dir, 0, 10).await;
+        let no_more = |_: &crate::fs::DirEntry<'_>| true;
+        fs.readdir(dir, 0, false, no_more).await.unwrap();
+    }
+    let (mut names, at) = some_names(&fs, dir, 0, count / 2).await;
+    let mut asked = 0;
+    server.cut_when(move |request| {
+        asked += usize::from(matches!(request, Request::Readdir { .. }));
+        (asked == 1).then(|| {
+            asked += 1;
+            Cut::Before
+        })
+    });
+    server.tree(|tree| {
+        for name in &names {
+            tree.unlink(name.as_bytes()).unwrap();
+        }
+    });
+    names.extend(some_names(&fs, dir, at, usize::MAX).await.0);
+    assert_eq!(fs.health().reconnects, 1);
+    names
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_goes_on_after_a_loss_leaves_out_no_name_that_was_there_all_the_time() {
+    for (count, has_rewound) in [(40_000, false), (40_000, true), (12_000, true)] {
+        let names = names_of_which_some_are_removed(count, has_rewound).await;
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!((names.len(), sorted.len()), (count, count));
+    }
+}
