@@ -8,11 +8,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -53,8 +53,11 @@ struct Queue {
 }
 
 /// The answer to one request, when it comes. Whoever drops it is not interested any more.
-#[derive(Debug)]
-pub(crate) struct Ticket(TicketState);
+pub(crate) struct Ticket {
+    state: TicketState,
+    /// Of a request that opens something: where that is closed if nobody takes it.
+    opens_on: Option<Weak<Shared>>,
+}
 
 #[derive(Debug)]
 enum TicketState {
@@ -63,11 +66,18 @@ enum TicketState {
     Failed(Option<Error>),
 }
 
+impl Ticket {
+    const fn of(state: TicketState) -> Self {
+        let opens_on = None;
+        Self { state, opens_on }
+    }
+}
+
 impl Future for Ticket {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        match &mut self.0 {
+        match &mut self.state {
             TicketState::Waiting(told) => {
                 let answer = ready!(Pin::new(told).poll(cx));
                 Poll::Ready(answer.unwrap_or_else(|_| Err(Error::Lost("connection closed".into()))))
@@ -75,6 +85,20 @@ impl Future for Ticket {
             TicketState::Failed(error) => Poll::Ready(Err(error
                 .take()
                 .unwrap_or(Error::Protocol("a ticket was asked twice")))),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    /// An answer that came and was not taken any more may be a handle, which the server would keep
+    /// open.
+    fn drop(&mut self) {
+        let home = self.opens_on.as_ref().and_then(Weak::upgrade);
+        if let (TicketState::Waiting(told), Some(home)) = (&mut self.state, home) {
+            told.close();
+            if let Ok(Ok(Response::Handle(handle))) = told.try_recv() {
+                home.close(handle);
+            }
         }
     }
 }
@@ -128,7 +152,11 @@ impl Connection {
 
     /// Sends a request; never waits. A failure to send is the ticket's answer.
     pub(crate) fn submit(&self, request: &Request) -> Ticket {
-        self.shared.submit(request, None, None)
+        let mut ticket = self.shared.submit(request, None, None);
+        if Expects::of(request) == Expects::Handle {
+            ticket.opens_on = Some(Arc::downgrade(&self.shared));
+        }
+        ticket
     }
 
     /// Waits for a place for a READ or WRITE among those outstanding.
@@ -257,12 +285,17 @@ impl Shared {
         let mut queue = self.queue();
         let (id, told) = match queue.pending.register(asked) {
             Ok(registered) => registered,
-            Err(error) => return Ticket(TicketState::Failed(Some(error))),
+            Err(error) => return Ticket::of(TicketState::Failed(Some(error))),
         };
         log::debug!("{} > {}", id.0, outline::request(request));
         // The writer is gone only after it has told `pending`, which fails the ticket.
         let _ = queue.outgoing.send(request.encode(id));
-        Ticket(TicketState::Waiting(told))
+        Ticket::of(TicketState::Waiting(told))
+    }
+
+    /// Closes what nobody uses.
+    fn close(&self, handle: Bytes) {
+        drop(self.submit(&Request::Close { handle }, None, None));
     }
 
     fn complete(&self, id: RequestId, response: Response) -> Result<()> {
@@ -282,7 +315,7 @@ impl Shared {
         drop(queue);
         if let Some(Response::Handle(handle)) = unheard {
             // Whoever opened it has given up: the server would keep it open.
-            drop(self.submit(&Request::Close { handle }, None, None));
+            self.close(handle);
         }
         Ok(())
     }

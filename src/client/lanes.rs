@@ -7,6 +7,7 @@
 //! answers nothing else on a connection while it copies.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ struct Copies {
     /// `None` where no further connection can be made.
     dialer: Option<Arc<Dialer>>,
     lane: tokio::sync::Mutex<CopyLane>,
+    /// Counts how often all connections were ended: what failed before says nothing.
+    round: AtomicU64,
 }
 
 enum CopyLane {
@@ -298,11 +301,17 @@ impl Lanes {
 impl Copies {
     fn new(dialer: Option<Arc<Dialer>>, lane: CopyLane) -> Arc<Self> {
         let lane = tokio::sync::Mutex::new(lane);
-        Arc::new(Self { dialer, lane })
+        let round = AtomicU64::new(0);
+        Arc::new(Self {
+            dialer,
+            lane,
+            round,
+        })
     }
 
     /// Ends the connection, if there is one; the next copy has one made.
     fn end(&self) {
+        self.round.fetch_add(1, Ordering::Relaxed);
         // One who dials has none yet.
         if let Ok(mut lane) = self.lane.try_lock()
             // Also where none was to be had: the server was away.
@@ -324,6 +333,7 @@ impl Copies {
             _ => {}
         }
         let dialer = self.dialer.as_ref()?;
+        let round = self.round.load(Ordering::Relaxed);
         match connect(dialer).await {
             Ok(connection) => {
                 log::info!("one more connection to the server, for its copies");
@@ -332,9 +342,18 @@ impl Copies {
             }
             Err(error) => {
                 log::warn!("no connection of their own for copies on the server: {error}");
-                *lane = CopyLane::Failed(clock::now());
+                *lane = self.failed(round);
                 None
             }
+        }
+    }
+
+    /// After a dial that began in `round` and failed.
+    fn failed(&self, round: u64) -> CopyLane {
+        match self.round.load(Ordering::Relaxed) == round {
+            true => CopyLane::Failed(clock::now()),
+            // The server was away, and may be back.
+            false => CopyLane::Unused,
         }
     }
 }
@@ -360,3 +379,20 @@ const DIAL_WAIT: Duration = Duration::from_secs(10);
 /// A server that has just refused one more connection is left alone for so long: to be refused may
 /// take seconds, and copies go on without.
 const DIAL_AGAIN: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dial_for_copies_that_failed_while_the_server_was_away_keeps_no_later_one_from_being_made()
+     {
+        let copies = Copies::new(None, CopyLane::Unused);
+        // Who dials holds it.
+        let dialling = copies.lane.lock().await;
+        copies.end();
+        drop(dialling);
+        assert!(matches!(copies.failed(0), CopyLane::Unused));
+        assert!(matches!(copies.failed(1), CopyLane::Failed(_)));
+    }
+}

@@ -186,10 +186,12 @@ async fn is_empty_directory(connection: &Connection, path: &Bytes) -> Result<boo
     let Response::Handle(handle) = opened else {
         return Ok(false);
     };
+    // Also if nobody waits for this any more.
+    let directory = Closing { connection, handle };
     let mut is_empty = true;
     // Both dots come in the first page or two; a server could send them for ever.
     for _ in 0..PAGES_MAX {
-        let handle = handle.clone();
+        let handle = directory.handle.clone();
         let Response::Names(names) = connection.submit(&Request::Readdir { handle }).await? else {
             break;
         };
@@ -200,8 +202,20 @@ async fn is_empty_directory(connection: &Connection, path: &Bytes) -> Result<boo
             break;
         }
     }
-    drop(connection.submit(&Request::Close { handle }));
     Ok(is_empty)
+}
+
+/// Closes a handle when it goes.
+struct Closing<'a> {
+    connection: &'a Connection,
+    handle: Bytes,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let handle = self.handle.clone();
+        drop(self.connection.submit(&Request::Close { handle }));
+    }
 }
 
 const PAGES_MAX: u32 = 4;

@@ -26,6 +26,7 @@ mod info;
 mod inodes;
 mod interrupt;
 mod lazy_open;
+mod likeness;
 mod link_entries;
 mod link_whole;
 mod listings;
@@ -48,6 +49,7 @@ mod survive;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod told;
 mod unwritten;
 mod waits;
 mod walk;
@@ -365,6 +367,14 @@ impl Filesystem {
         let is_same = before.is_none_or(|before| same_content(&before, &attr));
         if let (false, Some(shared)) = (is_same, shared) {
             shared.content_changed();
+            // While a handle is lost its name may lead to another file.
+            if self
+                .handles
+                .any_file(ino, |file| file.handle().is_some())
+                .is_some()
+            {
+                shared.heard(attr.size);
+            }
         }
         let ttl = fresh.map_or(Duration::ZERO, |(_, left)| left);
         Known { attr, links, ttl }

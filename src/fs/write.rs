@@ -262,6 +262,7 @@ impl Filesystem {
             let stamp = tables.attrs.stamp();
             let until = asked + self.config.attr_timeout;
             tables.attrs.store(shared.ino, attr, stamp, until);
+            shared.settled(attr.size);
         }
     }
 
