@@ -94,7 +94,7 @@ impl Walk {
             sources: VecDeque::new(),
             todo: LruCache::new(SOURCES_MAX),
             files: FilesAhead::new(handles_max),
-            directories_pace: Pace::new(DIRECTORIES_FIRST, DIRECTORIES_MAX),
+            directories_pace: Pace::new(DIRECTORIES_FIRST, DIRECTORIES_LEAST, DIRECTORIES_MAX),
             order: Order::Place,
             reading_until: None,
             tally: Tally::default(),
@@ -142,7 +142,11 @@ impl Walk {
         dirs: &mut DirCache,
         now: Instant,
     ) {
-        let is_ahead = self.listed.contains_key(&ino);
+        let since = self.listed.get(&ino).copied();
+        let is_ahead = since.is_some();
+        if let Some(since) = since {
+            self.directories_pace.has_taken(now.duration_since(since));
+        }
         if is_ahead && !self.sources.contains(&ino) && self.sources.len() < REMEMBERED {
             self.sources.push_back(ino);
         }
@@ -261,6 +265,15 @@ impl Walk {
         listed_at.is_some_and(|at| now.duration_since(at) < WALK_LASTS)
     }
 
+    /// Whether the program that walks has been in a directory since it was in the one above: another
+    /// walk, a while later, goes there again.
+    fn is_past(&self, ino: Ino, parent: Ino, now: Instant) -> bool {
+        let listed_at = |ino| self.visits.peek(&ino).and_then(|visit| visit.listed_at);
+        listed_at(ino).is_some_and(|at| {
+            now.duration_since(at) < FRESH || listed_at(parent).is_none_or(|above| above <= at)
+        })
+    }
+
     /// The files of this directory come next.
     fn source(&mut self, dir: Ino) {
         if self.sources.front() != Some(&dir) {
@@ -272,7 +285,7 @@ impl Walk {
 
     fn queue_below(&mut self, ino: Ino, dirs: &mut DirCache, now: Instant) {
         let queued = self.queued.get(&ino);
-        if queued.is_some_and(|at| now.duration_since(*at) < WALK_LASTS) {
+        if queued.is_some_and(|at| now.duration_since(*at) < FRESH) {
             return;
         }
         let Some(directory) = dirs.get(ino) else {
@@ -303,7 +316,7 @@ impl Walk {
                 continue;
             }
             let ino = inodes.enter(parent, &name, FileKind::Directory);
-            let is_visited = self.is_walked(ino, now);
+            let is_visited = self.is_past(ino, parent, now);
             let is_known = dirs
                 .get(ino)
                 .is_some_and(|it| now.duration_since(it.at) < FRESH);
@@ -400,8 +413,10 @@ const REMEMBERED: usize = 1024;
 const COMING_MAX: usize = 4096;
 /// Files remembered as opened, of one directory.
 const OPENED_MAX: usize = 1 << 12;
-/// Directories ahead of a walk, at first and at most.
-const DIRECTORIES_FIRST: usize = 4;
+/// Directories ahead of a walk: at first, when walks were not what they seemed or answers get slow,
+/// and at most. A level of a tree that has no more than that takes one listing's time.
+const DIRECTORIES_FIRST: usize = 32;
+const DIRECTORIES_LEAST: usize = 4;
 const DIRECTORIES_MAX: usize = 64;
 /// The largest file fetched whole, one request; larger ones are read ahead when they are opened.
 const FILE_MAX: u64 = 255 << 10;

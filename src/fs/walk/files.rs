@@ -22,8 +22,6 @@ pub(super) struct FilesAhead {
     last_number: u64,
     /// Files that may be ahead, by the handles that the server has.
     max: usize,
-    /// The shortest time that a fetch took lately.
-    fastest: Duration,
     dropped: Vec<Handle>,
     pace: Pace,
 }
@@ -71,9 +69,8 @@ impl FilesAhead {
             bytes_under_way: 0,
             last_number: 0,
             max,
-            fastest: Duration::MAX / 64,
             dropped: Vec::new(),
-            pace: Pace::new(FILES_FIRST, FILES_UNDER_WAY_MAX),
+            pace: Pace::new(FILES_FIRST, FILES_FIRST, FILES_UNDER_WAY_MAX),
         }
     }
 
@@ -145,7 +142,7 @@ impl FilesAhead {
                 self.under_way = self.under_way.saturating_sub(1);
                 self.bytes_under_way = self.bytes_under_way.saturating_sub(file.len);
                 file.state = State::Here(fetched);
-                self.has_taken(took);
+                self.pace.has_taken(took);
             }
             None => {
                 // The server may have no handle left: a program that opens a file needs it more.
@@ -154,15 +151,6 @@ impl FilesAhead {
             }
         }
         None
-    }
-
-    fn has_taken(&mut self, took: Duration) {
-        self.fastest = self.fastest.min(took);
-        if took > self.fastest * 3 + QUEUE {
-            // They wait for each other, and so does whoever reads something else.
-            self.pace.wasted();
-        }
-        self.fastest += self.fastest / 64;
     }
 
     /// Drops what nobody came for within `life`, and says how many files these were.
@@ -225,5 +213,3 @@ const FILES_MAX: usize = 256;
 const FILES_MAX_UNTOLD: usize = 64;
 /// Bytes of them: may go beyond by one file.
 const BYTES_MAX: u64 = 16 << 20;
-/// A fetch that takes so much longer than three of the fastest waits for others.
-const QUEUE: Duration = Duration::from_millis(20);
