@@ -47,6 +47,23 @@ impl Drop for Lanes {
     }
 }
 
+/// Who asks again what was not done when the connection was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    Here,
+    /// It fails as the connection did: something else comes first. `was_asked`: this is not the first
+    /// time, and the server may do late what it was asked before.
+    ByCaller {
+        was_asked: bool,
+    },
+}
+
+impl Again {
+    const fn was_asked(self) -> bool {
+        matches!(self, Self::ByCaller { was_asked: true })
+    }
+}
+
 /// The connection for copies, dialled for the first large one and kept. One copy dials while the
 /// others wait for it.
 struct Copies {
@@ -142,6 +159,7 @@ impl Lanes {
     pub(super) fn call(
         self: &Arc<Self>,
         request: Request,
+        again: Again,
     ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
         let connection = self.metadata();
         let is_sent = !connection.is_lost();
@@ -160,8 +178,21 @@ impl Lanes {
                     let Some(lanes) = lanes.upgrade() else {
                         return Err(Error::Gone("closed by us".into()));
                     };
+                    let lost = (connection, error);
                     // Seldom: no part of every future that asks something.
-                    Box::pin(lanes.settle(request, (connection, error), is_sent)).await?
+                    match again {
+                        Again::Here => Box::pin(lanes.settle(request, lost, is_sent)).await?,
+                        Again::ByCaller { .. } => {
+                            Box::pin(lanes.find_out(request, lost, is_sent)).await?
+                        }
+                    }
+                }
+                Ok(answer) if again.was_asked() && settle::is_refusal(&answer) => {
+                    let look = Box::pin(settle::was_done(&connection, &request));
+                    match look.await? {
+                        true => (connection, settle::ok()),
+                        false => (connection, answer),
+                    }
                 }
                 answer => (connection, answer?),
             };
@@ -196,6 +227,34 @@ impl Lanes {
                 answer => return Ok((connection, answer?)),
             }
             may_be_done = true;
+        }
+    }
+
+    /// Finds out, on the next connection, whether something was done.
+    ///
+    /// # Errors
+    /// That of the connection that was lost, if it was not.
+    async fn find_out(
+        &self,
+        request: Request,
+        lost: (Arc<Connection>, Error),
+        is_sent: bool,
+    ) -> Result<(Arc<Connection>, Response)> {
+        let (mut connection, error) = lost;
+        loop {
+            connection = self.metadata.after(&connection).await?;
+            if !is_sent {
+                return Err(error);
+            }
+            match settle::was_done(&connection, &request).await {
+                Err(again) if connection.is_lost() && again.is_of_connection() => {}
+                was_done => {
+                    return match was_done? {
+                        true => Ok((connection, settle::ok())),
+                        false => Err(error),
+                    };
+                }
+            }
         }
     }
 
