@@ -88,10 +88,14 @@ impl Lanes {
         let further = connections_max.saturating_sub(1);
         let data = Pool::new(Some(Arc::clone(&dialer)), further, Vec::new());
         let copies = Copies::new(Some(Arc::clone(&dialer)), CopyLane::Unused);
-        let dial: Dial = Box::new(move || {
-            let dialer = Arc::clone(&dialer);
-            Box::pin(async move { Ok(Connection::open(dialer.dial().await?).await?.0) })
-        });
+        let asked_by = Arc::clone(&dialer);
+        let dial = Dial {
+            connect: Box::new(move || {
+                let dialer = Arc::clone(&dialer);
+                Box::pin(async move { Ok(Connection::open(dialer.dial().await?).await?.0) })
+            }),
+            is_asking: Box::new(move || asked_by.is_asking()),
+        };
         Self::with(first, Some(dial), data, copies, spread::MUCH)
     }
 
@@ -400,20 +404,30 @@ impl Copies {
                 Some(connection)
             }
             Err(error) => {
-                log::warn!("no connection of their own for copies on the server: {error}");
-                *lane = self.failed(round);
+                let level = match self.refuse(&mut lane, round) {
+                    true => log::Level::Warn,
+                    false => log::Level::Debug,
+                };
+                log::log!(
+                    level,
+                    "no connection of their own for copies on the server: {error}"
+                );
                 None
             }
         }
     }
 
-    /// After a dial that began in `round` and failed.
-    fn failed(&self, round: u64) -> CopyLane {
-        match self.round.load(Ordering::Relaxed) == round {
-            true => CopyLane::Failed(clock::now()),
-            // The server was away, and may be back.
-            false => CopyLane::Unused,
+    /// A dial that began in `round` has failed. Says whether that is to be told: it is the first time
+    /// since the server was away.
+    fn refuse(&self, lane: &mut CopyLane, round: u64) -> bool {
+        if self.round.load(Ordering::Relaxed) != round {
+            // It was away, and may be back.
+            *lane = CopyLane::Unused;
+            return false;
         }
+        let is_news = !matches!(lane, CopyLane::Failed(_));
+        *lane = CopyLane::Failed(clock::now());
+        is_news
     }
 }
 
@@ -448,10 +462,20 @@ mod tests {
      {
         let copies = Copies::new(None, CopyLane::Unused);
         // Who dials holds it.
-        let dialling = copies.lane.lock().await;
+        let mut lane = copies.lane.lock().await;
         copies.end();
-        drop(dialling);
-        assert!(matches!(copies.failed(0), CopyLane::Unused));
-        assert!(matches!(copies.failed(1), CopyLane::Failed(_)));
+        assert!(!copies.refuse(&mut lane, 0));
+        assert!(matches!(*lane, CopyLane::Unused));
+    }
+
+    #[tokio::test]
+    async fn that_no_connection_for_copies_is_to_be_had_is_told_once() {
+        let copies = Copies::new(None, CopyLane::Unused);
+        let refuse = async |round| copies.refuse(&mut *copies.lane.lock().await, round);
+        assert!(refuse(0).await);
+        assert!(!refuse(0).await);
+        copies.end();
+        assert!(refuse(1).await);
+        assert!(!refuse(1).await);
     }
 }

@@ -110,10 +110,13 @@ impl Client {
         for link in data {
             lanes.push(Connection::open(link).await?.0);
         }
-        let dial: recovery::Dial = Box::new(move || {
-            let link = link();
-            Box::pin(async move { Ok(Connection::open(link).await?.0) })
-        });
+        let dial = recovery::Dial {
+            connect: Box::new(move || {
+                let link = link();
+                Box::pin(async move { Ok(Connection::open(link).await?.0) })
+            }),
+            is_asking: Box::new(|| false),
+        };
         Ok(Self::new(Lanes::kept(first, dial, lanes, much), features))
     }
 
