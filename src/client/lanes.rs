@@ -47,6 +47,23 @@ impl Drop for Lanes {
     }
 }
 
+/// Who asks again what was not done when the connection was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    Here,
+    /// It fails as the connection did: something else comes first. `was_asked`: this is not the first
+    /// time, and the server may do late what it was asked before.
+    ByCaller {
+        was_asked: bool,
+    },
+}
+
+impl Again {
+    const fn was_asked(self) -> bool {
+        matches!(self, Self::ByCaller { was_asked: true })
+    }
+}
+
 /// The connection for copies, dialled for the first large one and kept. One copy dials while the
 /// others wait for it.
 struct Copies {
@@ -71,10 +88,14 @@ impl Lanes {
         let further = connections_max.saturating_sub(1);
         let data = Pool::new(Some(Arc::clone(&dialer)), further, Vec::new());
         let copies = Copies::new(Some(Arc::clone(&dialer)), CopyLane::Unused);
-        let dial: Dial = Box::new(move || {
-            let dialer = Arc::clone(&dialer);
-            Box::pin(async move { Ok(Connection::open(dialer.dial().await?).await?.0) })
-        });
+        let asked_by = Arc::clone(&dialer);
+        let dial = Dial {
+            connect: Box::new(move || {
+                let dialer = Arc::clone(&dialer);
+                Box::pin(async move { Ok(Connection::open(dialer.dial().await?).await?.0) })
+            }),
+            is_asking: Box::new(move || asked_by.is_asking()),
+        };
         Self::with(first, Some(dial), data, copies, spread::MUCH)
     }
 
@@ -142,6 +163,7 @@ impl Lanes {
     pub(super) fn call(
         self: &Arc<Self>,
         request: Request,
+        again: Again,
     ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
         let connection = self.metadata();
         let is_sent = !connection.is_lost();
@@ -160,8 +182,21 @@ impl Lanes {
                     let Some(lanes) = lanes.upgrade() else {
                         return Err(Error::Gone("closed by us".into()));
                     };
+                    let lost = (connection, error);
                     // Seldom: no part of every future that asks something.
-                    Box::pin(lanes.settle(request, (connection, error), is_sent)).await?
+                    match again {
+                        Again::Here => Box::pin(lanes.settle(request, lost, is_sent)).await?,
+                        Again::ByCaller { .. } => {
+                            Box::pin(lanes.find_out(request, lost, is_sent)).await?
+                        }
+                    }
+                }
+                Ok(answer) if again.was_asked() && settle::is_refusal(&answer) => {
+                    let look = Box::pin(settle::was_done(&connection, &request));
+                    match look.await? {
+                        true => (connection, settle::ok()),
+                        false => (connection, answer),
+                    }
                 }
                 answer => (connection, answer?),
             };
@@ -196,6 +231,34 @@ impl Lanes {
                 answer => return Ok((connection, answer?)),
             }
             may_be_done = true;
+        }
+    }
+
+    /// Finds out, on the next connection, whether something was done.
+    ///
+    /// # Errors
+    /// That of the connection that was lost, if it was not.
+    async fn find_out(
+        &self,
+        request: Request,
+        lost: (Arc<Connection>, Error),
+        is_sent: bool,
+    ) -> Result<(Arc<Connection>, Response)> {
+        let (mut connection, error) = lost;
+        loop {
+            connection = self.metadata.after(&connection).await?;
+            if !is_sent {
+                return Err(error);
+            }
+            match settle::was_done(&connection, &request).await {
+                Err(again) if connection.is_lost() && again.is_of_connection() => {}
+                was_done => {
+                    return match was_done? {
+                        true => Ok((connection, settle::ok())),
+                        false => Err(error),
+                    };
+                }
+            }
         }
     }
 
@@ -341,20 +404,30 @@ impl Copies {
                 Some(connection)
             }
             Err(error) => {
-                log::warn!("no connection of their own for copies on the server: {error}");
-                *lane = self.failed(round);
+                let level = match self.refuse(&mut lane, round) {
+                    true => log::Level::Warn,
+                    false => log::Level::Debug,
+                };
+                log::log!(
+                    level,
+                    "no connection of their own for copies on the server: {error}"
+                );
                 None
             }
         }
     }
 
-    /// After a dial that began in `round` and failed.
-    fn failed(&self, round: u64) -> CopyLane {
-        match self.round.load(Ordering::Relaxed) == round {
-            true => CopyLane::Failed(clock::now()),
-            // The server was away, and may be back.
-            false => CopyLane::Unused,
+    /// A dial that began in `round` has failed. Says whether that is to be told: it is the first time
+    /// since the server was away.
+    fn refuse(&self, lane: &mut CopyLane, round: u64) -> bool {
+        if self.round.load(Ordering::Relaxed) != round {
+            // It was away, and may be back.
+            *lane = CopyLane::Unused;
+            return false;
         }
+        let is_news = !matches!(lane, CopyLane::Failed(_));
+        *lane = CopyLane::Failed(clock::now());
+        is_news
     }
 }
 
@@ -389,10 +462,20 @@ mod tests {
      {
         let copies = Copies::new(None, CopyLane::Unused);
         // Who dials holds it.
-        let dialling = copies.lane.lock().await;
+        let mut lane = copies.lane.lock().await;
         copies.end();
-        drop(dialling);
-        assert!(matches!(copies.failed(0), CopyLane::Unused));
-        assert!(matches!(copies.failed(1), CopyLane::Failed(_)));
+        assert!(!copies.refuse(&mut lane, 0));
+        assert!(matches!(*lane, CopyLane::Unused));
+    }
+
+    #[tokio::test]
+    async fn that_no_connection_for_copies_is_to_be_had_is_told_once() {
+        let copies = Copies::new(None, CopyLane::Unused);
+        let refuse = async |round| copies.refuse(&mut *copies.lane.lock().await, round);
+        assert!(refuse(0).await);
+        assert!(!refuse(0).await);
+        copies.end();
+        assert!(refuse(1).await);
+        assert!(!refuse(1).await);
     }
 }

@@ -26,8 +26,13 @@ use super::health::Standing;
 use crate::clock;
 use crate::error::{Error, Result};
 
-/// Makes one more connection to the server.
-pub(super) type Dial = Box<dyn Fn() -> BoxFuture<'static, Result<Connection>> + Send + Sync>;
+/// Makes connections to the server.
+pub(super) struct Dial {
+    /// Makes one.
+    pub(super) connect: Box<dyn Fn() -> BoxFuture<'static, Result<Connection>> + Send + Sync>,
+    /// Whether a person is being asked something for one.
+    pub(super) is_asking: Box<dyn Fn() -> bool + Send + Sync>,
+}
 
 /// The first connection of a mount, whichever it is now.
 pub(super) struct Recovery {
@@ -215,7 +220,12 @@ async fn redial(recovery: &Recovery, dial: &Dial) -> Option<Connection> {
     let mut tries = Tries::default();
     let mut dials = Dials::default();
     while !recovery.is_ended() {
-        let due = tries.due(dials.count(), dials.oldest(), recovery.is_waited_for());
+        // Who types an answer is not to be asked again by the next dial, nor the one ended that asks.
+        let is_asking = dials.count() > 0 && (dial.is_asking)();
+        let due = match is_asking {
+            true => Due::Later,
+            false => tries.due(dials.count(), dials.oldest(), recovery.is_waited_for()),
+        };
         tokio::select! {
             dialled = dials.next() => match dialled {
                 Ok(connection) => return Some(connection),
@@ -229,6 +239,7 @@ async fn redial(recovery: &Recovery, dial: &Dial) -> Option<Connection> {
                 tries.began(now);
                 dials.add(now, one_dial(dial));
             }
+            () = tokio::time::sleep(TICK), if is_asking => {}
             () = recovery.needed.notified() => tries.needed(),
             () = recovery.asked_for.notified() => tries.asked_for(),
         }
@@ -275,9 +286,22 @@ impl<'a> Dials<'a> {
 }
 
 async fn one_dial(dial: &Dial) -> Result<Connection> {
-    let late = || Error::setup(format!("no answer within {} s", DIAL_MAX.as_secs()));
-    let dialled = tokio::time::timeout(DIAL_MAX, dial()).await;
-    dialled.unwrap_or_else(|_| Err(late()))
+    let mut dialling = (dial.connect)();
+    let (mut of_network, mut of_person) = (Duration::ZERO, Duration::ZERO);
+    loop {
+        if let Ok(dialled) = tokio::time::timeout(TICK, &mut dialling).await {
+            return dialled;
+        }
+        let (time, most) = match (dial.is_asking)() {
+            true => (&mut of_person, ASKING_MAX),
+            false => (&mut of_network, DIAL_MAX),
+        };
+        *time += TICK;
+        if *time >= most {
+            let text = format!("no answer within {} s", most.as_secs());
+            return Err(Error::setup(text));
+        }
+    }
 }
 
 async fn sleep_until(due: Due) {
@@ -368,10 +392,15 @@ const DIALS_MAX: usize = 3;
 const DIAL_OLD: Duration = Duration::from_secs(10);
 /// What a dial may take: a slow server's login, and TCP's first three or four tries.
 const DIAL_MAX: Duration = Duration::from_secs(40);
+/// And beside that the person who is asked for a password.
+const ASKING_MAX: Duration = Duration::from_secs(300);
+/// How exactly the two are measured.
+const TICK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Options, Server};
 
     /// In milliseconds.
     fn at(start: Instant, due: Due) -> u128 {
@@ -379,6 +408,30 @@ mod tests {
             Due::At(when) => (when - start).as_millis(),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Whether one dial comes to its end that takes so many seconds.
+    async fn dials_for(seconds: u64, is_asking: bool) -> bool {
+        let server = Server::new(Options::default());
+        let dial = Dial {
+            connect: Box::new(move || {
+                let link = server.link();
+                Box::pin(async move {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    Ok(Connection::open(link).await?.0)
+                })
+            }),
+            is_asking: Box::new(move || is_asking),
+        };
+        one_dial(&dial).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_a_person_takes_to_answer_is_not_the_networks() {
+        assert!(dials_for(38, false).await);
+        assert!(!dials_for(42, false).await);
+        assert!(dials_for(200, true).await);
+        assert!(!dials_for(310, true).await);
     }
 
     #[test]

@@ -17,11 +17,49 @@ use crate::sftp::{Attrs, FileKind, OpenFlags, Request, Response, StatusCode};
 /// it any more, and it is not to be done late.
 pub(super) async fn ask_again(connection: &Connection, request: &Request, is_left: bool) -> Answer {
     match look(connection, request).await? {
-        Finding::Done => Ok(Response::Status {
-            code: StatusCode::OK,
-            message: Bytes::new(),
-            language: Bytes::new(),
-        }),
+        Finding::Open if is_left => Err(Errno::EINTR.into()),
+        Finding::Open => {
+            let answer = connection.submit(request).await?;
+            if !is_refusal(&answer) {
+                return Ok(answer);
+            }
+            // The server may have done it only now, for the connection that was lost.
+            let found = look(connection, request).await?;
+            take(connection, request, found, answer).await
+        }
+        found => take(connection, request, found, ok()).await,
+    }
+}
+
+/// Whether it was done.
+///
+/// # Errors
+/// Those of the connection.
+pub(super) async fn was_done(connection: &Connection, request: &Request) -> Result<bool> {
+    Ok(matches!(look(connection, request).await?, Finding::Done))
+}
+
+pub(super) fn is_refusal(answer: &Response) -> bool {
+    matches!(answer, Response::Status { code, .. } if *code != StatusCode::OK)
+}
+
+pub(super) const fn ok() -> Response {
+    Response::Status {
+        code: StatusCode::OK,
+        message: Bytes::new(),
+        language: Bytes::new(),
+    }
+}
+
+/// The answer to a request of which was `found` what became of it; `else_answer` if it was not done.
+async fn take(
+    connection: &Connection,
+    request: &Request,
+    found: Finding,
+    else_answer: Response,
+) -> Answer {
+    match found {
+        Finding::Done => Ok(ok()),
         Finding::Made(open) => match connection.submit(&open).await? {
             Response::Status { code, .. }
                 if code == StatusCode::PERMISSION_DENIED && keeps_its_maker_out(request) =>
@@ -30,8 +68,7 @@ pub(super) async fn ask_again(connection: &Connection, request: &Request, is_lef
             }
             answer => Ok(answer),
         },
-        Finding::Open if is_left => Err(Errno::EINTR.into()),
-        Finding::Open => connection.submit(request).await,
+        Finding::Open => Ok(else_answer),
     }
 }
 

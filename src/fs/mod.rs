@@ -21,6 +21,7 @@ mod cow;
 mod dir;
 mod directories;
 mod files;
+mod going;
 mod handles;
 mod info;
 mod inodes;

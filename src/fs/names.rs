@@ -316,15 +316,14 @@ impl Filesystem {
     }
 
     pub(crate) async fn unlink(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<()> {
-        let path = self.path_below(parent, name)?;
-        let found = self.tables().inodes.find(parent, name);
-        let _held = self.hold_for_loss(found, None).await?;
-        if let Err(error) = self.client.remove(path.clone()).await {
-            return Err(self
-                .explain(Operation::Unlink, error, Refused::Unlink(path))
-                .await
-                .into());
-        }
+        let (path, removed) = self.remove_held(parent, name).await?;
+        let _held = match removed {
+            Ok(held) => held,
+            Err(error) => {
+                let refused = Refused::Unlink(path);
+                return Err(self.explain(Operation::Unlink, error, refused).await.into());
+            }
+        };
         self.sharing_changed(&Sharing::Removed(path));
         self.removed(parent, name);
         Ok(())
@@ -358,14 +357,21 @@ impl Filesystem {
         };
         let is_one_file = moved.is_some() && moved == replaced;
         let replaced = replaced.filter(|_| !is_one_file);
-        let (_held, moving) = self.hold_for_loss(replaced, moved).await?;
+        let held = self.hold_for_loss(replaced, moved).await?;
         let shares = self.tables().groups.share_storage(&from, &to);
         let announced = self.announce(&from, &to).await?;
-        let renamed = if keep {
-            self.rename_unless_there(parent, name, from.clone(), to.clone())
-                .await
+        let ((_held, moving), renamed) = if keep {
+            let renamed = self.rename_unless_there(parent, name, from.clone(), to.clone());
+            (held, renamed.await)
         } else {
-            self.client.rename(from.clone(), to.clone()).await
+            let renamed = self.rename_held(held, (moved, replaced), (&from, &to));
+            match renamed.await {
+                Ok(renamed) => renamed,
+                Err(error) => {
+                    self.withdraw(announced, &error);
+                    return Err(error);
+                }
+            }
         };
         let renamed = match renamed {
             Ok(()) if shares && !is_one_file => self.renamed_one_inode(&from, &to).await,

@@ -218,3 +218,52 @@ async fn a_listing_that_goes_on_after_a_loss_leaves_out_no_name_that_was_there_a
         assert_eq!((names.len(), sorted.len()), (count, count));
     }
 }
+
+/// Loses the connection once, before a request that fits.
+fn cut_before(server: &Server, fits: fn(&Request) -> bool) {
+    let mut is_cut = false;
+    server.cut_when(move |request| {
+        let is_now = !is_cut && fits(request);
+        is_cut |= is_now;
+        is_now.then_some(Cut::Before)
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_a_file_open_reads_on_when_the_connection_is_lost_as_its_name_goes() {
+    for is_replaced in [false, true] {
+        let (server, fs) = mount_again(&[("f", b"data"), ("g", b"other")]).await;
+        let fh = open(&fs, "f", READ).await;
+        look_up(&fs, "g").await;
+        cut_before(&server, |request| {
+            matches!(
+                request,
+                Request::Remove { .. } | Request::PosixRename { .. }
+            )
+        });
+        match is_replaced {
+            true => {
+                let (from, to) = ((Ino::ROOT, &b"g"[..]), (Ino::ROOT, &b"f"[..]));
+                fs.rename(from, to, false).await.unwrap();
+            }
+            false => fs.unlink(Ino::ROOT, b"f").await.unwrap(),
+        }
+        assert_eq!(fs.health().reconnects, 1);
+        assert_eq!(&fs.read(fh, 0, 9).await.unwrap()[..], b"data");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_gone_when_its_removal_is_asked_for_again_is_removed() {
+    let (server, fs) = mount_again(&[("f", b"data")]).await;
+    look_up(&fs, "f").await;
+    cut_before(&server, |request| matches!(request, Request::Remove { .. }));
+    // It is done late, for the connection that was lost.
+    let mut is_done = false;
+    server.intercept(move |request| {
+        is_done |= matches!(request, Request::Remove { .. });
+        let is_gone = is_done && matches!(request, Request::Remove { .. } | Request::Lstat { .. });
+        is_gone.then(|| status(StatusCode::NO_SUCH_FILE))
+    });
+    assert_eq!(fs.unlink(Ino::ROOT, b"f").await, Ok(()));
+}
