@@ -25,6 +25,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::convert::errno;
+use super::hold::Hold;
 use super::replies::Refuse;
 use crate::client::Standing;
 use crate::error::Result;
@@ -66,6 +67,10 @@ struct Calls {
     is_closed: AtomicBool,
     /// Calls that are not answered yet.
     waiting: AtomicUsize,
+    /// Calls that were not answered at once, ever.
+    begun: AtomicUsize,
+    /// Programs that would not let it sleep.
+    hold: Hold,
 }
 
 impl Recall {
@@ -88,12 +93,19 @@ impl Recall {
     /// Requests wait again.
     pub(crate) fn open(&self) {
         self.0.is_closed.store(false, Ordering::SeqCst);
+        self.0.hold.release();
     }
 
     /// How many requests are not answered yet, those left out that memory knows the answer of.
     #[cfg(any(test, feature = "logind"))]
     pub(crate) fn waiting(&self) -> usize {
         self.0.waiting.load(Ordering::Relaxed)
+    }
+
+    /// A number that changes whenever a request begins to wait.
+    #[cfg(feature = "logind")]
+    pub(crate) fn begun(&self) -> usize {
+        self.0.begun.load(Ordering::Relaxed)
     }
 
     fn is_closed(&self) -> bool {
@@ -150,6 +162,7 @@ impl Waiting {
             Poll::Ready(done) => finish(reply, done, tell),
             Poll::Pending => {
                 let recalled = Arc::clone(&self.recall.0.recalled).notified_owned();
+                self.recall.0.begun.fetch_add(1, Ordering::Relaxed);
                 let waiting = self.clone();
                 self.runtime.spawn(async move {
                     let counted = Counted::new(&waiting.recall.0.waiting);
@@ -209,7 +222,14 @@ impl Waiting {
             recalled.await;
         }
         if matches!(then, Then::Read) && is_in_page_fault(thread) {
-            std::future::pending().await
+            return std::future::pending().await;
+        }
+        if self.recall.is_closed() {
+            self.recall.0.hold.interrupts(thread).await;
+        }
+        if !self.recall.is_closed() {
+            // Woken meanwhile: nobody stays stopped.
+            self.recall.0.hold.release();
         }
     }
 

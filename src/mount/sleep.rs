@@ -100,7 +100,7 @@ impl<F: Fn() -> bool> Sleep<F> {
         self.until_nobody_waits(MOMENT).await;
         let ended = self.recall.waiting();
         self.recall.close();
-        self.until_nobody_waits(ANSWERED_WITHIN).await;
+        self.until_quiet().await;
         let kept = self.recall.waiting();
         log::info!(
             "the machine is about to sleep: of {waiting} calls that wait for the server, {} are \
@@ -116,6 +116,21 @@ impl<F: Fn() -> bool> Sleep<F> {
         let until = Instant::now() + most;
         while self.recall.waiting() > 0 && Instant::now() < until {
             sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Until programs have done with our answers: each may call again, or let another one into the
+    /// directory that it had locked.
+    async fn until_quiet(&self) {
+        let until = Instant::now() + QUIET_WITHIN;
+        let mut begun = self.recall.begun();
+        while Instant::now() < until {
+            sleep(QUIET).await;
+            let now = self.recall.begun();
+            if now == begun {
+                return;
+            }
+            begun = now;
         }
     }
 
@@ -225,8 +240,10 @@ const MANAGER: &str = "org.freedesktop.login1.Manager";
 /// What a call may wait for its answer: a person who closes the lid does not notice it, and logind
 /// waits five times as long.
 const MOMENT: Duration = Duration::from_secs(1);
-/// Those that are ended are answered at once.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
+/// A program that is about to call again does it sooner.
+const QUIET: Duration = Duration::from_millis(50);
+/// Some go on for good.
+const QUIET_WITHIN: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A sleep has begun long before, or has failed: logind waits 5 s, the kernel gives up freezing
 /// after 20 s.

@@ -102,12 +102,10 @@ impl Machine {
 
     /// A program that waits for the server.
     fn waiting(&self, name: &str) -> Child {
-        let mut program = process::start(
-            Command::new("cat")
-                .arg(self.at(name))
-                .stderr(Stdio::piped()),
-        );
-        until_it_waits(&mut program);
+        let mut command = Command::new("cat");
+        command.arg(self.at(name));
+        let program = process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        until_it_waits(&program);
         program
     }
 }
@@ -147,16 +145,17 @@ fn server_of(mount: &Mount) -> i32 {
     servers_of(mount)[0]
 }
 
-/// Waits until a program waits for the mount.
-fn until_it_waits(program: &mut Child) {
-    let wchan = format!("/proc/{}/wchan", program.id());
+/// Waits until a program waits for the mount, or for another one that does and has locked the same
+/// directory.
+fn until_it_waits(program: &Child) {
+    let about = |what: &str| fs::read_to_string(format!("/proc/{}/{what}", program.id()));
+    let is_asking = || about("wchan").is_ok_and(|at| at.starts_with("request_wait"));
+    // The name, which stands in brackets, is followed by the state.
+    let is_asleep = || about("stat").is_ok_and(|stat| stat.contains(") D "));
     let waits = wait_for(Instant::now() + SOON, || {
-        let at = fs::read_to_string(&wchan).unwrap_or_default();
-        let is_waiting = at.starts_with("request_wait") || at.starts_with("folio_wait");
-        let is_over = program.try_wait().ok().flatten().is_some();
-        (is_waiting || is_over).then_some(!is_over)
+        (is_asking() || is_asleep()).then_some(())
     });
-    assert_eq!(waits, Some(true), "it does not wait for the mount");
+    assert!(waits.is_some(), "it does not wait: {:?}", about("wchan"));
 }
 
 /// It ends with an error of its own, in the time that logind gives.
@@ -221,12 +220,9 @@ fn while_the_machine_falls_asleep_nobody_waits_for_a_silent_server(ctx: &Ctx) {
     machine.logind.prepare_for_sleep(true);
     machine.is_released();
     for name in ["a", "b", "c"] {
-        let stat = process::start(
-            Command::new("stat")
-                .arg(machine.at(name))
-                .stderr(Stdio::piped()),
-        );
-        was_interrupted(stat);
+        let mut stat = Command::new("stat");
+        stat.arg(machine.at(name)).stderr(Stdio::piped());
+        was_interrupted(process::start(&mut stat));
     }
     machine.logind.prepare_for_sleep(false);
     machine.is_locked(2);
@@ -259,7 +255,8 @@ fn a_program_that_reads_a_mapping_is_not_killed_for_a_sleep(ctx: &Ctx) {
     fs::write(ctx.behind.join("mapped"), vec![b'm'; 1 << 20]).unwrap();
     let machine = Machine::new(ctx);
     let script = "import mmap,sys\n\
-                  m=mmap.mmap(open(sys.argv[1],'rb').fileno(),0,prot=mmap.PROT_READ)\n\
+                  f=open(sys.argv[1],'rb')\n\
+                  m=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ)\n\
                   print('mapped',flush=True)\nsys.stdin.readline()\nprint(m[0:1])";
     let mut command = Command::new("python3");
     command.args(["-c", script]).arg(machine.at("mapped"));
@@ -272,7 +269,7 @@ fn a_program_that_reads_a_mapping_is_not_killed_for_a_sleep(ctx: &Ctx) {
     std::io::Read::read_exact(out, &mut line).unwrap();
     machine.stop();
     drop(program.stdin.take());
-    until_it_waits(&mut program);
+    until_it_waits(&program);
     let call = fs::read_to_string(format!("/proc/{}/syscall", program.id()));
     machine.logind.prepare_for_sleep(true);
     machine.is_released();
@@ -306,7 +303,7 @@ fn who_is_not_logind_ends_nothing(ctx: &Ctx) {
 fn without_a_lock_who_waits_is_ended_all_the_same(ctx: &Ctx) {
     let machine = Machine::with(ctx, true);
     machine.stop();
-    // It is not told to us when the mount listens: a sleep that it does not hear of is none for it.
+    // When the mount listens is not seen here, so that the first may be said too early.
     let mut program = machine.waiting("a");
     let ended = wait_for(Instant::now() + SOON, || {
         machine.logind.prepare_for_sleep(true);
@@ -328,12 +325,10 @@ fn a_bus_may_come_late_and_go_and_come_again(ctx: &Ctx) {
         let has_one = |locks: &logind::Locks| locks.held == 1;
         logind.expect("a lock on the new bus", BACK_WITHIN, has_one);
         process::signal(server_of(&mount), Signal::SIGSTOP);
-        let mut program = process::start(
-            Command::new("cat")
-                .arg(mount.at().join("missing"))
-                .stderr(Stdio::piped()),
-        );
-        until_it_waits(&mut program);
+        let mut cat = Command::new("cat");
+        cat.arg(mount.at().join("missing")).stderr(Stdio::piped());
+        let program = process::start(&mut cat);
+        until_it_waits(&program);
         logind.prepare_for_sleep(true);
         was_interrupted(program);
         logind.expect("no lock", AT_ONCE, |locks| locks.held == 0);
@@ -378,9 +373,13 @@ fn all_programs_of_a_mount_can_be_frozen(ctx: &Ctx) {
         process::start(quiet("ls").arg("-l").arg(machine.at(""))),
         process::start(quiet("mkdir").arg(machine.at("made"))),
         process::start(quiet("cp").arg("/bin/sh").arg(machine.at("new"))),
-        quiet("cat").stdin(big).spawn().unwrap(),
     ];
-    programs.iter_mut().for_each(until_it_waits);
+    // One that calls again when it is interrupted.
+    let copy = tempfile::NamedTempFile::new().unwrap();
+    let out = copy.reopen().unwrap();
+    let mut cat = quiet("cat").stdin(big).stdout(out).spawn().unwrap();
+    until_it_waits(&cat);
+    programs.iter().for_each(until_it_waits);
     // Programs that ask again and again, now and then.
     let script = "while :; do stat \"$1\"; sleep 0.1; done";
     let mut shell = quiet("sh");
@@ -388,7 +387,7 @@ fn all_programs_of_a_mount_can_be_frozen(ctx: &Ctx) {
         .args(["-c", script, "sh"])
         .arg(machine.at("now-and-then"));
     programs.push(process::start(&mut shell));
-    for program in &programs {
+    for program in programs.iter().chain([&cat]) {
         group.take(program.id().cast_signed());
     }
     // The kernel cannot do it yet.
@@ -397,11 +396,16 @@ fn all_programs_of_a_mount_can_be_frozen(ctx: &Ctx) {
     group.take(machine.mount.as_ref().unwrap().daemon().unwrap());
     machine.logind.prepare_for_sleep(true);
     machine.is_released();
-    assert!(group.is_frozen_within(SOON), "the machine does not sleep");
+    let is_frozen = group.is_frozen_within(SOON);
+    assert!(is_frozen, "still awake: {:?}", group.awake());
     group.thaw();
     machine.go_on();
     machine.logind.prepare_for_sleep(false);
     machine.is_locked(2);
+    // It goes on as if nothing had been.
+    let status = wait_until(&mut cat, Instant::now() + SOON);
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    assert!(fs::read(copy.path()).unwrap() == vec![7; 8 << 20]);
     drop(group);
     for program in &mut programs {
         process::signal(-program.id().cast_signed(), Signal::SIGKILL);
@@ -435,6 +439,20 @@ impl Group {
             (state.trim() == "FROZEN").then_some(())
         };
         wait_for(Instant::now() + most, is_frozen).is_some()
+    }
+
+    /// What is not frozen, and what it waits for.
+    fn awake(&self) -> Vec<String> {
+        let all = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        let about = |pid: &str, what: &str| {
+            let text = fs::read_to_string(format!("/proc/{pid}/{what}"));
+            text.unwrap_or_default().trim_end().to_owned()
+        };
+        let frozen = |pid: &&str| about(pid, "wchan") == "__refrigerator";
+        let awake = all.lines().filter(|pid| !frozen(pid));
+        awake
+            .map(|pid| format!("{} in {}", about(pid, "comm"), about(pid, "wchan")))
+            .collect()
     }
 
     fn thaw(&self) {
