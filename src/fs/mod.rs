@@ -87,7 +87,7 @@ use self::root::Space;
 use self::shut_down::Pace;
 pub(crate) use self::shut_down::Patience;
 use self::tables::Tables;
-use self::waits::Waits;
+pub(crate) use self::waits::Waits;
 use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
@@ -123,7 +123,7 @@ pub(crate) struct Filesystem {
     copy_budget: CopyBudget,
     notices: Notices,
     /// Which calls of programs wait for the server.
-    waits: Waits,
+    waits: Arc<Waits>,
     /// Some number of the kernel may mean another file: see [`one_inode`].
     has_aliases: AtomicBool,
 }
@@ -223,7 +223,7 @@ impl Filesystem {
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
             notices: Notices::default(),
-            waits: Waits::default(),
+            waits: Arc::default(),
             has_aliases: AtomicBool::new(false),
         });
         let asked = filesystem.now();
@@ -245,7 +245,7 @@ impl Filesystem {
     }
 
     /// Which calls of programs wait for the server.
-    pub(crate) const fn waits(&self) -> &Waits {
+    pub(crate) const fn waits(&self) -> &Arc<Waits> {
         &self.waits
     }
 

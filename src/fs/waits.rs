@@ -45,6 +45,12 @@ impl Waits {
         (table.since.len(), longest)
     }
 
+    /// A number that changes whenever a call begins to wait.
+    #[cfg(any(test, feature = "logind"))]
+    pub(crate) fn begun(&self) -> u64 {
+        self.table().last
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -65,10 +65,6 @@ struct Calls {
     recalled: Arc<Notify>,
     /// The machine is about to sleep.
     is_closed: AtomicBool,
-    /// Calls that are not answered yet.
-    waiting: AtomicUsize,
-    /// Calls that were not answered at once, ever.
-    begun: AtomicUsize,
     /// Programs that would not let it sleep.
     hold: Hold,
 }
@@ -94,18 +90,6 @@ impl Recall {
     pub(crate) fn open(&self) {
         self.0.is_closed.store(false, Ordering::SeqCst);
         self.0.hold.release();
-    }
-
-    /// How many requests are not answered yet, those left out that memory knows the answer of.
-    #[cfg(any(test, feature = "logind"))]
-    pub(crate) fn waiting(&self) -> usize {
-        self.0.waiting.load(Ordering::Relaxed)
-    }
-
-    /// A number that changes whenever a request begins to wait.
-    #[cfg(feature = "logind")]
-    pub(crate) fn begun(&self) -> usize {
-        self.0.begun.load(Ordering::Relaxed)
     }
 
     fn is_closed(&self) -> bool {
@@ -162,10 +146,8 @@ impl Waiting {
             Poll::Ready(done) => finish(reply, done, tell),
             Poll::Pending => {
                 let recalled = Arc::clone(&self.recall.0.recalled).notified_owned();
-                self.recall.0.begun.fetch_add(1, Ordering::Relaxed);
                 let waiting = self.clone();
                 self.runtime.spawn(async move {
-                    let counted = Counted::new(&waiting.recall.0.waiting);
                     let ends = waiting.ends(thread, &then, recalled);
                     let wait = waiting.fs.waits().begin();
                     tokio::select! {
@@ -174,7 +156,6 @@ impl Waiting {
                         refused = ends => reply.refuse(refused),
                     }
                     drop(wait);
-                    drop(counted);
                     wanted.abandon();
                     waiting.leave(operation, then).await;
                 });
@@ -501,13 +482,13 @@ mod tests {
         let ((_one, one), (_two, two), (_three, three)) = (held(), held(), held());
         waiting.run(0, before.clone(), Then::Drop, one, tell);
         seconds(1).await;
-        assert_eq!(recall.waiting(), 1);
+        assert_eq!(waiting.fs.waits().now().0, 1);
         recall.close();
         waiting.run(0, meanwhile.clone(), Then::Drop, two, tell);
         seconds(1).await;
         assert_eq!(before.all(), [Err(libc::EINTR)]);
         assert_eq!(meanwhile.all(), [Err(libc::EINTR)]);
-        assert_eq!(recall.waiting(), 0);
+        assert_eq!(waiting.fs.waits().now().0, 0);
         recall.open();
         waiting.run(0, after.clone(), Then::Drop, three, tell);
         seconds(1).await;

@@ -261,7 +261,7 @@ fn watch_for_resume(network: &Handle, fs: &Arc<Filesystem>, recall: &Recall) {
 /// Without it programs that wait for the server keep the machine awake.
 #[cfg(feature = "logind")]
 fn watch_for_sleep(network: &Handle, fs: &Arc<Filesystem>, recall: &Recall, source: &str) {
-    let sleep = super::sleep::Sleep::new(recall.clone(), source, woken(fs));
+    let sleep = super::sleep::Sleep::new(recall.clone(), Arc::clone(fs.waits()), source, woken(fs));
     drop(network.spawn(sleep.listen()));
 }
 

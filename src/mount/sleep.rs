@@ -8,6 +8,7 @@
 
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -16,11 +17,13 @@ use zbus::connection::{Builder, Connection};
 use zbus::message::Type;
 use zbus::{MatchRule, Message, MessageStream};
 
+use crate::fs::Waits;
 use crate::fuse::Recall;
 
 /// What is done about a sleep.
 pub(super) struct Sleep<F> {
     recall: Recall,
+    waits: Arc<Waits>,
     /// Called when the machine was woken; says whether anybody is interested.
     woken: F,
     /// What is mounted, for who asks what holds a sleep off.
@@ -31,9 +34,14 @@ pub(super) struct Sleep<F> {
 type Ended = zbus::Result<()>;
 
 impl<F: Fn() -> bool> Sleep<F> {
-    pub(super) fn new(recall: Recall, source: &str, woken: F) -> Self {
+    pub(super) fn new(recall: Recall, waits: Arc<Waits>, source: &str, woken: F) -> Self {
         let why = format!("Calls that wait for {source} are ended");
-        Self { recall, woken, why }
+        Self {
+            recall,
+            waits,
+            woken,
+            why,
+        }
     }
 
     /// Listens as long as the runtime lives: the bus may come later, go, and come again.
@@ -96,12 +104,12 @@ impl<F: Fn() -> bool> Sleep<F> {
 
     /// Whoever gets an answer within a moment gets it; the others are ended.
     async fn falls_asleep(&self, logind: &mut Logind) {
-        let waiting = self.recall.waiting();
+        let waiting = self.waits.now().0;
         self.until_nobody_waits(MOMENT).await;
-        let ended = self.recall.waiting();
+        let ended = self.waits.now().0;
         self.recall.close();
         self.until_quiet().await;
-        let kept = self.recall.waiting();
+        let kept = self.waits.now().0;
         log::info!(
             "the machine is about to sleep: of {waiting} calls that wait for the server, {} are \
              ended and {kept} left",
@@ -114,7 +122,7 @@ impl<F: Fn() -> bool> Sleep<F> {
 
     async fn until_nobody_waits(&self, most: Duration) {
         let until = Instant::now() + most;
-        while self.recall.waiting() > 0 && Instant::now() < until {
+        while self.waits.now().0 > 0 && Instant::now() < until {
             sleep(LOOK_EVERY).await;
         }
     }
@@ -123,10 +131,10 @@ impl<F: Fn() -> bool> Sleep<F> {
     /// directory that it had locked.
     async fn until_quiet(&self) {
         let until = Instant::now() + QUIET_WITHIN;
-        let mut begun = self.recall.begun();
+        let mut begun = self.waits.begun();
         while Instant::now() < until {
             sleep(QUIET).await;
-            let now = self.recall.begun();
+            let now = self.waits.begun();
             if now == begun {
                 return;
             }
