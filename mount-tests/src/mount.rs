@@ -368,11 +368,16 @@ impl Mount {
         self.end_hard();
     }
 
-    fn end_hard(&mut self) {
-        self.ended = true;
+    /// Kills the daemon and leaves the mount, where every call fails then.
+    pub fn kill_daemons(&self) {
         for pid in &self.daemons {
             process::signal(*pid, Signal::SIGKILL);
         }
+    }
+
+    fn end_hard(&mut self) {
+        self.ended = true;
+        self.kill_daemons();
         detach(&self.at);
         for pid in &self.daemons {
             process::wait_for_adopted(*pid, Instant::now() + Duration::from_secs(5));

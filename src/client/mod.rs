@@ -44,7 +44,7 @@ use self::features::features;
 pub(crate) use self::files::Handle;
 pub(crate) use self::health::{Health, Standing};
 use self::lanes::{Again, Lanes};
-pub(crate) use self::losses::Losses;
+pub(crate) use self::losses::{Losses, LossesTogether};
 use self::pending::Answer;
 pub(crate) use self::pieces::Span;
 use self::symlink::SymlinkOrder;

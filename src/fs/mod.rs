@@ -52,6 +52,7 @@ mod tables;
 mod tests;
 mod told;
 mod unwritten;
+mod waits;
 mod walk;
 mod write;
 
@@ -77,7 +78,7 @@ pub(crate) use self::files::{Creation, Opened};
 use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
-pub(crate) use self::interrupt::{Wish, on_behalf_of, wish_of};
+pub(crate) use self::interrupt::{Wish, is_in_page_fault, on_behalf_of, wish_of};
 use self::listings::{Listings, Me};
 pub(crate) use self::notices::Notice;
 use self::notices::Notices;
@@ -86,6 +87,7 @@ use self::root::Space;
 use self::shut_down::Pace;
 pub(crate) use self::shut_down::Patience;
 use self::tables::Tables;
+use self::waits::Waits;
 use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Stamp};
@@ -120,6 +122,8 @@ pub(crate) struct Filesystem {
     copies: Copies,
     copy_budget: CopyBudget,
     notices: Notices,
+    /// Which calls of programs wait for the server.
+    waits: Waits,
     /// Some number of the kernel may mean another file: see [`one_inode`].
     has_aliases: AtomicBool,
 }
@@ -219,6 +223,7 @@ impl Filesystem {
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
             notices: Notices::default(),
+            waits: Waits::default(),
             has_aliases: AtomicBool::new(false),
         });
         let asked = filesystem.now();
@@ -237,6 +242,11 @@ impl Filesystem {
         let health = self.client.health();
         let is_there = health.standing == Standing::Connected;
         health.oldest.filter(|_| is_there)
+    }
+
+    /// Which calls of programs wait for the server.
+    pub(crate) const fn waits(&self) -> &Waits {
+        &self.waits
     }
 
     /// Asks the server whether it is there: after a suspend, or when somebody wants to know.

@@ -181,6 +181,7 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
             },
             Some(answer) = place => {
                 placing = None;
+                again.sent();
                 sent.push(answer);
             }
             () = shared.work(), if !is_placing => {}

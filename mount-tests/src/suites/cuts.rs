@@ -212,12 +212,14 @@ fn act_until_cut(site: &mut Site, session: &Session) -> bool {
     if thread.is_finished() && !site.wire().disarm() {
         return false;
     }
-    site.kill();
+    // Detached only when the program has ended: it would go on in the empty directory below.
+    site.kill_daemon();
     let done = || thread.is_finished().then_some(());
     assert!(
         process::wait_for(Instant::now() + ACT_MAX, done).is_some(),
         "a program hangs in a mount without a daemon"
     );
+    site.kill();
     site.wire().disarm();
     true
 }

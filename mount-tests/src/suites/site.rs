@@ -112,6 +112,11 @@ impl Site {
         }
     }
 
+    /// Ends the daemon and leaves the mount, which answers every call with an error then.
+    pub(super) fn kill_daemon(&self) {
+        self.mount.iter().for_each(Mount::kill_daemons);
+    }
+
     /// Ends the mount without asking it, as a power cut does.
     pub(super) fn kill(&mut self) {
         self.mount.take().into_iter().for_each(Mount::abort);

@@ -349,3 +349,34 @@ async fn a_file_that_is_renamed_while_its_open_waits_is_not_taken_for_the_next_o
     let read = fs.read(opened.unwrap().fh, 0, 10).await.unwrap();
     assert_eq!(read, "of a");
 }
+
+/// `find` and then `rm -r`: what the first one was told is too old for the second.
+#[tokio::test]
+async fn a_walk_soon_after_another_one_is_listed_ahead_too() {
+    let (server, fs) = mount(&[]).await;
+    let names: Vec<String> = (0..10).map(|n| format!("d/{n}")).collect();
+    let mut all = vec!["d"];
+    all.extend(names.iter().map(String::as_str));
+    mkdirs(&server, &all);
+    let walked = |later: u64| {
+        let now = crate::clock::now() + Duration::from_secs(later);
+        let mut tables = fs.tables();
+        let tables = &mut *tables;
+        let (walk, inodes, dirs) = (&mut tables.walk, &mut tables.inodes, &mut tables.dirs);
+        for ino in [Ino::ROOT, inodes.find(Ino::ROOT, b"d").unwrap()] {
+            walk.visited(ino, false, inodes, dirs, now);
+        }
+        let jobs = walk.next(inodes, dirs, now).into_iter();
+        jobs.filter(|job| matches!(job, crate::fs::walk::Job::List(_)))
+            .count()
+    };
+    list(&fs, Ino::ROOT).await;
+    let dir = look_up(&fs, "d").await;
+    list(&fs, dir).await;
+    for name in &names {
+        let ino = fs.lookup(dir, &name.as_bytes()[2..]).await.unwrap().ino;
+        list(&fs, ino).await;
+    }
+    assert_eq!(walked(0), 0, "all is there");
+    assert_eq!(walked(6), 10);
+}
