@@ -43,6 +43,8 @@ struct Shared {
     is_lost: AtomicBool,
     /// Rung then.
     end: Notify,
+    /// Some request was answered.
+    has_answered: AtomicBool,
 }
 
 /// Numbering and queueing are one step, so that the order of numbers is the order on the wire.
@@ -131,6 +133,7 @@ impl Connection {
             diagnosis: link.diagnosis,
             is_lost: AtomicBool::new(false),
             end: Notify::new(),
+            has_answered: AtomicBool::new(false),
         });
         let writer = tokio::spawn(write(Arc::clone(&shared), write_half, queued)).abort_handle();
         let (reading, end_writing) = (Arc::clone(&shared), writer.clone());
@@ -234,6 +237,11 @@ impl Connection {
         self.shared.is_lost.load(Ordering::Acquire)
     }
 
+    /// Whether the server has answered anything on it.
+    pub(super) fn has_answered(&self) -> bool {
+        self.shared.has_answered.load(Ordering::Relaxed)
+    }
+
     /// Waits for the connection's end; why it ended.
     pub(super) async fn ended(&self) -> Error {
         self.shared.ended().await
@@ -313,6 +321,7 @@ impl Shared {
         let (asked, unheard) = queue.pending.complete(id, response)?;
         self.count(&mut queue, asked, brought, now);
         drop(queue);
+        self.has_answered.store(true, Ordering::Relaxed);
         if let Some(Response::Handle(handle)) = unheard {
             // Whoever opened it has given up: the server would keep it open.
             self.close(handle);

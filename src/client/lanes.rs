@@ -22,6 +22,7 @@ use super::moves::{Moment, Moves};
 use super::pool::Pool;
 use super::recovery::{self, Dial, Recovery};
 use super::spread;
+use super::turns::{Turn, Turns};
 use super::{settle, wanted};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -36,6 +37,7 @@ pub(super) struct Lanes {
     data: Arc<Pool>,
     copies: Arc<Copies>,
     moves: Mutex<Moves>,
+    turns: Arc<Turns>,
     /// See [`spread::MUCH`].
     much: u64,
 }
@@ -122,6 +124,7 @@ impl Lanes {
             data,
             copies,
             moves: Mutex::default(),
+            turns: Arc::default(),
             much,
         }
     }
@@ -170,6 +173,8 @@ impl Lanes {
         let is_change = wanted::changes(&request);
         // It may have waited for something else until now, and nobody for it.
         let is_left = is_change && wanted::is_abandoned();
+        // Before it is sent, so that what is sent later has a later turn.
+        let turn = self.turns.enter(&request, is_change);
         let ticket = (!is_left).then(|| connection.submit(&request));
         // Who waits keeps no client alive.
         let lanes = Arc::downgrade(self);
@@ -183,11 +188,12 @@ impl Lanes {
                         return Err(Error::Gone("closed by us".into()));
                     };
                     let lost = (connection, error);
+                    let asked = (request, is_sent);
                     // Seldom: no part of every future that asks something.
                     match again {
-                        Again::Here => Box::pin(lanes.settle(request, lost, is_sent)).await?,
+                        Again::Here => Box::pin(lanes.settle(asked, lost, &turn)).await?,
                         Again::ByCaller { .. } => {
-                            Box::pin(lanes.find_out(request, lost, is_sent)).await?
+                            Box::pin(lanes.find_out(asked, lost, &turn)).await?
                         }
                     }
                 }
@@ -209,9 +215,9 @@ impl Lanes {
 
     async fn settle(
         &self,
-        request: Request,
+        (request, is_sent): (Request, bool),
         lost: (Arc<Connection>, Error),
-        is_sent: bool,
+        turn: &Turn,
     ) -> Result<(Arc<Connection>, Response)> {
         let (mut connection, mut error) = lost;
         let mut may_be_done = is_sent;
@@ -220,6 +226,7 @@ impl Lanes {
             losses.count(&error)?;
             connection = self.metadata.after(&connection).await?;
             tokio::time::sleep(losses.rest()).await;
+            turn.comes(&request).await;
             let is_left = wanted::changes(&request) && wanted::is_abandoned();
             let answer = match may_be_done {
                 true => settle::ask_again(&connection, &request, is_left).await,
@@ -240,13 +247,14 @@ impl Lanes {
     /// That of the connection that was lost, if it was not.
     async fn find_out(
         &self,
-        request: Request,
+        (request, is_sent): (Request, bool),
         lost: (Arc<Connection>, Error),
-        is_sent: bool,
+        turn: &Turn,
     ) -> Result<(Arc<Connection>, Response)> {
         let (mut connection, error) = lost;
         loop {
             connection = self.metadata.after(&connection).await?;
+            turn.comes(&request).await;
             if !is_sent {
                 return Err(error);
             }

@@ -25,6 +25,7 @@ mod stream;
 mod symlink;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wanted;
 mod window;
 

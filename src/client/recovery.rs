@@ -195,9 +195,15 @@ impl Recovery {
 /// Makes the connection anew whenever it ends, until none is wanted any more. `renew` is called
 /// after each end, and once more when the server is back: what was tried between says nothing.
 pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, renew: impl Fn() + Send) {
+    let mut barren = 0;
     loop {
         let connection = recovery.connection();
         let why = connection.ended().await;
+        // Otherwise a server that logs us in and then ends would be logged in to without a rest.
+        barren = match connection.has_answered() {
+            true => 0,
+            false => barren + 1,
+        };
         renew();
         let Some(dial) = dial.as_ref().filter(|_| !recovery.is_ended()) else {
             return recovery.end(match why {
@@ -206,7 +212,8 @@ pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, renew: imp
             });
         };
         recovery.went_away(connection, &why);
-        let Some(connection) = redial(&recovery, dial).await else {
+        let tries = Tries::after(barren, clock::of_timers());
+        let Some(connection) = redial(&recovery, dial, tries).await else {
             return;
         };
         renew();
@@ -216,8 +223,7 @@ pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, renew: imp
 
 /// Dials until one dial goes well; `None` when no connection is wanted any more. A dial that hangs keeps no later one from being made: a network
 /// that comes back answers the next one at once, and the old one when TCP tries again.
-async fn redial(recovery: &Recovery, dial: &Dial) -> Option<Connection> {
-    let mut tries = Tries::default();
+async fn redial(recovery: &Recovery, dial: &Dial, mut tries: Tries) -> Option<Connection> {
     let mut dials = Dials::default();
     while !recovery.is_ended() {
         // Who types an answer is not to be asked again by the next dial, nor the one ended that asks.
@@ -330,6 +336,16 @@ enum Due {
 }
 
 impl Tries {
+    /// After so many connections in a row on which nothing was answered, of which the last has just
+    /// ended: each was no more than a try.
+    fn after(barren: u32, now: Instant) -> Self {
+        Self {
+            latest: (barren > 0).then_some(now),
+            began: barren,
+            ..Self::default()
+        }
+    }
+
     /// `under_way`: how many have not ended, of which the oldest began at `oldest`. `is_waited_for`:
     /// programs wait for the server.
     fn due(&self, under_way: usize, oldest: Option<Instant>, is_waited_for: bool) -> Due {
@@ -399,6 +415,8 @@ const TICK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::testing::{Options, Server};
 
@@ -448,6 +466,30 @@ mod tests {
             now += Duration::from_millis(u64::try_from(rest).unwrap());
         }
         assert_eq!(rests, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_ends_each_connection_at_once_is_not_tried_without_a_rest() {
+        let dials = Arc::new(AtomicUsize::new(0));
+        let (count, server) = (Arc::clone(&dials), Server::new(Options::default()));
+        let dial = Dial {
+            connect: Box::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                let server = server.clone();
+                Box::pin(async move {
+                    let (connection, _) = Connection::open(server.link()).await?;
+                    server.hang_up();
+                    Ok(connection)
+                })
+            }),
+            is_asking: Box::new(|| false),
+        };
+        let first = Arc::new((dial.connect)().await.unwrap());
+        let keeping = keep(Arc::new(Recovery::new(first)), Some(dial), || {});
+        let within = tokio::time::timeout(Duration::from_secs(60), keeping).await;
+        assert!(within.is_err());
+        let dials = dials.load(Ordering::Relaxed);
+        assert!((5..12).contains(&dials), "{dials}");
     }
 
     #[test]

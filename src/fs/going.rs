@@ -25,41 +25,43 @@ impl Filesystem {
         parent: Ino,
         name: &[u8],
     ) -> Result<(Bytes, Result<Holding<'_>>)> {
+        let path = self.path_below(parent, name)?;
+        let found = self.tables().inodes.find(parent, name);
+        let (gates, mut moving) = self.hold_for_loss(found, None).await?;
         let mut losses = Losses::default();
         let mut was_asked = false;
         loop {
-            let path = self.path_below(parent, name)?;
-            let found = self.tables().inodes.find(parent, name);
-            let held = self.hold_for_loss(found, None).await?;
             match self.client.try_remove(path.clone(), was_asked).await {
                 Err(error) if error.is_of_connection() => losses.count(&error)?,
-                removed => return Ok((path, removed.map(|()| held))),
+                removed => return Ok((path, removed.map(|()| (gates, moving)))),
             }
-            drop(held);
+            drop(moving);
             was_asked = true;
             tokio::time::sleep(losses.rest()).await;
+            moving = self.open_for_loss(found).await;
         }
     }
 
-    /// Renames what leads to `moved` over what leads to `replaced`, which is `held`.
+    /// Renames over what leads to `replaced`; gives what is to be held until that is taken in.
     pub(super) async fn rename_held<'a>(
-        self: &'a Arc<Self>,
-        mut held: Holding<'a>,
-        (moved, replaced): (Option<Ino>, Option<Ino>),
+        &'a self,
+        mut moving: Inmate<'a>,
+        replaced: Option<Ino>,
         (from, to): (&Bytes, &Bytes),
-    ) -> Result<(Holding<'a>, Result<()>)> {
+    ) -> (Inmate<'a>, Result<()>) {
         let mut losses = Losses::default();
         let mut was_asked = false;
         loop {
             let renamed = self.client.try_rename(from.clone(), to.clone(), was_asked);
-            match renamed.await {
-                Err(error) if error.is_of_connection() => losses.count(&error)?,
-                renamed => return Ok((held, renamed)),
+            let renamed = renamed.await;
+            match &renamed {
+                Err(error) if error.is_of_connection() && losses.count(error).is_ok() => {}
+                _ => return (moving, renamed),
             }
-            drop(held);
+            drop(moving);
             was_asked = true;
             tokio::time::sleep(losses.rest()).await;
-            held = self.hold_for_loss(replaced, moved).await?;
+            moving = self.open_for_loss(replaced).await;
         }
     }
 }

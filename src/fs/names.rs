@@ -357,21 +357,14 @@ impl Filesystem {
         };
         let is_one_file = moved.is_some() && moved == replaced;
         let replaced = replaced.filter(|_| !is_one_file);
-        let held = self.hold_for_loss(replaced, moved).await?;
+        let (_held, moving) = self.hold_for_loss(replaced, moved).await?;
         let shares = self.tables().groups.share_storage(&from, &to);
         let announced = self.announce(&from, &to).await?;
-        let ((_held, moving), renamed) = if keep {
+        let (moving, renamed) = if keep {
             let renamed = self.rename_unless_there(parent, name, from.clone(), to.clone());
-            (held, renamed.await)
+            (moving, renamed.await)
         } else {
-            let renamed = self.rename_held(held, (moved, replaced), (&from, &to));
-            match renamed.await {
-                Ok(renamed) => renamed,
-                Err(error) => {
-                    self.withdraw(announced, &error);
-                    return Err(error);
-                }
-            }
+            self.rename_held(moving, replaced, (&from, &to)).await
         };
         let renamed = match renamed {
             Ok(()) if shares && !is_one_file => self.renamed_one_inode(&from, &to).await,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
@@ -22,6 +23,9 @@ pub(super) struct Kernel {
     /// Connections are lost: what is there already is not to be made, as the kernel sees to, since it
     /// may be taken for what was made.
     pub(super) has_cuts: bool,
+    /// A name goes in several steps that may be the last one of a file that is open: nothing is cut,
+    /// since between them it cannot be opened again.
+    pub(super) takes_name: Arc<AtomicBool>,
     pub(super) model: Reference,
     pub(super) opens: Vec<Open>,
     pub(super) has: Extensions,
@@ -62,6 +66,7 @@ impl Kernel {
             opens: Vec::new(),
             has,
             has_cuts: false,
+            takes_name: Arc::default(),
             has_twins: false,
             numbers: HashMap::from([(ROOT, Ino::ROOT)]),
             lookups: BTreeMap::new(),
@@ -79,6 +84,7 @@ impl Kernel {
         let mut mounted = Self::mount(self.server, config, self.model).await;
         mounted.has_twins = has_twins;
         mounted.has_cuts = self.has_cuts;
+        mounted.takes_name = self.takes_name;
         mounted
     }
 
@@ -97,6 +103,9 @@ impl Kernel {
             self.flush_all().await;
             self.server.tree(|tree| tree.now += 1);
         }
+        let takes_name = matches!(op, Op::Rename { .. }) && !self.has.posix_rename;
+        let is_risky = takes_name && !self.opens.is_empty();
+        self.takes_name.store(is_risky, Ordering::Relaxed);
         match *op {
             Op::Lookup { dir, name } => self.lookup(&self.spot(dir, name)).await,
             Op::Getattr { path } => self.getattr(path).await,

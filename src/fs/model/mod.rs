@@ -12,6 +12,8 @@ mod names;
 mod ops;
 mod reference;
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -38,6 +40,7 @@ struct Variant {
 /// a name is open, which a client that is cut off cannot open again.
 fn cut(kernel: &Kernel, one_in: u64, seed: u64) {
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15 ^ seed.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let takes_name = Arc::clone(&kernel.takes_name);
     kernel.server.cut_where(move |request, tree| {
         random ^= random << 13;
         random ^= random >> 7;
@@ -49,7 +52,8 @@ fn cut(kernel: &Kernel, one_in: u64, seed: u64) {
                 | Request::Rename { .. }
                 | Request::PosixRename { .. }
         );
-        let may = !tree.has_nameless() && random.is_multiple_of(one_in);
+        let must_not = takes_name.load(Ordering::Relaxed) || tree.has_nameless();
+        let may = !must_not && random.is_multiple_of(one_in);
         may.then_some(match random >> 60 {
             // The last name of an open file may be gone then.
             _ if takes_names && tree.opens() > 0 => Cut::Before,
