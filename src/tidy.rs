@@ -44,6 +44,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "fs/lazy_open.rs",
             "fs/names.rs",
             "fuse/convert.rs",
+            "testing/",
         ],
     ),
     (
