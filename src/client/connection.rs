@@ -38,6 +38,8 @@ struct Shared {
     places: Arc<Semaphore>,
     /// How many there are, free or not.
     places_all: AtomicUsize,
+    /// Places for small READs that somebody waits for.
+    places_small: Arc<Semaphore>,
     diagnosis: Diagnosis,
     /// It has ended; why is in the queue.
     is_lost: AtomicBool,
@@ -104,6 +106,7 @@ impl Connection {
             }),
             places: Arc::new(Semaphore::new(window::SIZE_FIRST)),
             places_all: AtomicUsize::new(window::SIZE_FIRST),
+            places_small: Arc::new(Semaphore::new(PLACES_SMALL)),
             diagnosis: link.diagnosis,
             is_lost: AtomicBool::new(false),
             end: Notify::new(),
@@ -145,6 +148,13 @@ impl Connection {
     /// A place for a READ or WRITE, if there is one now.
     pub(super) fn place_now(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.shared.places).try_acquire_owned().ok()
+    }
+
+    /// A place for a READ of no more than [`SMALL`] bytes, if there is one now.
+    pub(super) fn place_small(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.shared.places_small)
+            .try_acquire_owned()
+            .ok()
     }
 
     /// As [`Self::place_now`], for a READ that nobody waits for: some places are kept for who does.
@@ -289,8 +299,14 @@ impl Shared {
 
     /// Notes for the window what an answer brought.
     fn count(&self, queue: &mut Queue, asked: Asked, brought: Option<usize>, now: Instant) {
-        let Asked { when, data, .. } = asked;
-        let Some(Data { place, carried, .. }) = data else {
+        let Asked {
+            when,
+            data,
+            expects,
+        } = asked;
+        // That a small READ was answered says nothing of large ones.
+        let is_small = matches!(expects, Expects::Data(len) if usize::try_from(len).is_ok_and(|len| len <= SMALL));
+        let Some(Data { place, carried, .. }) = data.filter(|_| !is_small) else {
             return queue.window.heard(now.saturating_duration_since(when));
         };
         match queue.window.answered(when, now, brought.unwrap_or(carried)) {
@@ -497,3 +513,9 @@ const SILENT_MAX: u32 = 10;
 const FRAME_MAX: usize = 1 << 20;
 /// As much as one write to the transport takes: a WRITE request of OpenSSH's limit fits.
 const BATCH: usize = 256 << 10;
+
+/// Bytes of a READ that is small: beside others it takes hardly any time on the way.
+pub(super) const SMALL: usize = 32 << 10;
+/// Small READs that somebody waits for wait for no place, so that many readers ask at once. All of
+/// them bring at most 4 MiB, what one connection carries on its way.
+const PLACES_SMALL: usize = 128;

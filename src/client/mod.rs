@@ -19,6 +19,7 @@ mod pieces;
 mod pool;
 mod recovery;
 mod rename;
+mod same_file;
 mod settle;
 mod spread;
 mod stream;
