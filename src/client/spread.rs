@@ -75,6 +75,8 @@ struct State {
     others: u64,
     /// There are handles, or were.
     is_spread: bool,
+    /// How often a handle was chosen.
+    turns: usize,
     handles: Vec<Handle>,
 }
 
@@ -124,8 +126,12 @@ impl Spread {
                 .into_iter()
                 .partition(|handle| handle.connection().lost().is_some());
         }
-        let handles = state.handles.clone();
+        let mut handles = state.handles.clone();
+        // Of those that do nothing, another one comes first each time.
+        state.turns = state.turns.wrapping_add(1);
+        let first = state.turns.checked_rem(handles.len()).unwrap_or(0);
         drop(state);
+        handles.rotate_left(first);
         // Closing sends a request, under no lock.
         drop(lost);
         handles
