@@ -126,7 +126,7 @@ async fn what_we_do_to_a_file_ourselves_makes_it_no_other_one() {
         let ino = look_up(&fs, "f").await;
         let len = change.size.unwrap_or(4);
         server.tree(|tree| tree.now += 60);
-        fs.setattr(ino, change.clone(), None).await.unwrap();
+        fs.setattr(ino, change, None).await.unwrap();
         server.hang_up();
         idle().await;
         assert_eq!(fs.read(fh, 0, 99).await.unwrap().len() as u64, len);
