@@ -380,6 +380,8 @@ fn sigusr1_interrupts_all_that_wait_and_the_mount_goes_on(ctx: &Ctx) {
     let served = Served::new(ctx, &[]);
     served.stop();
     let programs = [waiting(&served), waiting(&served)];
+    // In the kernel's queue they do not wait for us yet.
+    are_with_us(ctx, &served, programs.len());
     process::signal(
         served.mount.as_ref().unwrap().daemon().unwrap(),
         Signal::SIGUSR1,
@@ -387,6 +389,21 @@ fn sigusr1_interrupts_all_that_wait_and_the_mount_goes_on(ctx: &Ctx) {
     programs.into_iter().for_each(ends_soon);
     served.go_on();
     assert_eq!(fs::read(served.at().join("f")).unwrap(), b"content");
+}
+
+/// Waits until the mount knows of so many calls that wait.
+fn are_with_us(ctx: &Ctx, served: &Served, calls: usize) {
+    let key = format!("\"waiting\": {calls},");
+    let is_known = || {
+        let mut command = ctx.lab.program.command();
+        let told = process::run(
+            command.args(["status", "--json"]).arg(served.at()),
+            PATIENCE,
+        );
+        told.out.contains(&key).then_some(())
+    };
+    let known = wait_for(Instant::now() + PATIENCE, is_known);
+    assert!(known.is_some(), "the mount does not know who waits");
 }
 
 /// How many names were looked up.
