@@ -17,7 +17,9 @@ SBIN ?= /sbin
 # A C compiler, OpenSSL and zlib for the SSH libraries; the rest is what the tests run.
 BUILD_PACKAGES := build-essential ca-certificates cmake libssl-dev pkg-config zlib1g-dev
 DEMO_PACKAGES := fuse3 git openssh-client openssh-server openssh-sftp-server sqlite3
-TEST_PACKAGES := btrfs-progs diffutils e2fsprogs python3 rsync util-linux xfsprogs
+TEST_PACKAGES := btrfs-progs dbus-daemon diffutils e2fsprogs python3 rsync util-linux xfsprogs
+# What is tried with these is skipped, and says so, where they cannot be had.
+OPTIONAL_PACKAGES := fio
 
 all:
 	cargo build --release --locked
@@ -31,6 +33,7 @@ test: packages format lint unit mount-tests
 
 packages:
 	@mount-tests/packages.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
+	-@mount-tests/packages.sh $(OPTIONAL_PACKAGES)
 
 # rustfmt and clippy are components that a minimal toolchain lacks.
 format:

@@ -2,6 +2,7 @@
 //! `waiting`.
 
 mod convert;
+mod hold;
 mod ioctl;
 mod listing;
 mod notifier;

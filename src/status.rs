@@ -21,6 +21,10 @@ pub(crate) struct Report {
     pub(crate) outstanding: u64,
     /// How long the oldest of them waits.
     pub(crate) oldest: Option<Duration>,
+    /// Calls of programs that wait for the server, whether it is there or not.
+    pub(crate) waiting: u64,
+    /// How long the first of them has waited.
+    pub(crate) longest: Option<Duration>,
     /// Bytes that programs have written and the server has not confirmed.
     pub(crate) unwritten: u64,
     /// What went wrong last, and when, counted from 1970.
@@ -98,11 +102,15 @@ impl Report {
             ("reconnects", self.reconnects.to_string()),
             ("connections", self.connections.to_string()),
             ("outstanding", self.outstanding.to_string()),
+            ("waiting", self.waiting.to_string()),
             ("unwritten", self.unwritten.to_string()),
             ("process", self.process.to_string()),
         ];
         if let Some(oldest) = self.oldest {
             lines.push(("oldest", oldest.as_millis().to_string()));
+        }
+        if let Some(longest) = self.longest {
+            lines.push(("longest", longest.as_millis().to_string()));
         }
         if let Some((when, what)) = &self.last_error {
             lines.push(("failed", when.as_millis().to_string()));
@@ -133,6 +141,8 @@ impl Report {
             connections: number("connections").unwrap_or_default(),
             outstanding: number("outstanding").unwrap_or_default(),
             oldest: time("oldest"),
+            waiting: number("waiting").unwrap_or_default(),
+            longest: time("longest"),
             unwritten: number("unwritten").unwrap_or_default(),
             last_error: time("failed").zip(failure),
             process: number("process").unwrap_or_default(),
@@ -160,6 +170,8 @@ pub(crate) fn example() -> Report {
         connections: 3,
         outstanding: 12,
         oldest: Some(Duration::from_millis(340)),
+        waiting: 2,
+        longest: Some(Duration::from_millis(8200)),
         unwritten: 4 << 20,
         last_error: Some((
             Duration::from_millis(1_763_855_990_000),

@@ -33,6 +33,26 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("clap::", &["cli/"]),
     ("russh::", &["transport/"]),
     ("ssh2::", &["transport/"]),
+    // The wall clock jumps: it is for time stamps of files, for how old those are, and for people.
+    // Whatever waits or expires has Instants, which stand still in a sleep and never jump.
+    (
+        "clock::wall",
+        &[
+            "fs/write.rs",
+            "fs/files.rs",
+            "fs/ahead.rs",
+            "fs/lazy_open.rs",
+            "fs/names.rs",
+            "fuse/convert.rs",
+            "testing/",
+        ],
+    ),
+    (
+        "clock::date",
+        &["client/recovery.rs", "cli/status.rs", "testing/"],
+    ),
+    // logind is asked to hold a sleep off; nobody else talks to a bus.
+    ("zbus::", &["mount/sleep.rs"]),
     // mount/ runs fusermount3, and nothing else.
     (
         "process::Command",

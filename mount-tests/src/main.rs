@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod lab;
 mod link;
+mod logind;
 mod mount;
 mod process;
 mod report;

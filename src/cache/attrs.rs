@@ -150,6 +150,12 @@ impl AttrCache {
         entry.is_some_and(|entry| entry.changed.max(entry.asked) > asked)
     }
 
+    /// Whether we have changed a file since that moment, or may have.
+    pub(crate) fn has_changed(&self, ino: Ino, since: Stamp) -> bool {
+        let entry = self.entries.peek(&ino);
+        entry.map_or(self.given_up, |entry| entry.changed) > since
+    }
+
     /// Stores what the server said to a question sent at `asked`, unless a change of ours came
     /// after, or the answer to a later question did. Gives what is known now: the answer, with the ctime that we know of.
     pub(crate) fn store(

@@ -8,11 +8,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -38,11 +38,15 @@ struct Shared {
     places: Arc<Semaphore>,
     /// How many there are, free or not.
     places_all: AtomicUsize,
+    /// Places for small READs that somebody waits for.
+    places_small: Arc<Semaphore>,
     diagnosis: Diagnosis,
     /// It has ended; why is in the queue.
     is_lost: AtomicBool,
     /// Rung then.
     end: Notify,
+    /// Some request was answered.
+    has_answered: AtomicBool,
 }
 
 /// Numbering and queueing are one step, so that the order of numbers is the order on the wire.
@@ -53,8 +57,11 @@ struct Queue {
 }
 
 /// The answer to one request, when it comes. Whoever drops it is not interested any more.
-#[derive(Debug)]
-pub(crate) struct Ticket(TicketState);
+pub(crate) struct Ticket {
+    state: TicketState,
+    /// Of a request that opens something: where that is closed if nobody takes it.
+    opens_on: Option<Weak<Shared>>,
+}
 
 #[derive(Debug)]
 enum TicketState {
@@ -63,11 +70,18 @@ enum TicketState {
     Failed(Option<Error>),
 }
 
+impl Ticket {
+    const fn of(state: TicketState) -> Self {
+        let opens_on = None;
+        Self { state, opens_on }
+    }
+}
+
 impl Future for Ticket {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        match &mut self.0 {
+        match &mut self.state {
             TicketState::Waiting(told) => {
                 let answer = ready!(Pin::new(told).poll(cx));
                 Poll::Ready(answer.unwrap_or_else(|_| Err(Error::Lost("connection closed".into()))))
@@ -75,6 +89,20 @@ impl Future for Ticket {
             TicketState::Failed(error) => Poll::Ready(Err(error
                 .take()
                 .unwrap_or(Error::Protocol("a ticket was asked twice")))),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    /// An answer that came and was not taken any more may be a handle, which the server would keep
+    /// open.
+    fn drop(&mut self) {
+        let home = self.opens_on.as_ref().and_then(Weak::upgrade);
+        if let (TicketState::Waiting(told), Some(home)) = (&mut self.state, home) {
+            told.close();
+            if let Ok(Ok(Response::Handle(handle))) = told.try_recv() {
+                home.close(handle);
+            }
         }
     }
 }
@@ -104,9 +132,11 @@ impl Connection {
             }),
             places: Arc::new(Semaphore::new(window::SIZE_FIRST)),
             places_all: AtomicUsize::new(window::SIZE_FIRST),
+            places_small: Arc::new(Semaphore::new(PLACES_SMALL)),
             diagnosis: link.diagnosis,
             is_lost: AtomicBool::new(false),
             end: Notify::new(),
+            has_answered: AtomicBool::new(false),
         });
         let writer = tokio::spawn(write(Arc::clone(&shared), write_half, queued)).abort_handle();
         let (reading, end_writing) = (Arc::clone(&shared), writer.clone());
@@ -128,7 +158,11 @@ impl Connection {
 
     /// Sends a request; never waits. A failure to send is the ticket's answer.
     pub(crate) fn submit(&self, request: &Request) -> Ticket {
-        self.shared.submit(request, None, None)
+        let mut ticket = self.shared.submit(request, None, None);
+        if Expects::of(request) == Expects::Handle {
+            ticket.opens_on = Some(Arc::downgrade(&self.shared));
+        }
+        ticket
     }
 
     /// Waits for a place for a READ or WRITE among those outstanding.
@@ -145,6 +179,13 @@ impl Connection {
     /// A place for a READ or WRITE, if there is one now.
     pub(super) fn place_now(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.shared.places).try_acquire_owned().ok()
+    }
+
+    /// A place for a READ of no more than [`SMALL`] bytes, if there is one now.
+    pub(super) fn place_small(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.shared.places_small)
+            .try_acquire_owned()
+            .ok()
     }
 
     /// As [`Self::place_now`], for a READ that nobody waits for: some places are kept for who does.
@@ -206,6 +247,11 @@ impl Connection {
         self.shared.is_lost.load(Ordering::Acquire)
     }
 
+    /// Whether the server has answered anything on it.
+    pub(super) fn has_answered(&self) -> bool {
+        self.shared.has_answered.load(Ordering::Relaxed)
+    }
+
     /// Waits for the connection's end; why it ended.
     pub(super) async fn ended(&self) -> Error {
         self.shared.ended().await
@@ -257,12 +303,17 @@ impl Shared {
         let mut queue = self.queue();
         let (id, told) = match queue.pending.register(asked) {
             Ok(registered) => registered,
-            Err(error) => return Ticket(TicketState::Failed(Some(error))),
+            Err(error) => return Ticket::of(TicketState::Failed(Some(error))),
         };
         log::debug!("{} > {}", id.0, outline::request(request));
         // The writer is gone only after it has told `pending`, which fails the ticket.
         let _ = queue.outgoing.send(request.encode(id));
-        Ticket(TicketState::Waiting(told))
+        Ticket::of(TicketState::Waiting(told))
+    }
+
+    /// Closes what nobody uses.
+    fn close(&self, handle: Bytes) {
+        drop(self.submit(&Request::Close { handle }, None, None));
     }
 
     fn complete(&self, id: RequestId, response: Response) -> Result<()> {
@@ -280,17 +331,24 @@ impl Shared {
         let (asked, unheard) = queue.pending.complete(id, response)?;
         self.count(&mut queue, asked, brought, now);
         drop(queue);
+        self.has_answered.store(true, Ordering::Relaxed);
         if let Some(Response::Handle(handle)) = unheard {
             // Whoever opened it has given up: the server would keep it open.
-            drop(self.submit(&Request::Close { handle }, None, None));
+            self.close(handle);
         }
         Ok(())
     }
 
     /// Notes for the window what an answer brought.
     fn count(&self, queue: &mut Queue, asked: Asked, brought: Option<usize>, now: Instant) {
-        let Asked { when, data, .. } = asked;
-        let Some(Data { place, carried, .. }) = data else {
+        let Asked {
+            when,
+            data,
+            expects,
+        } = asked;
+        // That a small READ was answered says nothing of large ones.
+        let is_small = matches!(expects, Expects::Data(len) if usize::try_from(len).is_ok_and(|len| len <= SMALL));
+        let Some(Data { place, carried, .. }) = data.filter(|_| !is_small) else {
             return queue.window.heard(now.saturating_duration_since(when));
         };
         match queue.window.answered(when, now, brought.unwrap_or(carried)) {
@@ -497,3 +555,9 @@ const SILENT_MAX: u32 = 10;
 const FRAME_MAX: usize = 1 << 20;
 /// As much as one write to the transport takes: a WRITE request of OpenSSH's limit fits.
 const BATCH: usize = 256 << 10;
+
+/// Bytes of a READ that is small: beside others it takes hardly any time on the way.
+pub(super) const SMALL: usize = 32 << 10;
+/// Small READs that somebody waits for wait for no place, so that many readers ask at once. All of
+/// them bring at most 4 MiB, what one connection carries on its way.
+const PLACES_SMALL: usize = 128;

@@ -7,6 +7,7 @@
 //! answers nothing else on a connection while it copies.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use super::moves::{Moment, Moves};
 use super::pool::Pool;
 use super::recovery::{self, Dial, Recovery};
 use super::spread;
+use super::turns::{Turn, Turns};
 use super::{settle, wanted};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -35,6 +37,7 @@ pub(super) struct Lanes {
     data: Arc<Pool>,
     copies: Arc<Copies>,
     moves: Mutex<Moves>,
+    turns: Arc<Turns>,
     /// See [`spread::MUCH`].
     much: u64,
 }
@@ -46,12 +49,31 @@ impl Drop for Lanes {
     }
 }
 
+/// Who asks again what was not done when the connection was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    Here,
+    /// It fails as the connection did: something else comes first. `was_asked`: this is not the first
+    /// time, and the server may do late what it was asked before.
+    ByCaller {
+        was_asked: bool,
+    },
+}
+
+impl Again {
+    const fn was_asked(self) -> bool {
+        matches!(self, Self::ByCaller { was_asked: true })
+    }
+}
+
 /// The connection for copies, dialled for the first large one and kept. One copy dials while the
 /// others wait for it.
 struct Copies {
     /// `None` where no further connection can be made.
     dialer: Option<Arc<Dialer>>,
     lane: tokio::sync::Mutex<CopyLane>,
+    /// Counts how often all connections were ended: what failed before says nothing.
+    round: AtomicU64,
 }
 
 enum CopyLane {
@@ -68,10 +90,14 @@ impl Lanes {
         let further = connections_max.saturating_sub(1);
         let data = Pool::new(Some(Arc::clone(&dialer)), further, Vec::new());
         let copies = Copies::new(Some(Arc::clone(&dialer)), CopyLane::Unused);
-        let dial: Dial = Box::new(move || {
-            let dialer = Arc::clone(&dialer);
-            Box::pin(async move { Ok(Connection::open(dialer.dial().await?).await?.0) })
-        });
+        let asked_by = Arc::clone(&dialer);
+        let dial = Dial {
+            connect: Box::new(move || {
+                let dialer = Arc::clone(&dialer);
+                Box::pin(async move { Ok(Connection::open(dialer.dial().await?).await?.0) })
+            }),
+            is_asking: Box::new(move || asked_by.is_asking()),
+        };
         Self::with(first, Some(dial), data, copies, spread::MUCH)
     }
 
@@ -98,6 +124,7 @@ impl Lanes {
             data,
             copies,
             moves: Mutex::default(),
+            turns: Arc::default(),
             much,
         }
     }
@@ -139,12 +166,15 @@ impl Lanes {
     pub(super) fn call(
         self: &Arc<Self>,
         request: Request,
+        again: Again,
     ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
         let connection = self.metadata();
         let is_sent = !connection.is_lost();
         let is_change = wanted::changes(&request);
         // It may have waited for something else until now, and nobody for it.
         let is_left = is_change && wanted::is_abandoned();
+        // Before it is sent, so that what is sent later has a later turn.
+        let turn = self.turns.enter(&request, is_change);
         let ticket = (!is_left).then(|| connection.submit(&request));
         // Who waits keeps no client alive.
         let lanes = Arc::downgrade(self);
@@ -157,8 +187,22 @@ impl Lanes {
                     let Some(lanes) = lanes.upgrade() else {
                         return Err(Error::Gone("closed by us".into()));
                     };
+                    let lost = (connection, error);
+                    let asked = (request, is_sent);
                     // Seldom: no part of every future that asks something.
-                    Box::pin(lanes.settle(request, (connection, error), is_sent)).await?
+                    match again {
+                        Again::Here => Box::pin(lanes.settle(asked, lost, &turn)).await?,
+                        Again::ByCaller { .. } => {
+                            Box::pin(lanes.find_out(asked, lost, &turn)).await?
+                        }
+                    }
+                }
+                Ok(answer) if again.was_asked() && settle::is_refusal(&answer) => {
+                    let look = Box::pin(settle::was_done(&connection, &request));
+                    match look.await? {
+                        true => (connection, settle::ok()),
+                        false => (connection, answer),
+                    }
                 }
                 answer => (connection, answer?),
             };
@@ -171,9 +215,9 @@ impl Lanes {
 
     async fn settle(
         &self,
-        request: Request,
+        (request, is_sent): (Request, bool),
         lost: (Arc<Connection>, Error),
-        is_sent: bool,
+        turn: &Turn,
     ) -> Result<(Arc<Connection>, Response)> {
         let (mut connection, mut error) = lost;
         let mut may_be_done = is_sent;
@@ -182,6 +226,7 @@ impl Lanes {
             losses.count(&error)?;
             connection = self.metadata.after(&connection).await?;
             tokio::time::sleep(losses.rest()).await;
+            turn.comes(&request).await;
             let is_left = wanted::changes(&request) && wanted::is_abandoned();
             let answer = match may_be_done {
                 true => settle::ask_again(&connection, &request, is_left).await,
@@ -193,6 +238,35 @@ impl Lanes {
                 answer => return Ok((connection, answer?)),
             }
             may_be_done = true;
+        }
+    }
+
+    /// Finds out, on the next connection, whether something was done.
+    ///
+    /// # Errors
+    /// That of the connection that was lost, if it was not.
+    async fn find_out(
+        &self,
+        (request, is_sent): (Request, bool),
+        lost: (Arc<Connection>, Error),
+        turn: &Turn,
+    ) -> Result<(Arc<Connection>, Response)> {
+        let (mut connection, error) = lost;
+        loop {
+            connection = self.metadata.after(&connection).await?;
+            turn.comes(&request).await;
+            if !is_sent {
+                return Err(error);
+            }
+            match settle::was_done(&connection, &request).await {
+                Err(again) if connection.is_lost() && again.is_of_connection() => {}
+                was_done => {
+                    return match was_done? {
+                        true => Ok((connection, settle::ok())),
+                        false => Err(error),
+                    };
+                }
+            }
         }
     }
 
@@ -298,11 +372,17 @@ impl Lanes {
 impl Copies {
     fn new(dialer: Option<Arc<Dialer>>, lane: CopyLane) -> Arc<Self> {
         let lane = tokio::sync::Mutex::new(lane);
-        Arc::new(Self { dialer, lane })
+        let round = AtomicU64::new(0);
+        Arc::new(Self {
+            dialer,
+            lane,
+            round,
+        })
     }
 
     /// Ends the connection, if there is one; the next copy has one made.
     fn end(&self) {
+        self.round.fetch_add(1, Ordering::Relaxed);
         // One who dials has none yet.
         if let Ok(mut lane) = self.lane.try_lock()
             // Also where none was to be had: the server was away.
@@ -324,6 +404,7 @@ impl Copies {
             _ => {}
         }
         let dialer = self.dialer.as_ref()?;
+        let round = self.round.load(Ordering::Relaxed);
         match connect(dialer).await {
             Ok(connection) => {
                 log::info!("one more connection to the server, for its copies");
@@ -331,11 +412,30 @@ impl Copies {
                 Some(connection)
             }
             Err(error) => {
-                log::warn!("no connection of their own for copies on the server: {error}");
-                *lane = CopyLane::Failed(clock::now());
+                let level = match self.refuse(&mut lane, round) {
+                    true => log::Level::Warn,
+                    false => log::Level::Debug,
+                };
+                log::log!(
+                    level,
+                    "no connection of their own for copies on the server: {error}"
+                );
                 None
             }
         }
+    }
+
+    /// A dial that began in `round` has failed. Says whether that is to be told: it is the first time
+    /// since the server was away.
+    fn refuse(&self, lane: &mut CopyLane, round: u64) -> bool {
+        if self.round.load(Ordering::Relaxed) != round {
+            // It was away, and may be back.
+            *lane = CopyLane::Unused;
+            return false;
+        }
+        let is_news = !matches!(lane, CopyLane::Failed(_));
+        *lane = CopyLane::Failed(clock::now());
+        is_news
     }
 }
 
@@ -360,3 +460,30 @@ const DIAL_WAIT: Duration = Duration::from_secs(10);
 /// A server that has just refused one more connection is left alone for so long: to be refused may
 /// take seconds, and copies go on without.
 const DIAL_AGAIN: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dial_for_copies_that_failed_while_the_server_was_away_keeps_no_later_one_from_being_made()
+     {
+        let copies = Copies::new(None, CopyLane::Unused);
+        // Who dials holds it.
+        let mut lane = copies.lane.lock().await;
+        copies.end();
+        assert!(!copies.refuse(&mut lane, 0));
+        assert!(matches!(*lane, CopyLane::Unused));
+    }
+
+    #[tokio::test]
+    async fn that_no_connection_for_copies_is_to_be_had_is_told_once() {
+        let copies = Copies::new(None, CopyLane::Unused);
+        let refuse = async |round| copies.refuse(&mut *copies.lane.lock().await, round);
+        assert!(refuse(0).await);
+        assert!(!refuse(0).await);
+        copies.end();
+        assert!(refuse(1).await);
+        assert!(!refuse(1).await);
+    }
+}

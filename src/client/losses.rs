@@ -39,6 +39,48 @@ impl Losses {
     }
 }
 
+/// The same for requests that are under way together: what one connection takes with it counts once,
+/// however many there were.
+#[derive(Debug, Default)]
+pub(crate) struct LossesTogether {
+    losses: Losses,
+    /// Whether something was sent since the last loss.
+    is_sent: bool,
+    rest: Duration,
+}
+
+impl LossesTogether {
+    /// One of them was sent.
+    pub(crate) const fn sent(&mut self) {
+        self.is_sent = true;
+    }
+
+    /// One of them was answered: the server does not die of them.
+    pub(crate) fn answered(&mut self) {
+        self.losses = Losses::default();
+    }
+
+    /// Notes that one of them was lost.
+    ///
+    /// # Errors
+    /// The error itself, of a request that the server cannot answer.
+    pub(crate) fn count(&mut self, error: &Error) -> Result<()> {
+        let is_new = std::mem::take(&mut self.is_sent);
+        if is_new || matches!(error, Error::Protocol(_)) {
+            self.losses.count(error)?;
+        }
+        if is_new {
+            self.rest = self.losses.rest();
+        }
+        Ok(())
+    }
+
+    /// How long to wait before the next one is sent; told once for each lost connection.
+    pub(crate) fn rest(&mut self) -> Duration {
+        std::mem::take(&mut self.rest)
+    }
+}
+
 /// A server that answers one question so often with rubbish will do it again.
 const RUBBISH_MAX: u32 = 3;
 /// In a bad network a request loses some connections that it has done nothing to.
@@ -61,6 +103,25 @@ mod tests {
         assert!(rests[..5].iter().all(Duration::is_zero));
         assert!(rests[5..].is_sorted() && rests[5] > Duration::ZERO);
         assert_eq!(rests[13], LOSS_REST_MAX);
+    }
+
+    #[test]
+    fn what_one_connection_takes_with_it_counts_once() {
+        let lost = Error::Lost("reset".into());
+        let mut losses = LossesTogether::default();
+        let mut rests = Vec::new();
+        for _ in 0..8 {
+            for _ in 0..64 {
+                losses.count(&lost).unwrap();
+                rests.push(losses.rest());
+            }
+            (0..64).for_each(|_| losses.sent());
+        }
+        let rests: Vec<_> = rests.into_iter().filter(|rest| !rest.is_zero()).collect();
+        assert_eq!(rests, [LOSS_REST * 2, LOSS_REST * 4]);
+        losses.answered();
+        losses.count(&lost).unwrap();
+        assert_eq!(losses.rest(), Duration::ZERO);
     }
 
     #[test]

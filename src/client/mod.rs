@@ -19,12 +19,14 @@ mod pieces;
 mod pool;
 mod recovery;
 mod rename;
+mod same_file;
 mod settle;
 mod spread;
 mod stream;
 mod symlink;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wanted;
 mod window;
 
@@ -42,8 +44,8 @@ pub(crate) use self::features::Features;
 use self::features::features;
 pub(crate) use self::files::Handle;
 pub(crate) use self::health::{Health, Standing};
-use self::lanes::Lanes;
-pub(crate) use self::losses::Losses;
+use self::lanes::{Again, Lanes};
+pub(crate) use self::losses::{Losses, LossesTogether};
 use self::pending::Answer;
 pub(crate) use self::pieces::Span;
 use self::symlink::SymlinkOrder;
@@ -110,10 +112,13 @@ impl Client {
         for link in data {
             lanes.push(Connection::open(link).await?.0);
         }
-        let dial: recovery::Dial = Box::new(move || {
-            let link = link();
-            Box::pin(async move { Ok(Connection::open(link).await?.0) })
-        });
+        let dial = recovery::Dial {
+            connect: Box::new(move || {
+                let link = link();
+                Box::pin(async move { Ok(Connection::open(link).await?.0) })
+            }),
+            is_asking: Box::new(|| false),
+        };
         Ok(Self::new(Lanes::kept(first, dial, lanes, much), features))
     }
 
@@ -193,6 +198,14 @@ impl Client {
         &self,
         request: Request,
     ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
+        self.call_again(request, Again::Here)
+    }
+
+    fn call_again(
+        &self,
+        request: Request,
+        again: Again,
+    ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
         let moved = match &request {
             Request::Remove { path } => [Some(path.clone()), None],
             Request::Rename { from, to } | Request::PosixRename { from, to } => {
@@ -202,7 +215,7 @@ impl Client {
         };
         // Whoever opens a file between the two does not know which it is.
         self.note_moves(&moved);
-        let answer = self.lanes.call(request);
+        let answer = self.lanes.call(request, again);
         self.note_moves(&moved);
         // Who waits keeps no client alive.
         let lanes = Arc::downgrade(&self.lanes);
@@ -285,6 +298,20 @@ impl Client {
 
     pub(crate) fn remove(&self, path: Bytes) -> impl Future<Output = Result<()>> + Send + use<> {
         done(self.call(Request::Remove { path }))
+    }
+
+    /// As `remove`; `was_asked` if it was asked before, and failed with the connection.
+    ///
+    /// # Errors
+    /// Those of a connection that was lost: it was not done.
+    pub(crate) fn try_remove(
+        &self,
+        path: Bytes,
+        was_asked: bool,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let again = Again::ByCaller { was_asked };
+        let answer = self.call_again(Request::Remove { path }, again);
+        done(async move { Ok(answer.await?.1) })
     }
 
     pub(crate) fn mkdir(

@@ -26,8 +26,13 @@ use super::health::Standing;
 use crate::clock;
 use crate::error::{Error, Result};
 
-/// Makes one more connection to the server.
-pub(super) type Dial = Box<dyn Fn() -> BoxFuture<'static, Result<Connection>> + Send + Sync>;
+/// Makes connections to the server.
+pub(super) struct Dial {
+    /// Makes one.
+    pub(super) connect: Box<dyn Fn() -> BoxFuture<'static, Result<Connection>> + Send + Sync>,
+    /// Whether a person is being asked something for one.
+    pub(super) is_asking: Box<dyn Fn() -> bool + Send + Sync>,
+}
 
 /// The first connection of a mount, whichever it is now.
 pub(super) struct Recovery {
@@ -190,9 +195,15 @@ impl Recovery {
 /// Makes the connection anew whenever it ends, until none is wanted any more. `renew` is called
 /// after each end, and once more when the server is back: what was tried between says nothing.
 pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, renew: impl Fn() + Send) {
+    let mut barren = 0;
     loop {
         let connection = recovery.connection();
         let why = connection.ended().await;
+        // Otherwise a server that logs us in and then ends would be logged in to without a rest.
+        barren = match connection.has_answered() {
+            true => 0,
+            false => barren + 1,
+        };
         renew();
         let Some(dial) = dial.as_ref().filter(|_| !recovery.is_ended()) else {
             return recovery.end(match why {
@@ -201,7 +212,8 @@ pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, renew: imp
             });
         };
         recovery.went_away(connection, &why);
-        let Some(connection) = redial(&recovery, dial).await else {
+        let tries = Tries::after(barren, clock::of_timers());
+        let Some(connection) = redial(&recovery, dial, tries).await else {
             return;
         };
         renew();
@@ -211,11 +223,15 @@ pub(super) async fn keep(recovery: Arc<Recovery>, dial: Option<Dial>, renew: imp
 
 /// Dials until one dial goes well; `None` when no connection is wanted any more. A dial that hangs keeps no later one from being made: a network
 /// that comes back answers the next one at once, and the old one when TCP tries again.
-async fn redial(recovery: &Recovery, dial: &Dial) -> Option<Connection> {
-    let mut tries = Tries::default();
+async fn redial(recovery: &Recovery, dial: &Dial, mut tries: Tries) -> Option<Connection> {
     let mut dials = Dials::default();
     while !recovery.is_ended() {
-        let due = tries.due(dials.count(), dials.oldest(), recovery.is_waited_for());
+        // Who types an answer is not to be asked again by the next dial, nor the one ended that asks.
+        let is_asking = dials.count() > 0 && (dial.is_asking)();
+        let due = match is_asking {
+            true => Due::Later,
+            false => tries.due(dials.count(), dials.oldest(), recovery.is_waited_for()),
+        };
         tokio::select! {
             dialled = dials.next() => match dialled {
                 Ok(connection) => return Some(connection),
@@ -229,6 +245,7 @@ async fn redial(recovery: &Recovery, dial: &Dial) -> Option<Connection> {
                 tries.began(now);
                 dials.add(now, one_dial(dial));
             }
+            () = tokio::time::sleep(TICK), if is_asking => {}
             () = recovery.needed.notified() => tries.needed(),
             () = recovery.asked_for.notified() => tries.asked_for(),
         }
@@ -275,9 +292,22 @@ impl<'a> Dials<'a> {
 }
 
 async fn one_dial(dial: &Dial) -> Result<Connection> {
-    let late = || Error::setup(format!("no answer within {} s", DIAL_MAX.as_secs()));
-    let dialled = tokio::time::timeout(DIAL_MAX, dial()).await;
-    dialled.unwrap_or_else(|_| Err(late()))
+    let mut dialling = (dial.connect)();
+    let (mut of_network, mut of_person) = (Duration::ZERO, Duration::ZERO);
+    loop {
+        if let Ok(dialled) = tokio::time::timeout(TICK, &mut dialling).await {
+            return dialled;
+        }
+        let (time, most) = match (dial.is_asking)() {
+            true => (&mut of_person, ASKING_MAX),
+            false => (&mut of_network, DIAL_MAX),
+        };
+        *time += TICK;
+        if *time >= most {
+            let text = format!("no answer within {} s", most.as_secs());
+            return Err(Error::setup(text));
+        }
+    }
 }
 
 async fn sleep_until(due: Due) {
@@ -306,6 +336,16 @@ enum Due {
 }
 
 impl Tries {
+    /// After so many connections in a row on which nothing was answered, of which the last has just
+    /// ended: each was no more than a try.
+    fn after(barren: u32, now: Instant) -> Self {
+        Self {
+            latest: (barren > 0).then_some(now),
+            began: barren,
+            ..Self::default()
+        }
+    }
+
     /// `under_way`: how many have not ended, of which the oldest began at `oldest`. `is_waited_for`:
     /// programs wait for the server.
     fn due(&self, under_way: usize, oldest: Option<Instant>, is_waited_for: bool) -> Due {
@@ -368,10 +408,17 @@ const DIALS_MAX: usize = 3;
 const DIAL_OLD: Duration = Duration::from_secs(10);
 /// What a dial may take: a slow server's login, and TCP's first three or four tries.
 const DIAL_MAX: Duration = Duration::from_secs(40);
+/// And beside that the person who is asked for a password.
+const ASKING_MAX: Duration = Duration::from_secs(300);
+/// How exactly the two are measured.
+const TICK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::testing::{Options, Server};
 
     /// In milliseconds.
     fn at(start: Instant, due: Due) -> u128 {
@@ -379,6 +426,30 @@ mod tests {
             Due::At(when) => (when - start).as_millis(),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Whether one dial comes to its end that takes so many seconds.
+    async fn dials_for(seconds: u64, is_asking: bool) -> bool {
+        let server = Server::new(Options::default());
+        let dial = Dial {
+            connect: Box::new(move || {
+                let link = server.link();
+                Box::pin(async move {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    Ok(Connection::open(link).await?.0)
+                })
+            }),
+            is_asking: Box::new(move || is_asking),
+        };
+        one_dial(&dial).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_a_person_takes_to_answer_is_not_the_networks() {
+        assert!(dials_for(38, false).await);
+        assert!(!dials_for(42, false).await);
+        assert!(dials_for(200, true).await);
+        assert!(!dials_for(310, true).await);
     }
 
     #[test]
@@ -395,6 +466,30 @@ mod tests {
             now += Duration::from_millis(u64::try_from(rest).unwrap());
         }
         assert_eq!(rests, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_ends_each_connection_at_once_is_not_tried_without_a_rest() {
+        let dials = Arc::new(AtomicUsize::new(0));
+        let (count, server) = (Arc::clone(&dials), Server::new(Options::default()));
+        let dial = Dial {
+            connect: Box::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+                let server = server.clone();
+                Box::pin(async move {
+                    let (connection, _) = Connection::open(server.link()).await?;
+                    server.hang_up();
+                    Ok(connection)
+                })
+            }),
+            is_asking: Box::new(|| false),
+        };
+        let first = Arc::new((dial.connect)().await.unwrap());
+        let keeping = keep(Arc::new(Recovery::new(first)), Some(dial), || {});
+        let within = tokio::time::timeout(Duration::from_secs(60), keeping).await;
+        assert!(within.is_err());
+        let dials = dials.load(Ordering::Relaxed);
+        assert!((5..12).contains(&dials), "{dials}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::future::Future;
 use bytes::Bytes;
 use nix::errno::Errno;
 
+use super::lanes::Again;
 use super::{Client, done};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, FileKind, Request, StatusCode};
@@ -41,6 +42,23 @@ impl Client {
             (Some(FileKind::Directory), _) => Err(Errno::ENOTDIR.into()),
             _ => self.rename_over_file(from, to).await,
         }
+    }
+
+    /// As `rename`; `was_asked` if it was asked before, and failed with the connection.
+    ///
+    /// # Errors
+    /// Also those of a connection that was lost: it was not done.
+    pub(crate) async fn try_rename(&self, from: Bytes, to: Bytes, was_asked: bool) -> Result<()> {
+        if self.features.extensions.posix_rename {
+            let (from, to) = (from.clone(), to.clone());
+            let again = Again::ByCaller { was_asked };
+            let answer = self.call_again(Request::PosixRename { from, to }, again);
+            match done(async move { Ok(answer.await?.1) }).await {
+                Err(error) if error.is_refused_with(StatusCode::OP_UNSUPPORTED) => {}
+                other => return other,
+            }
+        }
+        self.rename(from, to).await
     }
 
     /// rename(2), replacing what is at `to` in one step: posix-rename@openssh.com and nothing else.

@@ -17,11 +17,49 @@ use crate::sftp::{Attrs, FileKind, OpenFlags, Request, Response, StatusCode};
 /// it any more, and it is not to be done late.
 pub(super) async fn ask_again(connection: &Connection, request: &Request, is_left: bool) -> Answer {
     match look(connection, request).await? {
-        Finding::Done => Ok(Response::Status {
-            code: StatusCode::OK,
-            message: Bytes::new(),
-            language: Bytes::new(),
-        }),
+        Finding::Open if is_left => Err(Errno::EINTR.into()),
+        Finding::Open => {
+            let answer = connection.submit(request).await?;
+            if !is_refusal(&answer) {
+                return Ok(answer);
+            }
+            // The server may have done it only now, for the connection that was lost.
+            let found = look(connection, request).await?;
+            take(connection, request, found, answer).await
+        }
+        found => take(connection, request, found, ok()).await,
+    }
+}
+
+/// Whether it was done.
+///
+/// # Errors
+/// Those of the connection.
+pub(super) async fn was_done(connection: &Connection, request: &Request) -> Result<bool> {
+    Ok(matches!(look(connection, request).await?, Finding::Done))
+}
+
+pub(super) fn is_refusal(answer: &Response) -> bool {
+    matches!(answer, Response::Status { code, .. } if *code != StatusCode::OK)
+}
+
+pub(super) const fn ok() -> Response {
+    Response::Status {
+        code: StatusCode::OK,
+        message: Bytes::new(),
+        language: Bytes::new(),
+    }
+}
+
+/// The answer to a request of which was `found` what became of it; `else_answer` if it was not done.
+async fn take(
+    connection: &Connection,
+    request: &Request,
+    found: Finding,
+    else_answer: Response,
+) -> Answer {
+    match found {
+        Finding::Done => Ok(ok()),
         Finding::Made(open) => match connection.submit(&open).await? {
             Response::Status { code, .. }
                 if code == StatusCode::PERMISSION_DENIED && keeps_its_maker_out(request) =>
@@ -30,8 +68,7 @@ pub(super) async fn ask_again(connection: &Connection, request: &Request, is_lef
             }
             answer => Ok(answer),
         },
-        Finding::Open if is_left => Err(Errno::EINTR.into()),
-        Finding::Open => connection.submit(request).await,
+        Finding::Open => Ok(else_answer),
     }
 }
 
@@ -186,10 +223,12 @@ async fn is_empty_directory(connection: &Connection, path: &Bytes) -> Result<boo
     let Response::Handle(handle) = opened else {
         return Ok(false);
     };
+    // Also if nobody waits for this any more.
+    let directory = Closing { connection, handle };
     let mut is_empty = true;
     // Both dots come in the first page or two; a server could send them for ever.
     for _ in 0..PAGES_MAX {
-        let handle = handle.clone();
+        let handle = directory.handle.clone();
         let Response::Names(names) = connection.submit(&Request::Readdir { handle }).await? else {
             break;
         };
@@ -200,8 +239,20 @@ async fn is_empty_directory(connection: &Connection, path: &Bytes) -> Result<boo
             break;
         }
     }
-    drop(connection.submit(&Request::Close { handle }));
     Ok(is_empty)
+}
+
+/// Closes a handle when it goes.
+struct Closing<'a> {
+    connection: &'a Connection,
+    handle: Bytes,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let handle = self.handle.clone();
+        drop(self.connection.submit(&Request::Close { handle }));
+    }
 }
 
 const PAGES_MAX: u32 = 4;

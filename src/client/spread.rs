@@ -20,14 +20,15 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select_all};
 use tokio::sync::{OwnedSemaphorePermit, RwLock};
 
-use super::attrs;
-use super::connection::Connection;
-use super::files::{Handle, Open, data, open_on, read_request};
+use super::connection::{Connection, SMALL};
+use super::files::{Handle, Open, open_on};
 use super::lanes::Lanes;
 use super::moves::Moment;
 use super::pending::{Answer, Unanswered};
+use super::pool::Pool;
+use super::same_file::{self, FirstLook};
 use crate::error::{Error, Result};
-use crate::sftp::{Attrs, FileKind, OpenFlags, Request};
+use crate::sftp::{OpenFlags, Request};
 
 /// What requests do with a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,17 +65,26 @@ struct State {
     looked: u64,
     /// So many more are expected to be asked for.
     expected: u64,
-    /// A task is opening further handles.
-    is_opening: bool,
+    /// Where further handles are being opened.
+    opening: Vec<Arc<Connection>>,
+    /// A task waits for connections that are being dialled.
+    is_awaiting: bool,
     /// How often a further handle was not to be had.
     failures: u32,
     /// Requests, other than WRITEs, of which order matters.
     others: u64,
-    /// That many there were when the opening of handles began.
-    others_before: u64,
     /// There are handles, or were.
     is_spread: bool,
+    /// How often a handle was chosen.
+    turns: usize,
     handles: Vec<Handle>,
+}
+
+/// Connections on which a file is opened at once.
+struct Batch {
+    lanes: Vec<Arc<Connection>>,
+    /// [`State::others`] when that began.
+    others: u64,
 }
 
 impl Spread {
@@ -84,7 +94,6 @@ impl Spread {
         state.asked = state.asked.saturating_add(len as u64);
         let is_due = state.asked >= much
             && state.asked - state.looked >= much / 2
-            && !state.is_opening
             && state.failures < FAILURES_MAX;
         if is_due {
             state.looked = state.asked;
@@ -96,7 +105,7 @@ impl Spread {
     fn expect(&self, bytes: u64) -> bool {
         let mut state = self.state();
         let before = std::mem::replace(&mut state.expected, bytes);
-        before == 0 && bytes > 0 && state.asked > 0 && !state.is_opening
+        before == 0 && bytes > 0 && state.asked > 0
     }
 
     fn expected(&self) -> u64 {
@@ -117,37 +126,53 @@ impl Spread {
                 .into_iter()
                 .partition(|handle| handle.connection().lost().is_some());
         }
-        let handles = state.handles.clone();
+        let mut handles = state.handles.clone();
+        // Of those that do nothing, another one comes first each time.
+        state.turns = state.turns.wrapping_add(1);
+        let first = state.turns.checked_rem(handles.len()).unwrap_or(0);
         drop(state);
+        handles.rotate_left(first);
         // Closing sends a request, under no lock.
         drop(lost);
         handles
     }
 
     /// Those of `lanes` where the file is not open yet, if it is to be opened there now.
-    fn begin(&self, lanes: Vec<Arc<Connection>>) -> Vec<Arc<Connection>> {
+    fn begin(&self, lanes: Vec<Arc<Connection>>) -> Option<Batch> {
         let mut state = self.state();
-        let is_new =
-            |lane: &Arc<Connection>| state.handles.iter().all(|handle| !handle.is_on(lane));
-        let new: Vec<_> = lanes.into_iter().filter(is_new).collect();
-        state.is_opening = !new.is_empty();
-        state.others_before = state.others;
-        new
+        if state.failures >= FAILURES_MAX {
+            return None;
+        }
+        let is_new = |lane: &Arc<Connection>| {
+            let is_opening = state.opening.iter().any(|other| Arc::ptr_eq(other, lane));
+            !is_opening && state.handles.iter().all(|handle| !handle.is_on(lane))
+        };
+        let lanes: Vec<_> = lanes.into_iter().filter(is_new).collect();
+        state.opening.extend(lanes.iter().cloned());
+        let others = state.others;
+        (!lanes.is_empty()).then_some(Batch { lanes, others })
     }
 
-    fn end(&self, opened: Vec<Option<Handle>>) {
+    /// Takes in what came of a batch.
+    fn end(&self, lanes: &[Arc<Connection>], handles: Vec<Option<Handle>>, others: u64) {
         let mut state = self.state();
-        state.is_opening = false;
-        if opened.iter().any(Option::is_none) {
+        let is_of_batch = |lane: &Arc<Connection>| lanes.iter().any(|one| Arc::ptr_eq(one, lane));
+        state.opening.retain(|lane| !is_of_batch(lane));
+        if handles.iter().any(Option::is_none) {
             state.failures += 1;
         }
-        if state.others != state.others_before {
+        if state.others != others {
             // May still be on its way on the first connection, and WRITEs must not pass it.
             drop(state);
-            return drop(opened);
+            return drop(handles);
         }
-        state.handles.extend(opened.into_iter().flatten());
+        state.handles.extend(handles.into_iter().flatten());
         state.is_spread |= !state.handles.is_empty();
+    }
+
+    /// True if nobody waits for connections that are being dialled: the caller does from now on.
+    fn begin_waiting(&self) -> bool {
+        !std::mem::replace(&mut self.state().is_awaiting, true)
     }
 
     /// What a request that must stay in order with WRITEs waits for; `None` if that is nothing.
@@ -193,7 +218,11 @@ pub(super) async fn seat(handle: &Handle, work: Work, len: usize) -> Seat {
         }
         (_, spread) => serving(handle, spread.map(|(spread, _)| spread)),
     };
-    if let Some((handle, place)) = place_on(&handles, Connection::place_now) {
+    let small = match work {
+        Work::Read if len <= SMALL => place_on(&handles, Connection::place_small),
+        _ => None,
+    };
+    if let Some((handle, place)) = small.or_else(|| place_on(&handles, Connection::place_now)) {
         return Seat {
             handle,
             place,
@@ -276,10 +305,42 @@ fn look_for_more(open: &Arc<Open>, spread: &Spread, work: Work) {
     let Some(lanes) = open.lanes() else {
         return;
     };
-    lanes.data().grow(&lanes.metadata(), spread.expected());
-    let new = spread.begin(lanes.data().open());
-    if !new.is_empty() {
-        tokio::spawn(open_further(Arc::downgrade(open), work, new));
+    let pool = lanes.data();
+    pool.grow(&lanes.metadata(), spread.expected());
+    open_on_new(open, spread, work, pool);
+    if pool.is_dialling() && spread.begin_waiting() {
+        tokio::spawn(await_dials(Arc::downgrade(open), work, Arc::clone(pool)));
+    }
+}
+
+fn open_on_new(open: &Arc<Open>, spread: &Spread, work: Work, pool: &Pool) {
+    if let Some(batch) = spread.begin(pool.open()) {
+        tokio::spawn(open_further(Arc::downgrade(open), work, batch));
+    }
+}
+
+/// Opens a file on each connection that is being dialled as soon as it is there: what is asked for
+/// until then, and has such connections looked for, may be little.
+async fn await_dials(open: Weak<Open>, work: Work, pool: Arc<Pool>) {
+    let mut ends = pool.ends_of_dials();
+    loop {
+        // Asked first: what is there when the last dial has ended is then seen below.
+        let is_dialling = pool.is_dialling();
+        let Some(open) = open.upgrade() else {
+            return;
+        };
+        let Some((spread, _)) = open.spread(work) else {
+            return;
+        };
+        open_on_new(&open, spread, work, &pool);
+        if !is_dialling {
+            spread.state().is_awaiting = false;
+            return;
+        }
+        drop(open);
+        if ends.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -311,25 +372,32 @@ pub(super) fn in_order(handle: &Handle, request: Request) -> impl Future<Output 
 
 /// Opens a file on further connections. Holds no handle while it waits, so that the file may be
 /// closed meanwhile.
-async fn open_further(open: Weak<Open>, work: Work, lanes: Vec<Arc<Connection>>) {
-    let opened = join_all(lanes.iter().map(|lane| open_one(&open, work, lane))).await;
-    let opened = opened.into_iter().map(|opened| match opened {
-        Ok(handle) => handle,
-        Err(error) => {
+async fn open_further(open: Weak<Open>, work: Work, batch: Batch) {
+    let Batch { lanes, others } = batch;
+    let first = same_file::look(&open, work);
+    let tries = lanes.iter().map(|lane| async {
+        let opened = open_one(&open, work, lane, first.clone()).await;
+        opened.unwrap_or_else(|error| {
             log::debug!("a file is not opened on one more connection: {error}");
             None
-        }
+        })
     });
-    let opened = opened.collect();
+    // All serve at once: by what the first handle writes it is seen that the others are of its file.
+    let handles = join_all(tries).await;
     if let Some(open) = open.upgrade()
         && let Some((spread, _)) = open.spread(work)
     {
-        spread.end(opened);
+        spread.end(&lanes, handles, others);
     }
 }
 
 /// `None` if what is there now may be another file, or if nobody needs it any more.
-async fn open_one(open: &Weak<Open>, work: Work, lane: &Arc<Connection>) -> Result<Option<Handle>> {
+async fn open_one(
+    open: &Weak<Open>,
+    work: Work,
+    lane: &Arc<Connection>,
+    first: FirstLook,
+) -> Result<Option<Handle>> {
     let Some(path) = open.upgrade().and_then(|open| open.path()) else {
         return Ok(None);
     };
@@ -339,87 +407,12 @@ async fn open_one(open: &Weak<Open>, work: Work, lane: &Arc<Connection>) -> Resu
     };
     let handle = open_on(lane, path, flags).await?;
     let is_same = match work {
-        Work::Read => is_same_to_read(open, &handle).await?,
-        Work::Write => is_same_to_write(open, &handle).await?,
+        Work::Read => same_file::is_same_to_read(&handle, first).await?,
+        Work::Write => same_file::is_same_to_write(open, &handle, first).await?,
     };
     // Whatever we moved until here, the handle was opened before it, or is not believed.
     let is_there = open.upgrade().is_some_and(|open| !open.is_moved());
     Ok((is_same && is_there).then_some(handle))
-}
-
-/// A file that is read: it looks the same, and begins the same.
-async fn is_same_to_read(open: &Weak<Open>, further: &Handle) -> Result<bool> {
-    let Some(first) = open.upgrade().map(Handle::of) else {
-        return Ok(false);
-    };
-    let seen = |handle: &Handle| attrs(handle.submit_fstat());
-    let begin = |handle: &Handle| {
-        let ticket = handle
-            .connection()
-            .submit(&read_request(handle, 0, SAMPLE_LEN));
-        data(ticket, SAMPLE_LEN)
-    };
-    let looks = (seen(&first), seen(further), begin(&first), begin(further));
-    drop(first);
-    let (here, there) = (looks.0.await?, looks.1.await?);
-    let (begins_here, begins_there) = (looks.2.await?, looks.3.await?);
-    Ok(are_whole(&here, &there)
-        && here.size == there.size
-        && here.times.map(|times| times.1) == there.times.map(|times| times.1)
-        && begins_here == begins_there)
-}
-
-/// A file that is written: it grows as ours does. What is written meanwhile by the first handle is
-/// seen through the further one.
-async fn is_same_to_write(open: &Weak<Open>, further: &Handle) -> Result<bool> {
-    for _ in 0..GROWTH_LOOKS_MAX {
-        // One after the other, so that each is of a later moment.
-        let Some(before) = look_at_first(open).await? else {
-            return Ok(false);
-        };
-        let there = attrs(further.submit_fstat()).await?;
-        let Some(after) = look_at_first(open).await? else {
-            return Ok(false);
-        };
-        if !are_whole(&before, &there) || !are_whole(&there, &after) {
-            return Ok(false);
-        }
-        let modified = |attrs: &Attrs| attrs.times.map(|times| times.1);
-        let is_between = before.size <= there.size
-            && there.size <= after.size
-            && modified(&before) <= modified(&there)
-            && modified(&there) <= modified(&after);
-        if !is_between {
-            return Ok(false);
-        }
-        if before.size < there.size {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-async fn look_at_first(open: &Weak<Open>) -> Result<Option<Attrs>> {
-    let Some(first) = open.upgrade().map(Handle::of) else {
-        return Ok(None);
-    };
-    let seen = attrs(first.submit_fstat());
-    drop(first);
-    seen.await.map(Some)
-}
-
-/// Two looks that say all that is to be compared, at regular files of one owner and mode.
-fn are_whole(one: &Attrs, other: &Attrs) -> bool {
-    let is_whole = |attrs: &Attrs| {
-        attrs.kind() == Some(FileKind::Regular)
-            && attrs.size.is_some()
-            && attrs.times.is_some()
-            && attrs.owner.is_some()
-    };
-    is_whole(one)
-        && is_whole(other)
-        && one.permissions == other.permissions
-        && one.owner == other.owner
 }
 
 /// From so many bytes on a file is one of which much is read or written. Less than that goes with
@@ -427,7 +420,3 @@ fn are_whole(one: &Attrs, other: &Attrs) -> bool {
 pub(super) const MUCH: u64 = 2 << 20;
 /// After so many tries in vain a file stays on one connection.
 const FAILURES_MAX: u32 = 3;
-/// A page.
-const SAMPLE_LEN: u32 = 4 << 10;
-/// Of looks at a file that should grow, each of two round trips.
-const GROWTH_LOOKS_MAX: u32 = 8;

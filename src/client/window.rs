@@ -16,6 +16,8 @@ pub(super) struct Window {
     least: Option<Duration>,
     /// What was asked before this says nothing about the size since.
     cut: Option<Instant>,
+    /// Answers that came soon since the last place was added.
+    soon: usize,
     rate: Rate,
 }
 
@@ -46,6 +48,7 @@ impl Window {
             target: SIZE_FIRST,
             least: None,
             cut: None,
+            soon: 0,
             rate: Rate {
                 since: None,
                 bytes: 0,
@@ -72,9 +75,9 @@ impl Window {
             self.size -= 1;
             return Place::Gone;
         }
-        let late = least + least / 4 + QUEUE;
+        let late = least + QUEUE.max(least / 4);
         let size_min = size_min(least);
-        if took <= late && self.size < SIZE_MAX {
+        if took <= late && self.size < SIZE_MAX && self.is_time_for_more(least) {
             self.size += 1;
             self.target = self.size;
             return Place::FreeAndOneMore;
@@ -90,10 +93,22 @@ impl Window {
         Place::Free
     }
 
+    /// In a hurry at first, and where the way is short; else, once there were too many, each step's effect
+    /// is to be seen before the link's own queue is full: what that drops is sent again.
+    fn is_time_for_more(&mut self, least: Duration) -> bool {
+        self.soon += 1;
+        let is_hurry = self.cut.is_none() || least < QUEUE;
+        let is_time = is_hurry || self.soon >= SOON_FOR_ONE_MORE;
+        if is_time {
+            self.soon = 0;
+        }
+        is_time
+    }
+
     pub(super) fn flow(&self, now: Instant) -> Flow {
         Flow {
             round_trip: self.least,
-            rate: self.rate.now(now),
+            rate: self.rate.now(now, self.least.unwrap_or_default()),
         }
     }
 }
@@ -112,18 +127,23 @@ impl Rate {
         let since = *self.since.get_or_insert(now);
         self.bytes += bytes;
         let passed = now.saturating_duration_since(since);
-        if passed >= round_trip.max(WHILE) {
+        if passed >= span(round_trip) {
             self.last = per_second(self.bytes, passed);
             (self.since, self.bytes) = (Some(now), 0);
         }
     }
 
-    fn now(&self, now: Instant) -> u64 {
+    fn now(&self, now: Instant, round_trip: Duration) -> u64 {
         let is_fresh = self
             .since
-            .is_some_and(|since| now.saturating_duration_since(since) < FRESH);
+            .is_some_and(|since| now.saturating_duration_since(since) < span(round_trip) * FRESH);
         if is_fresh { self.last } else { 0 }
     }
+}
+
+/// The least time over which a rate is measured.
+fn span(round_trip: Duration) -> Duration {
+    round_trip.max(WHILE)
 }
 
 /// The least size, by the round trip: at most the first one.
@@ -145,14 +165,17 @@ const SIZE_MIN: usize = 4;
 const ONE_MORE: Duration = Duration::from_millis(12);
 /// 64 requests of 255 KiB are 16 MiB, four times what one TCP connection carries on its way.
 const SIZE_MAX: usize = 64;
-/// Beside a quarter of a round trip, so long may an answer wait behind others: without a round trip to
-/// speak of, that is what keeps the other side busy while we are not.
+/// So long may an answer wait behind others, or a quarter of a round trip: without a round trip to speak
+/// of, that is what keeps the other side busy while we are not.
 const QUEUE: Duration = Duration::from_millis(10);
-/// The least time over which a rate is measured; a round trip, if that is longer: in the beginning it
-/// doubles with each.
+/// A rate is measured over a round trip, as in the beginning it doubles with each, but no less than this.
 const WHILE: Duration = Duration::from_millis(100);
-/// An older rate says nothing.
-const FRESH: Duration = Duration::from_secs(2);
+/// After so many answers that came soon one more, if there were too many once: a quarter more in a
+/// round trip.
+const SOON_FOR_ONE_MORE: usize = 4;
+/// A rate that is older than so many of the spans that it is measured over says nothing: what another
+/// connection carries since then is not to be added to it.
+const FRESH: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -219,6 +242,25 @@ mod tests {
     }
 
     #[test]
+    fn after_too_many_were_under_way_a_long_way_gets_more_slowly_and_a_short_one_at_once() {
+        for (least, answers_for_one_more) in [(MS, 1), (MS * 20, SOON_FOR_ONE_MORE)] {
+            let mut window = Window::new();
+            let now = crate::clock::now();
+            let mut answered = |asked: Instant, took: Duration| {
+                window.answered(asked, asked + took, LEN) == Place::FreeAndOneMore
+            };
+            assert!((0..10).all(|_| answered(now, least)), "in a hurry at first");
+            answered(now, MS * 500);
+            let later = now + MS * 1000;
+            // The places that are too many go first.
+            let answers = (0..20).map(|_| answered(later, least));
+            let more: Vec<_> = answers.skip_while(|is_more| !is_more).collect();
+            let count = more.iter().filter(|is_more| **is_more).count();
+            assert_eq!(count, more.len().div_ceil(answers_for_one_more));
+        }
+    }
+
+    #[test]
     fn on_a_slow_link_the_window_is_at_its_least() {
         let mut window = Window::new();
         window.heard(MS * 30);
@@ -249,6 +291,6 @@ mod tests {
         }
         let rate = window.flow(now).rate;
         assert!((98_000_000..104_000_000).contains(&rate), "{rate}");
-        assert_eq!(window.flow(now + FRESH * 2).rate, 0);
+        assert_eq!(window.flow(now + WHILE * FRESH * 2).rate, 0);
     }
 }

@@ -169,9 +169,15 @@ impl Desk {
     }
 
     fn gather(&self) -> Report {
-        let fs = self.fs.upgrade();
-        let (health, unwritten) = fs.map(|fs| (fs.health(), fs.unwritten())).unzip();
-        report(health, unwritten.unwrap_or(0), &self.server)
+        let Some(fs) = self.fs.upgrade() else {
+            return report(None, 0, (0, None), &self.server);
+        };
+        report(
+            Some(fs.health()),
+            fs.unwritten(),
+            fs.waits().now(),
+            &self.server,
+        )
     }
 
     fn health(&self) -> Option<Health> {
@@ -180,7 +186,12 @@ impl Desk {
 }
 
 /// `None` of health: the mount has ended.
-fn report(health: Option<Health>, unwritten: usize, server: &str) -> Report {
+fn report(
+    health: Option<Health>,
+    unwritten: usize,
+    (waiting, longest): (usize, Option<Duration>),
+    server: &str,
+) -> Report {
     let health = health.unwrap_or(Health {
         standing: Standing::Ended,
         since: UNIX_EPOCH,
@@ -204,6 +215,8 @@ fn report(health: Option<Health>, unwritten: usize, server: &str) -> Report {
         connections: number(health.connections),
         outstanding: number(health.outstanding),
         oldest: health.oldest,
+        waiting: number(waiting),
+        longest,
         unwritten: number(unwritten),
         last_error: health
             .last_error
@@ -381,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_mount_that_has_ended_says_so() {
-        let told = report(None, 0, "eve@nas");
+        let told = report(None, 0, (0, None), "eve@nas");
         assert_eq!(
             (told.state, told.server.as_str()),
             (State::Ended, "eve@nas")

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use super::attr::Change;
 use super::handles::{Fh, OpenFile};
 use super::interrupt::further_groups;
+use super::likeness::Doing;
 use super::second_question::Refused;
 use super::{Attr, Caller, Filesystem, Ino, Known};
 use crate::client::{Handle, Losses, is_abandoned};
@@ -69,12 +70,18 @@ impl Filesystem {
         let mut losses = Losses::default();
         loop {
             let open = self.handles.any_file(ino, |file| file.handle().is_some());
-            let Some(handle) = open.and_then(|file| file.handle()) else {
+            let by = open.and_then(|file| Some((file.handle()?, file)));
+            let Some((handle, file)) = by else {
                 return self.look(self.path(ino)?).await;
             };
+            let mark = file.shared.mark();
             match self.client.fstat(&handle).await {
                 Err(error) if error.is_of_connection() => losses.count(&error)?,
-                answer => return answer,
+                Ok(attrs) => {
+                    self.saw(&file, &handle, self.look_at(mark, &attrs));
+                    return Ok(attrs);
+                }
+                refused => return refused,
             }
             tokio::time::sleep(losses.rest()).await;
         }
@@ -169,9 +176,11 @@ impl Filesystem {
             Attrs::default()
         };
         let requests = change.requests(&there, &self.translator)?;
+        // By its path another file would be changed, if there is one now.
+        self.open_lost_of(ino).await;
         let shared = self.handles.shared(ino);
-        let reach = change.size.unwrap_or(0);
-        let changing = shared.as_ref().map(|shared| shared.begin_change(reach));
+        let doing = change.size.map_or(Doing::Attributes, Doing::Resize);
+        let changing = shared.as_ref().map(|shared| shared.begin(doing));
         self.tables().changed(ino);
         let asked = self.now();
         let done = self
@@ -193,7 +202,7 @@ impl Filesystem {
             shared.set_owner(owner);
         }
         self.learn(ino, &seen, asked)?;
-        drop(changing);
+        changing.map(|changing| changing.done(doing));
         self.touch(ino);
         self.tell_aliases(ino);
         self.known(ino)

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use super::Filesystem;
 use super::handles::{Fh, OpenFile};
+use super::likeness::Doing;
 use super::second_question::Refused;
 use crate::client::{CopyData, CopyEnd, Losses, Span, is_abandoned};
 use crate::clock;
@@ -84,14 +85,17 @@ impl Filesystem {
         let (from, to) = (source.shared.ino, target.shared.ino);
         let _passes = self.pass_as_owner(&[from, to], to, u64::MAX).await?;
         self.tables().changed(to);
-        target.shared.note_copied_to();
-        let copying = target.shared.begin_change(offsets.1.saturating_add(len));
+        let end = Doing::CopyTo(offsets.1.saturating_add(len));
+        let copying = target.shared.begin(end);
         let copied = self.copy_ends(source, target, offsets, len).await;
         let end = copied
             .as_ref()
             .map_or(0, |(copied, _)| offsets.1.saturating_add(*copied));
         self.note_written(&target.shared, end);
-        drop(copying);
+        match copied {
+            Ok(_) => drop(copying.done(Doing::CopyTo(end))),
+            Err(_) => drop(copying),
+        }
         target.shared.content_changed();
         self.tell_aliases(to);
         match copied {

@@ -2,7 +2,7 @@
 //! by page. Of that only the page being read and those asked for ahead are held, whatever the
 //! directory's size; one who goes back further starts the listing anew.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use super::attr::Translator;
+use super::told::Told;
 use super::{Asked, Ino};
 use crate::cache::{Directory, Fetch, LISTING_MAX, Listed};
 use crate::client::{Client, Handle, Losses};
@@ -59,17 +60,11 @@ pub(super) struct Listing {
     has_begun: bool,
     /// Pages in a row that held nothing but `.` and `..`.
     barren: u32,
-    /// What was listed before the connection was lost and is listed once more.
-    listed_before: Before,
+    /// All names so far, where `kept` does not tell: when it was begun anew in its middle, those are
+    /// listed once more.
+    told: Option<Told>,
+    is_anew: bool,
     losses: Losses,
-}
-
-/// What to leave out of a listing that was begun anew in its middle.
-enum Before {
-    Nothing,
-    Names(HashSet<Box<[u8]>>),
-    /// So many entries, of a directory whose names are not kept: servers list in one order.
-    Count(u64),
 }
 
 type Page = Pin<Box<dyn Future<Output = Result<Option<Vec<NameEntry>>>> + Send>>;
@@ -108,7 +103,8 @@ impl Listing {
             is_complete: false,
             has_begun: false,
             barren: 0,
-            listed_before: Before::Nothing,
+            told: None,
+            is_anew: false,
             losses: Losses::default(),
         }
     }
@@ -240,23 +236,29 @@ impl Listing {
         self.close();
         tokio::time::sleep(self.losses.rest()).await;
         self.handle = Some(self.client.opendir(self.path.clone()).await?);
-        self.listed_before = match &self.kept {
-            Some(kept) => Before::Names(kept.iter().map(|listed| listed.name.clone()).collect()),
-            None => Before::Count(self.end()),
-        };
+        self.is_anew = true;
+        let told = self
+            .told
+            .get_or_insert_with(|| names_of(self.kept.as_ref()));
+        if !told.is_whole() {
+            log::warn!(
+                "\"{}\" has very many entries: some are listed twice, as the connection was lost",
+                self.path.escape_ascii()
+            );
+        }
         Ok(())
     }
 
-    fn was_listed(&mut self, name: &[u8]) -> bool {
-        match &mut self.listed_before {
-            Before::Nothing => false,
-            Before::Names(names) => names.remove(name),
-            Before::Count(left) => {
-                let is_left = *left > 0;
-                *left = left.saturating_sub(1);
-                is_left
-            }
+    /// Notes that a name is told; false if it was before.
+    fn tell(&mut self, name: &[u8]) -> bool {
+        let Some(told) = &mut self.told else {
+            return true;
+        };
+        if self.is_anew && told.has(name) {
+            return false;
         }
+        told.add(name);
+        true
     }
 
     fn take_in(&mut self, entry: &NameEntry, asked: Asked, translator: &Translator) {
@@ -264,12 +266,14 @@ impl Listing {
         let Some(listed) = listed(entry, place, translator) else {
             return;
         };
-        if self.was_listed(&listed.name) {
+        if !self.tell(&listed.name) {
             return;
         }
         if let Some(kept) = &mut self.kept {
             kept.push(listed.clone());
             if kept.len() > LISTING_MAX {
+                let told = || names_of(self.kept.as_ref());
+                self.told.get_or_insert_with(told);
                 self.kept = None;
             }
         }
@@ -298,7 +302,7 @@ impl Listing {
 
     async fn restart(&mut self) -> Result<()> {
         self.close();
-        self.listed_before = Before::Nothing;
+        (self.told, self.is_anew) = (Some(names_of(None)), false);
         (self.kept, self.remembered) = (None, None);
         self.entries.clear();
         (self.first, self.is_complete) = (0, false);
@@ -311,6 +315,10 @@ impl Listing {
             self.first += 1;
         }
     }
+}
+
+fn names_of(kept: Option<&Vec<Listed>>) -> Told {
+    Told::of(kept.into_iter().flatten().map(|listed| &listed.name[..]))
 }
 
 /// An entry that can be shown: a server may say anything, and a name with a `/` or a `..` in it

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::attr::Change;
 use super::handles::{Access, Fh, OpenFile};
+use super::likeness::{Doing, Look, Mark};
 use super::read::{self, Bounds, Reading};
 use super::second_question::Refused;
 use super::{Attr, Caller, Entry, Filesystem, Ino, Notice, same_content};
@@ -76,7 +77,16 @@ impl Filesystem {
             return Ok(opened);
         }
         // It may have been renamed while a fetch was waited for.
+        if truncate {
+            self.open_lost_of(ino).await;
+        }
         let path = self.path(ino)?;
+        let opens = self.handles.shared(ino);
+        let emptying = opens.as_ref().filter(|_| truncate);
+        let emptying = emptying.map(|opens| opens.begin(Doing::Resize(0)));
+        let mark = opens
+            .as_ref()
+            .map_or(Some(Mark::FIRST), |opens| opens.mark());
         let asked = self.now();
         let opened = self
             .client
@@ -95,9 +105,16 @@ impl Filesystem {
         if truncate && let Some(shared) = self.handles.shared(ino) {
             shared.content_changed();
         }
+        let mark = emptying.map_or(mark, |emptying| emptying.done(Doing::Resize(0)));
         let after = self.learn(ino, &attrs, asked)?.attr;
         let keep_pages = self.keeps_pages(ino, before, after) && !truncate;
-        let fh = self.add_open(ino, access, handle, false);
+        let has_changed = self.tables().attrs.has_changed(ino, asked.stamp);
+        let mark = mark.filter(|mark| *mark != Mark::FIRST || !has_changed);
+        let look = self.look_at(mark, &attrs);
+        if let Some(look) = look.filter(|_| !truncate) {
+            self.judge_lost(ino, &look);
+        }
+        let fh = self.add_open(ino, access, (handle, look), false);
         if let (Some(owner), Some(shared)) = (attrs.owner, self.handles.shared(ino)) {
             shared.set_owner(owner);
         }
@@ -120,7 +137,13 @@ impl Filesystem {
         let known = self.learn_from(ino, fetched.attr, fetched.asked);
         let (handle, data) = (fetched.handle.clone(), fetched.data.clone());
         self.tables().inodes.opened(ino);
-        let fh = self.handles.add_fetched(ino, access, handle, data);
+        let is_first = self.handles.shared(ino).is_none();
+        let look = is_first.then_some(Look {
+            at: Mark::FIRST,
+            size: fetched.attr.size,
+            mtime: fetched.attr.mtime,
+        });
+        let fh = self.handles.add_fetched(ino, access, (handle, look), data);
         if !self.is_believed(ino, &fetched) || (shared && !self.shares(ino)) {
             // Changed just now, before this open was known.
             self.close(fh);
@@ -176,7 +199,8 @@ impl Filesystem {
             }
         };
         let entry = self.enter_made(parent, name, &seen)?;
-        let fh = self.add_open(entry.ino, access, handle, true);
+        let look = self.look_at(Some(Mark::FIRST), &seen);
+        let fh = self.add_open(entry.ino, access, (handle, look), true);
         if let (Some(owner), Some(shared)) = (seen.owner, self.handles.shared(entry.ino)) {
             shared.set_made(owner);
         }
@@ -234,9 +258,9 @@ impl Filesystem {
         Ok(entry)
     }
 
-    fn add_open(&self, ino: Ino, access: Access, handle: Handle, is_new: bool) -> Fh {
+    fn add_open(&self, ino: Ino, access: Access, by: (Handle, Option<Look>), is_new: bool) -> Fh {
         self.tables().inodes.opened(ino);
-        self.handles.add_file(ino, access, handle, is_new)
+        self.handles.add_file(ino, access, by, is_new)
     }
 
     pub(super) fn open_file(&self, fh: Fh) -> Result<Arc<OpenFile>> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Ino;
 use super::dir::OpenDir;
+use super::likeness::Look;
 use super::read::Reader;
 use super::shared_file::SharedFile;
 use crate::client::Handle;
@@ -44,6 +45,8 @@ pub(super) struct OpenFile {
     errors_told: AtomicU64,
     /// All of the file, fetched before it was opened.
     fetched: Mutex<Option<Whole>>,
+    /// Its handle was lost, and its name leads to another file since.
+    is_stale: AtomicBool,
 }
 
 struct Whole {
@@ -66,6 +69,8 @@ pub(super) struct Serving {
     /// For pages that the kernel writes back to a file that was opened to append: see
     /// [`Filesystem::write`](super::Filesystem::write).
     pages: Option<Handle>,
+    /// What the server said last of what it has open.
+    look: Option<Look>,
 }
 
 impl Serving {
@@ -75,6 +80,7 @@ impl Serving {
             handle: Some(handle),
             is_full: true,
             pages,
+            look: None,
         }
     }
 
@@ -84,7 +90,13 @@ impl Serving {
             handle: Some(handle),
             is_full: false,
             pages: None,
+            look: None,
         }
+    }
+
+    /// And looked at.
+    pub(super) fn seen(self, look: Option<Look>) -> Self {
+        Self { look, ..self }
     }
 }
 
@@ -101,6 +113,7 @@ impl OpenFile {
             reader: Arc::default(),
             errors_told,
             fetched: Mutex::default(),
+            is_stale: AtomicBool::new(false),
         }
     }
 
@@ -127,6 +140,28 @@ impl OpenFile {
     /// Whether the server's handle was lost with its connection.
     pub(super) fn is_lost(&self) -> bool {
         self.serving().handle.as_ref().is_some_and(Handle::is_lost)
+    }
+
+    /// What the server said last of what it has open for this open, or had.
+    pub(super) fn look(&self) -> Option<Look> {
+        self.serving().look
+    }
+
+    /// Notes what the server said of the file by `handle`.
+    pub(super) fn saw(&self, handle: &Handle, look: Look) {
+        let mut serving = self.serving();
+        if serving.handle.as_ref() == Some(handle) {
+            serving.look = Some(look);
+        }
+    }
+
+    /// Its handle was lost, and its name leads to another file since.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_stale(&self) {
+        self.is_stale.store(true, Ordering::Relaxed);
     }
 
     /// The server's handle, if it can do all that the program opened the file for.
@@ -200,6 +235,14 @@ impl OpenFile {
     }
 }
 
+/// What serves a new open, and what was seen with it.
+fn served(file: &OpenFile, handle: Handle, look: Option<Look>) -> Serving {
+    if let Some(look) = &look {
+        file.shared.saw(look);
+    }
+    Serving::full(handle, None).seen(look)
+}
+
 /// All that is open.
 pub(super) struct Handles {
     last: AtomicU64,
@@ -245,10 +288,16 @@ impl Opens {
 
 impl Handles {
     /// `is_new`: the file was made by this open(2).
-    pub(super) fn add_file(&self, ino: Ino, access: Access, handle: Handle, is_new: bool) -> Fh {
+    pub(super) fn add_file(
+        &self,
+        ino: Ino,
+        access: Access,
+        (handle, look): (Handle, Option<Look>),
+        is_new: bool,
+    ) -> Fh {
         self.add(ino, access, |file, _| OpenFile {
             is_new,
-            serving: Mutex::new(Serving::full(handle, None)),
+            serving: Mutex::new(served(&file, handle, look)),
             ..file
         })
     }
@@ -259,7 +308,13 @@ impl Handles {
     }
 
     /// An open of a file of which all was fetched before.
-    pub(super) fn add_fetched(&self, ino: Ino, access: Access, handle: Handle, data: Bytes) -> Fh {
+    pub(super) fn add_fetched(
+        &self,
+        ino: Ino,
+        access: Access,
+        (handle, look): (Handle, Option<Look>),
+        data: Bytes,
+    ) -> Fh {
         let held = u32::try_from(data.len()).ok().and_then(|len| {
             Arc::clone(&self.fetched_budget)
                 .try_acquire_many_owned(len)
@@ -275,7 +330,7 @@ impl Handles {
                 _held: held,
             });
             OpenFile {
-                serving: Mutex::new(Serving::full(handle, None)),
+                serving: Mutex::new(served(&file, handle, look)),
                 fetched: Mutex::new(fetched),
                 ..file
             }

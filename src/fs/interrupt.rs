@@ -59,6 +59,13 @@ pub(crate) fn wish_of(thread: u32) -> Wish {
     }
 }
 
+/// Whether a thread that waits is in a page fault, where an error of ours is a SIGBUS; false where
+/// /proc does not say (proc_pid_syscall(5): -1 is a thread that waits outside of a system call).
+pub(crate) fn is_in_page_fault(thread: u32) -> bool {
+    let call = std::fs::read(format!("/proc/{thread}/syscall"));
+    call.is_ok_and(|call| call.starts_with(b"-1 "))
+}
+
 /// Ends when the thread on whose behalf this runs has a signal waiting that asks it to end: one that
 /// kills it, or one of those by which it is asked to, if it handles that. Never ends where that
 /// cannot be known.

@@ -21,11 +21,13 @@ mod cow;
 mod dir;
 mod directories;
 mod files;
+mod going;
 mod handles;
 mod info;
 mod inodes;
 mod interrupt;
 mod lazy_open;
+mod likeness;
 mod link_entries;
 mod link_whole;
 mod listings;
@@ -48,7 +50,9 @@ mod survive;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod told;
 mod unwritten;
+mod waits;
 mod walk;
 mod write;
 
@@ -74,7 +78,7 @@ pub(crate) use self::files::{Creation, Opened};
 use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
-pub(crate) use self::interrupt::{Wish, on_behalf_of, wish_of};
+pub(crate) use self::interrupt::{Wish, is_in_page_fault, on_behalf_of, wish_of};
 use self::listings::{Listings, Me};
 pub(crate) use self::notices::Notice;
 use self::notices::Notices;
@@ -83,6 +87,7 @@ use self::root::Space;
 use self::shut_down::Pace;
 pub(crate) use self::shut_down::Patience;
 use self::tables::Tables;
+pub(crate) use self::waits::Waits;
 use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
 use crate::cache::{AttrCache, DirCache, Sighting, Stamp};
@@ -117,6 +122,8 @@ pub(crate) struct Filesystem {
     copies: Copies,
     copy_budget: CopyBudget,
     notices: Notices,
+    /// Which calls of programs wait for the server.
+    waits: Arc<Waits>,
     /// Some number of the kernel may mean another file: see [`one_inode`].
     has_aliases: AtomicBool,
 }
@@ -216,6 +223,7 @@ impl Filesystem {
             copies: Copies::default(),
             copy_budget: CopyBudget::default(),
             notices: Notices::default(),
+            waits: Arc::default(),
             has_aliases: AtomicBool::new(false),
         });
         let asked = filesystem.now();
@@ -234,6 +242,11 @@ impl Filesystem {
         let health = self.client.health();
         let is_there = health.standing == Standing::Connected;
         health.oldest.filter(|_| is_there)
+    }
+
+    /// Which calls of programs wait for the server.
+    pub(crate) const fn waits(&self) -> &Arc<Waits> {
+        &self.waits
     }
 
     /// Asks the server whether it is there: after a suspend, or when somebody wants to know.
@@ -349,6 +362,14 @@ impl Filesystem {
         let is_same = before.is_none_or(|before| same_content(&before, &attr));
         if let (false, Some(shared)) = (is_same, shared) {
             shared.content_changed();
+            // While a handle is lost its name may lead to another file.
+            if self
+                .handles
+                .any_file(ino, |file| file.handle().is_some())
+                .is_some()
+            {
+                shared.heard(attr.size);
+            }
         }
         let ttl = fresh.map_or(Duration::ZERO, |(_, left)| self.told_for(left));
         Known { attr, links, ttl }

@@ -323,15 +323,14 @@ impl Filesystem {
     }
 
     pub(crate) async fn unlink(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<()> {
-        let path = self.path_below(parent, name)?;
-        let found = self.tables().inodes.find(parent, name);
-        let _held = self.hold_for_loss(found, None).await?;
-        if let Err(error) = self.client.remove(path.clone()).await {
-            return Err(self
-                .explain(Operation::Unlink, error, Refused::Unlink(path))
-                .await
-                .into());
-        }
+        let (path, removed) = self.remove_held(parent, name).await?;
+        let _held = match removed {
+            Ok(held) => held,
+            Err(error) => {
+                let refused = Refused::Unlink(path);
+                return Err(self.explain(Operation::Unlink, error, refused).await.into());
+            }
+        };
         self.sharing_changed(&Sharing::Removed(path));
         self.removed(parent, name);
         Ok(())
@@ -368,11 +367,11 @@ impl Filesystem {
         let (_held, moving) = self.hold_for_loss(replaced, moved).await?;
         let shares = self.tables().groups.share_storage(&from, &to);
         let announced = self.announce(&from, &to).await?;
-        let renamed = if keep {
-            self.rename_unless_there(parent, name, from.clone(), to.clone())
-                .await
+        let (moving, renamed) = if keep {
+            let renamed = self.rename_unless_there(parent, name, from.clone(), to.clone());
+            (moving, renamed.await)
         } else {
-            self.client.rename(from.clone(), to.clone()).await
+            self.rename_held(moving, replaced, (&from, &to)).await
         };
         let renamed = match renamed {
             Ok(()) if shares && !is_one_file => self.renamed_one_inode(&from, &to).await,

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 
 use super::Filesystem;
 use super::unwritten::{Outgoing, Via, What};
-use crate::client::{Handle, Losses};
+use crate::client::{Handle, LossesTogether};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, OpenFlags};
@@ -46,7 +46,7 @@ pub(super) struct Again {
     lost: BTreeMap<u64, Outgoing>,
     /// How many of them have been sent again and have no answer, all of them WRITEs.
     resent: usize,
-    losses: Losses,
+    losses: LossesTogether,
 }
 
 impl Again {
@@ -59,7 +59,7 @@ impl Again {
         self.resent = self.resent.saturating_sub(1);
         match came {
             Came::Back(answer) => {
-                self.losses = Losses::default();
+                self.losses.answered();
                 Some(answer)
             }
             Came::Lost(outgoing, error) => {
@@ -74,8 +74,13 @@ impl Again {
         }
     }
 
-    /// How long to wait before the next one is sent.
-    pub(super) fn rest(&self) -> Duration {
+    /// Something was sent, on a connection that was there.
+    pub(super) const fn sent(&mut self) {
+        self.losses.sent();
+    }
+
+    /// How long to wait before the next one is sent; told once for each lost connection.
+    pub(super) fn rest(&mut self) -> Duration {
         self.losses.rest()
     }
 

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nix::errno::Errno;
 
-use super::Filesystem;
 use super::files::open_flags;
 use super::handles::{OpenFile, Serving};
+use super::likeness::{Look, Mark};
 use super::rooms::Work;
 use super::second_question::Refused;
+use super::{Filesystem, Ino};
 use crate::client::{Handle, Losses};
+use crate::clock::Seconds;
 use crate::error::{Error, Operation, Result};
 use crate::sftp::{Attrs, FileKind, OpenFlags, StatusCode};
 
@@ -33,8 +35,8 @@ impl Filesystem {
         if file.is_lost() {
             return Box::pin(self.open_lost(file)).await;
         }
-        let handle = self.open_again(file, OpenFlags::READ).await?;
-        let serving = Serving::reading(handle.clone());
+        let (handle, look) = self.open_again(file, OpenFlags::READ).await?;
+        let serving = Serving::reading(handle.clone()).seen(look);
         Ok(file.serve_unless_served(serving).unwrap_or(handle))
     }
 
@@ -49,19 +51,27 @@ impl Filesystem {
         if file.is_lost() {
             return Box::pin(self.open_lost(file)).await;
         }
-        let handle = self.open_again(file, open_flags(file.access)).await?;
-        file.serve(Serving::full(handle.clone(), None));
+        let (handle, look) = self.open_again(file, open_flags(file.access)).await?;
+        file.serve(Serving::full(handle.clone(), None).seen(look));
         Ok(handle)
     }
 
-    async fn open_again(&self, file: &OpenFile, flags: OpenFlags) -> Result<Handle> {
+    async fn open_again(
+        &self,
+        file: &OpenFile,
+        flags: OpenFlags,
+    ) -> Result<(Handle, Option<Look>)> {
+        let _no_name_moves = self.rooms.enter(Work::OpeningAgain).await;
         let path = self.path(file.shared.ino)?;
-        match self
-            .client
-            .open(path.clone(), flags, Attrs::default())
-            .await
-        {
-            Ok(handle) => Ok(handle),
+        let mark = file.shared.mark();
+        match self.open_and_look(&path, flags).await {
+            Ok((handle, seen)) => {
+                let look = self.look_at(mark, &seen);
+                if let Some(look) = &look {
+                    file.shared.saw(look);
+                }
+                Ok((handle, look))
+            }
             Err(error) => {
                 let write = flags.contains(OpenFlags::WRITE);
                 let refused = Refused::Open { path, write };
@@ -94,6 +104,48 @@ impl Filesystem {
         }
     }
 
+    /// Opens again all opens of a file that were lost, before its name is used to change it: then they
+    /// are told apart from what somebody else may have put there. What cannot be opened is told to
+    /// who uses it.
+    pub(super) async fn open_lost_of(&self, ino: Ino) {
+        for file in self.handles.files(ino) {
+            if file.is_lost() {
+                let opened = Box::pin(self.open_lost(&file)).await;
+                log::debug!("opened before its name is used: {:?}", opened.is_ok());
+            }
+        }
+    }
+
+    /// Notes what the server said of what a name leads to, behind an open of it, while other opens
+    /// of it are lost: whether it may be what those had open.
+    pub(super) fn judge_lost(&self, ino: Ino, there: &Look) {
+        for file in self.handles.files(ino) {
+            let shared = &file.shared;
+            let is_known = file.is_lost() && shared.is_at(there.at);
+            if is_known && !is_as(&file, (there.size, there.mtime)) {
+                file.set_stale();
+            }
+        }
+    }
+
+    /// What was seen of a file at that moment.
+    pub(super) fn look_at(&self, mark: Option<Mark>, seen: &Attrs) -> Option<Look> {
+        let seen = self.translator.local(seen).ok()?;
+        Some(Look {
+            at: mark?,
+            size: seen.size,
+            mtime: seen.mtime,
+        })
+    }
+
+    /// Notes what the server said of an open file by its handle.
+    pub(super) fn saw(&self, file: &OpenFile, handle: &Handle, look: Option<Look>) {
+        if let Some(look) = look {
+            file.shared.saw(&look);
+            file.saw(handle, look);
+        }
+    }
+
     /// Opens, by its name, a file whose handle was lost with its connection.
     async fn open_lost(&self, file: &OpenFile) -> Result<Handle> {
         let mut losses = Losses::default();
@@ -112,7 +164,11 @@ impl Filesystem {
             log::error!("a removed file that was still open is gone with the connection");
             return Err(Errno::EIO.into());
         };
+        if file.is_stale() {
+            return Err(stale(&path, "something else has been there since"));
+        }
         let flags = open_flags(file.access);
+        let mark = file.shared.mark();
         let mut opened = self.open_and_look(&path, flags).await;
         let is_denied = |error: &Error| error.is_refused_with(StatusCode::PERMISSION_DENIED);
         if flags.contains(OpenFlags::WRITE) && opened.as_ref().is_err_and(is_denied) {
@@ -121,12 +177,17 @@ impl Filesystem {
         match opened {
             // With the connection on which it was opened, before the look at it.
             Ok((handle, _)) if handle.is_lost() => Err(Error::Lost("lost once more".into())),
-            Ok((handle, seen)) if self.is_same(file, &handle, &seen).await? => {
+            Ok((handle, seen)) => {
+                let Some(seen) = self.same(file, &handle, seen).await? else {
+                    // Whatever it is made to look like from now on.
+                    file.set_stale();
+                    return Err(stale(&path, "what is there now is not as it was"));
+                };
                 log::info!("\"{}\" is open again", path.escape_ascii());
-                let serving = Serving::full(handle.clone(), None);
+                let look = self.look_at(mark, &seen);
+                let serving = Serving::full(handle.clone(), None).seen(look);
                 Ok(file.serve_unless_served(serving).unwrap_or(handle))
             }
-            Ok(_) => Err(stale(&path, "what is there now is not as it was")),
             Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {
                 Err(stale(&path, "it is not there any more"))
             }
@@ -138,20 +199,24 @@ impl Filesystem {
         }
     }
 
-    /// Whether what was opened looks as the file did. What was seen may be older than what we have
-    /// done to the file since.
-    async fn is_same(&self, file: &OpenFile, handle: &Handle, seen: &Attrs) -> Result<bool> {
-        let mut seen = seen.clone();
+    /// What was opened, if it looks as the file did. What was seen may be older than what we have done
+    /// to the file since.
+    async fn same(
+        &self,
+        file: &OpenFile,
+        handle: &Handle,
+        mut seen: Attrs,
+    ) -> Result<Option<Attrs>> {
         for _ in 0..LOOKS_MAX {
             if self.is_still(file, &seen) {
-                return Ok(true);
+                return Ok(Some(seen));
             }
-            if !file.shared.was_changed() {
-                return Ok(false);
+            if file.shared.is_exact(file.look().as_ref()) {
+                break;
             }
             seen = self.client.fstat(handle).await?;
         }
-        Ok(false)
+        Ok(None)
     }
 
     async fn open_and_look(&self, path: &Bytes, flags: OpenFlags) -> Result<(Handle, Attrs)> {
@@ -196,33 +261,16 @@ impl Filesystem {
     }
 
     /// Whether what is there now looks as the file did that was open.
-    ///
-    /// Of a file that we have changed the server's last word on its times may never have come:
-    /// there it is its size, within what was not acknowledged.
     fn is_still(&self, file: &OpenFile, attrs: &Attrs) -> bool {
-        let shared = &file.shared;
-        let is_written = shared.is_written();
-        let Ok(there) = self.translator.local(attrs) else {
-            return false;
-        };
-        let Some(known) = self.tables().attrs.last(shared.ino) else {
-            return false;
-        };
-        if there.kind != FileKind::Regular {
-            return false;
-        }
-        let reach = shared.changes_reach();
-        match (shared.was_changed(), is_written && reach.is_none()) {
-            (false, true) => there.size == known.size && there.mtime == known.mtime,
-            // Others may append too.
-            _ if file.access.append => there.size >= shared.confirmed(),
-            (true, true) => there.size == known.size,
-            (_, false) => {
-                let largest = known.size.max(reach.unwrap_or(0));
-                (shared.confirmed()..=largest).contains(&there.size)
-            }
-        }
+        self.translator.local(attrs).is_ok_and(|there| {
+            there.kind == FileKind::Regular && is_as(file, (there.size, there.mtime))
+        })
     }
+}
+
+fn is_as(file: &OpenFile, there: (u64, Seconds)) -> bool {
+    let last = file.look();
+    file.shared.fits(last.as_ref(), there, file.access.append)
 }
 
 fn stale(path: &[u8], why: &str) -> Error {

@@ -13,7 +13,9 @@ use tokio::sync::{Notify, Semaphore};
 use super::Ino;
 use super::ahead::Standing;
 use super::handles::Fh;
+use super::likeness::{self, Doing, Likeness, Look};
 use super::unwritten::{Budget, Mark, Outgoing, Unwritten, Via};
+use crate::clock::Seconds;
 use crate::error::Error;
 use crate::sftp::Attrs;
 
@@ -49,8 +51,6 @@ struct State {
     is_sending: bool,
     /// Something was, since it was opened.
     was_written: bool,
-    /// The server has copied something into it, since it was opened.
-    was_copied_to: bool,
     /// What is written reaches no other file's content: see [`cow`](super::cow).
     is_own: bool,
     /// Whose it is on the server, and what that allows us.
@@ -60,12 +60,8 @@ struct State {
     errors: u64,
     /// Counts changes of the content.
     version: u64,
-    /// How many changes of it the server may be making that are not its writes, and how large they
-    /// may make it.
-    changes: u32,
-    changes_reach: u64,
-    /// How far the server has confirmed writes since it was last given another size.
-    confirmed: u64,
+    /// How it is known again.
+    likeness: Likeness,
 }
 
 impl SharedFile {
@@ -104,6 +100,8 @@ impl SharedFile {
         }
         state.version += 1;
         state.was_written = true;
+        let end = offset.saturating_add(data.len() as u64);
+        state.likeness.will_write(end);
         let data = data.clone();
         state.unwritten.add(via, offset, data, request_max, budget);
         Ok(self.has_work(state))
@@ -115,6 +113,9 @@ impl SharedFile {
     pub(super) fn change(&self, via: &Via, requests: Vec<Attrs>, is_asked: bool) -> Option<bool> {
         let mut state = self.state();
         let is_taken = state.is_own && state.unwritten.change(via, requests, is_asked);
+        if is_taken {
+            state.likeness.will_change();
+        }
         is_taken.then(|| self.has_work(state))
     }
 
@@ -164,43 +165,65 @@ impl SharedFile {
         self.state().standing = Some(Standing { owner, maker });
     }
 
-    /// Notes that the server is asked to change it, and how large that may make it, until what is
-    /// returned goes.
-    pub(super) fn begin_change(&self, reach: u64) -> Changing<'_> {
+    /// Notes that the server is asked to change it, until what is returned goes.
+    pub(super) fn begin(&self, doing: Doing) -> Changing<'_> {
         let mut state = self.state();
-        state.changes += 1;
-        state.changes_reach = state.changes_reach.max(reach);
-        state.confirmed = 0;
-        Changing(self)
+        let is_quiet = state.unwritten.is_empty();
+        let since = state.likeness.begin(doing);
+        Changing {
+            shared: self,
+            doing,
+            since,
+            is_quiet,
+            is_done: false,
+        }
     }
 
-    /// Bytes that it has at least on the server, unless somebody else has cut it short.
-    pub(super) fn confirmed(&self) -> u64 {
-        self.state().confirmed
-    }
-
-    /// While there are changes of which it is not known whether they were made: how large they may
-    /// make it.
-    pub(super) fn changes_reach(&self) -> Option<u64> {
+    /// The moment, before the server is asked for its size; `None` while we are changing it.
+    pub(super) fn mark(&self) -> Option<likeness::Mark> {
         let state = self.state();
-        (state.changes > 0).then_some(state.changes_reach)
+        let is_settled = state.unwritten.is_empty();
+        is_settled.then(|| state.likeness.mark()).flatten()
+    }
+
+    /// Whether we have done nothing to it since.
+    pub(super) fn is_at(&self, mark: likeness::Mark) -> bool {
+        self.state().likeness.is_at(mark)
+    }
+
+    /// Takes in what the server said of it through an open.
+    pub(super) fn saw(&self, look: &Look) {
+        self.state().likeness.saw(look);
+    }
+
+    /// Notes a size of what its name leads to, while the server had it open.
+    pub(super) fn heard(&self, size: u64) {
+        self.state().likeness.heard(size);
+    }
+
+    /// Notes that it has another server file.
+    pub(super) fn is_another(&self) {
+        self.state().likeness.is_another();
+    }
+
+    /// Notes that the server told of its size behind all that was done.
+    pub(super) fn settled(&self, size: u64) {
+        self.state().likeness.settled(size);
+    }
+
+    /// See [`Likeness::fits`].
+    pub(super) fn fits(&self, last: Option<&Look>, there: (u64, Seconds), added_to: bool) -> bool {
+        self.state().likeness.fits(last, there, added_to)
+    }
+
+    /// See [`Likeness::is_exact`].
+    pub(super) fn is_exact(&self, last: Option<&Look>) -> bool {
+        self.state().likeness.is_exact(last)
     }
 
     /// Whether data was taken over since the file was opened.
     pub(super) fn was_written(&self) -> bool {
         self.state().was_written
-    }
-
-    /// Notes that the server copies into it.
-    pub(super) fn note_copied_to(&self) {
-        self.state().was_copied_to = true;
-    }
-
-    /// Whether we have changed the content since the file was opened: of its times the server's
-    /// last word may not be known.
-    pub(super) fn was_changed(&self) -> bool {
-        let state = self.state();
-        state.was_written || state.was_copied_to
     }
 
     /// Whether the file is known to have its storage for itself.
@@ -226,7 +249,10 @@ impl SharedFile {
         let mut state = self.state();
         let end = state.unwritten.answered(number);
         match result {
-            Ok(()) => state.confirmed = state.confirmed.max(end.unwrap_or(0)),
+            Ok(()) => {
+                let is_last = state.unwritten.is_empty();
+                state.likeness.wrote(end.unwrap_or(0), is_last);
+            }
             Err(error) => {
                 state.errors += 1;
                 state.error = Some(error);
@@ -324,9 +350,7 @@ impl SharedFile {
 
     /// Notes that the content changed: by us, or as the server's attributes tell.
     pub(super) fn content_changed(&self) {
-        let mut state = self.state();
-        state.version += 1;
-        state.confirmed = 0;
+        self.state().version += 1;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -335,15 +359,28 @@ impl SharedFile {
 }
 
 /// A change of the file is under way.
-pub(super) struct Changing<'a>(&'a SharedFile);
+pub(super) struct Changing<'a> {
+    shared: &'a SharedFile,
+    doing: Doing,
+    since: likeness::Mark,
+    /// Nothing was unwritten when it began.
+    is_quiet: bool,
+    is_done: bool,
+}
+
+impl Changing<'_> {
+    /// The server has said that it is done. Gives the moment at which it was asked behind it, if
+    /// nothing else was on its way.
+    pub(super) fn done(mut self, doing: Doing) -> Option<likeness::Mark> {
+        (self.doing, self.is_done) = (doing, true);
+        self.is_quiet.then_some(self.since)
+    }
+}
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.changes -= 1;
-        if state.changes == 0 {
-            state.changes_reach = 0;
-        }
+        let mut state = self.shared.state();
+        state.likeness.end(self.doing, self.since, self.is_done);
     }
 }
 

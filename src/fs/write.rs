@@ -182,6 +182,7 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
             },
             Some(answer) = place => {
                 placing = None;
+                again.sent();
                 sent.push(answer);
             }
             () = shared.work(), if !is_placing => {}
@@ -262,6 +263,7 @@ impl Filesystem {
             let stamp = tables.attrs.stamp();
             let belief = (Sighting::first(asked), self.config.attr_trust());
             tables.attrs.store(shared.ino, attr, stamp, belief);
+            shared.settled(attr.size);
         }
     }
 

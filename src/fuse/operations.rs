@@ -299,7 +299,10 @@ impl fuser::Filesystem for Face {
         let (fs, data) = (self.fs(), Bytes::copy_from_slice(data));
         let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let taken = Arc::new(AtomicBool::new(false));
-        let then = Then::Write(Arc::clone(&taken));
+        let then = match is_page {
+            true => Then::Page,
+            false => Then::Write(Arc::clone(&taken)),
+        };
         let operation = async move {
             fs.take_over(fh(handle), offset, data, positioned).await?;
             taken.store(true, Ordering::Relaxed);

@@ -25,9 +25,11 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::convert::errno;
+use super::hold::Hold;
 use super::replies::Refuse;
+use crate::client::Standing;
 use crate::error::Result;
-use crate::fs::{Filesystem, Wanted, Wish, on_behalf_of, while_wanted, wish_of};
+use crate::fs::{Filesystem, Wanted, Wish, is_in_page_fault, on_behalf_of, while_wanted, wish_of};
 
 /// What becomes of an operation that its program waits for no more.
 pub(super) enum Then<T> {
@@ -40,6 +42,8 @@ pub(super) enum Then<T> {
     /// A write: given up as long as its data was not taken over. After that EINTR would have the
     /// program write it twice.
     Write(Arc<AtomicBool>),
+    /// The kernel writes pages back, which an error of ours would lose: not for a sleep either.
+    Page,
 }
 
 /// Runs operations for one mount.
@@ -54,13 +58,42 @@ pub(super) struct Waiting {
 
 /// Ends the waits of all programs at once.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Recall(Arc<Notify>);
+pub(crate) struct Recall(Arc<Calls>);
+
+#[derive(Debug, Default)]
+struct Calls {
+    recalled: Arc<Notify>,
+    /// The machine is about to sleep.
+    is_closed: AtomicBool,
+    /// Programs that would not let it sleep.
+    hold: Hold,
+}
 
 impl Recall {
     /// Answers all requests that wait now with EINTR: the machine is about to sleep, and a program
-    /// that waits for us would keep it awake.
+    /// that waits for us would keep it awake. Kept are those for which an error does harm that the
+    /// program cannot prevent: pages written back, and reads of a page fault.
     pub(crate) fn all(&self) {
-        self.0.notify_waiters();
+        self.0.recalled.notify_waiters();
+    }
+
+    /// As [`Recall::all`], and from now on no request waits for a server that does not answer, nor
+    /// longer than a moment for another one.
+    #[cfg(any(test, feature = "logind"))]
+    pub(crate) fn close(&self) {
+        // In this order: a request finds the one or is told of the other.
+        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.all();
+    }
+
+    /// Requests wait again.
+    pub(crate) fn open(&self) {
+        self.0.is_closed.store(false, Ordering::SeqCst);
+        self.0.hold.release();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.is_closed.load(Ordering::SeqCst)
     }
 }
 
@@ -112,15 +145,17 @@ impl Waiting {
         match operation.as_mut().poll(&mut context) {
             Poll::Ready(done) => finish(reply, done, tell),
             Poll::Pending => {
-                let recalled = Arc::clone(&self.recall.0).notified_owned();
+                let recalled = Arc::clone(&self.recall.0.recalled).notified_owned();
                 let waiting = self.clone();
                 self.runtime.spawn(async move {
                     let ends = waiting.ends(thread, &then, recalled);
+                    let wait = waiting.fs.waits().begin();
                     tokio::select! {
                         biased;
                         done = &mut operation => return finish(reply, done, tell),
                         refused = ends => reply.refuse(refused),
                     }
+                    drop(wait);
                     wanted.abandon();
                     waiting.leave(operation, then).await;
                 });
@@ -147,13 +182,43 @@ impl Waiting {
         let why = tokio::select! {
             why = wished => why,
             () = late => Why::Late,
-            () = recalled => Why::Recalled,
+            () = self.recalled(thread, then, recalled) => Why::Recalled,
         };
         match why {
             Why::Late => Errno::EIO,
             Why::Recalled if then.is_taken_over() => Errno::EIO,
             Why::Killed | Why::Asked | Why::Recalled => Errno::EINTR,
         }
+    }
+
+    /// Ends when the machine is about to sleep, for a call that can be ended then.
+    async fn recalled<T>(&self, thread: u32, then: &Then<T>, recalled: OwnedNotified) {
+        if matches!(then, Then::Page) {
+            return std::future::pending().await;
+        }
+        if self.recall.is_closed() && self.is_answered() {
+            sleep(LAST_MOMENT).await;
+        }
+        if !self.recall.is_closed() {
+            recalled.await;
+        }
+        if matches!(then, Then::Read) && is_in_page_fault(thread) {
+            return std::future::pending().await;
+        }
+        if self.recall.is_closed() {
+            self.recall.0.hold.interrupts(thread).await;
+        }
+        if !self.recall.is_closed() {
+            // Woken meanwhile: nobody stays stopped.
+            self.recall.0.hold.release();
+        }
+    }
+
+    /// Whether the server is there and says something.
+    fn is_answered(&self) -> bool {
+        let health = self.fs.health();
+        let is_silent = health.oldest.is_some_and(|age| age > LAST_MOMENT);
+        health.standing == Standing::Connected && !is_silent
     }
 
     /// Ends after `patience`, or later if the server has answered something within that time: then
@@ -172,12 +237,12 @@ impl Waiting {
     /// Deals with what nobody waits for any more.
     async fn leave<T>(&self, operation: Operation<T>, then: Then<T>) {
         let undo = match then {
-            Then::Drop | Then::Write(_) => return,
+            Then::Drop | Then::Write(_) | Then::Page => return,
             Then::Read if self.abandoned.load(Ordering::Relaxed) >= ABANDONED_MAX => return,
             Then::Read => None,
             Then::Undo(undo) => Some(undo),
         };
-        let _counted = Counted::new(&self.abandoned);
+        let _counted = Counted::abandoned(&self.abandoned);
         if let (Ok(Ok(value)), Some(undo)) = (operation.await, undo) {
             undo(&self.fs, value);
         }
@@ -188,23 +253,30 @@ impl<T> Then<T> {
     fn is_taken_over(&self) -> bool {
         match self {
             Self::Write(taken) => taken.load(Ordering::Relaxed),
-            Self::Drop | Self::Read | Self::Undo(_) => false,
+            Self::Drop | Self::Read | Self::Undo(_) | Self::Page => false,
         }
     }
 }
 
-/// One that goes on though nobody waits.
+/// One of those that are counted.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
-        if count.fetch_add(1, Ordering::Relaxed) + 1 == ABANDONED_MAX {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+
+    /// One that goes on though nobody waits.
+    fn abandoned(count: &'a AtomicUsize) -> Self {
+        let counted = Self::new(count);
+        if count.load(Ordering::Relaxed) == ABANDONED_MAX {
             log::warn!(
                 "{ABANDONED_MAX} changes wait for the server and no program waits for them any \
                  more: further changes fail until it answers"
             );
         }
-        Self(count)
+        counted
     }
 }
 
@@ -249,6 +321,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// As soon as a wait is long, nobody expects less of it, and there may be many.
 const LOOK_LATER: Duration = Duration::from_millis(500);
 const LOOKS_OFTEN: u32 = 20;
+/// What a call gets that begins when the machine is about to sleep: enough for a server far away,
+/// and a small part of the time until programs are frozen.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 /// Operations that may go on though nobody waits for them: far more than a person interrupts, and
 /// some kilobytes each.
 const ABANDONED_MAX: usize = 1024;
@@ -398,6 +473,57 @@ mod tests {
         seconds(1).await;
         assert_eq!(first.all(), [Err(libc::EINTR)]);
         assert!(later.all().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn before_a_sleep_nothing_goes_on_waiting_and_afterwards_all_does() {
+        let (waiting, recall) = waiting(None).await;
+        let (before, meanwhile, after) = (Told::default(), Told::default(), Told::default());
+        let ((_one, one), (_two, two), (_three, three)) = (held(), held(), held());
+        waiting.run(0, before.clone(), Then::Drop, one, tell);
+        seconds(1).await;
+        assert_eq!(waiting.fs.waits().now().0, 1);
+        recall.close();
+        waiting.run(0, meanwhile.clone(), Then::Drop, two, tell);
+        seconds(1).await;
+        assert_eq!(before.all(), [Err(libc::EINTR)]);
+        assert_eq!(meanwhile.all(), [Err(libc::EINTR)]);
+        assert_eq!(waiting.fs.waits().now().0, 0);
+        recall.open();
+        waiting.run(0, after.clone(), Then::Drop, three, tell);
+        seconds(1).await;
+        assert!(after.all().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_begins_before_a_sleep_gets_its_answer_if_that_comes_at_once() {
+        let (waiting, recall) = waiting(None).await;
+        let (told, late) = (Told::default(), Told::default());
+        let ((answer, operation), (_late, never)) = (held(), held());
+        recall.close();
+        waiting.run(0, told.clone(), Then::Drop, operation, tell);
+        waiting.run(0, late.clone(), Then::Drop, never, tell);
+        sleep(LAST_MOMENT / 2).await;
+        answer.send(7).unwrap();
+        // The machine is awake again before the other one's moment is over.
+        recall.open();
+        seconds(1).await;
+        assert_eq!(told.all(), [Ok(7)]);
+        assert!(late.all().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_written_back_are_not_lost_for_a_sleep() {
+        let (waiting, recall) = waiting(None).await;
+        let told = Told::default();
+        let (answer, operation) = held();
+        waiting.run(0, told.clone(), Then::Page, operation, tell);
+        recall.close();
+        seconds(1).await;
+        assert!(told.all().is_empty());
+        answer.send(7).unwrap();
+        seconds(1).await;
+        assert_eq!(told.all(), [Ok(7)]);
     }
 
     #[tokio::test(start_paused = true)]

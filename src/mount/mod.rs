@@ -18,6 +18,8 @@ mod process;
 mod resume;
 mod serve;
 mod signals;
+#[cfg(feature = "logind")]
+mod sleep;
 mod state;
 mod terminal;
 mod unmount;

@@ -77,7 +77,9 @@ pub(super) fn serve(
     let presence = announce(&mount);
     let control = control(&mount, subject);
     mount.raise_read_ahead();
-    watch_for_resume(&network.handle, &fs);
+    watch_for_resume(&network.handle, &fs, &recall);
+    #[cfg(feature = "logind")]
+    watch_for_sleep(&network.handle, &fs, &recall, &options.source);
     let ended = match answer(session, event, report) {
         Ok(()) => wait_for_end(&events, &mount, (&fs, &recall)),
         Err(error) => (Err(error), clock::of_timers()),
@@ -241,14 +243,32 @@ fn end_within(events: &Receiver<Event>, grace: Duration) -> io::Result<()> {
 }
 
 /// Without it a connection that died while the machine slept is found dead a little later.
-fn watch_for_resume(network: &Handle, fs: &Arc<Filesystem>) {
+fn watch_for_resume(network: &Handle, fs: &Arc<Filesystem>, recall: &Recall) {
     let _entered = network.enter();
-    let fs = Arc::downgrade(fs);
-    let check = move || fs.upgrade().map(|fs| fs.check_connection()).is_some();
+    let woken = woken(fs);
+    let recall = recall.clone();
+    let jumped = move || {
+        // Before logind says it.
+        recall.open();
+        woken()
+    };
     match Resume::new() {
-        Ok(resume) => drop(network.spawn(resume.each(check))),
+        Ok(resume) => drop(network.spawn(resume.each(jumped))),
         Err(error) => log::info!("it is not noticed when the machine has slept: {error}"),
     }
+}
+
+/// Without it programs that wait for the server keep the machine awake.
+#[cfg(feature = "logind")]
+fn watch_for_sleep(network: &Handle, fs: &Arc<Filesystem>, recall: &Recall, source: &str) {
+    let sleep = super::sleep::Sleep::new(recall.clone(), Arc::clone(fs.waits()), source, woken(fs));
+    drop(network.spawn(sleep.listen()));
+}
+
+/// What is done when the machine has slept; says whether anybody is interested.
+fn woken(fs: &Arc<Filesystem>) -> impl Fn() -> bool + Send + Sync + 'static {
+    let fs = Arc::downgrade(fs);
+    move || fs.upgrade().map(|fs| fs.check_connection()).is_some()
 }
 
 /// The thread on which connections live.

@@ -52,6 +52,7 @@ pub(crate) fn in_full(mount: &Mount<'_>, time: &Time) -> String {
     }
     line("server:", &report.server);
     line("connections:", &connections(report));
+    line("programs:", &programs(report));
     line("requests:", &requests(report));
     line("not written:", &numbers::bytes(report.unwritten));
     if let Some((when, what)) = &report.last_error {
@@ -133,16 +134,27 @@ fn connections(report: &Report) -> String {
 }
 
 fn requests(report: &Report) -> String {
-    let Some(oldest) = report.oldest.filter(|_| report.outstanding > 0) else {
-        return numbers::counted(report.outstanding, "unanswered", "unanswered");
-    };
     let number = numbers::grouped(report.outstanding);
-    let tenths = oldest.as_millis() / 100;
-    let age = match oldest.as_secs() {
+    match report.oldest.filter(|_| report.outstanding > 0) {
+        Some(oldest) => format!("{number} unanswered, the oldest for {}", age(oldest)),
+        None => format!("{number} unanswered"),
+    }
+}
+
+fn programs(report: &Report) -> String {
+    let number = numbers::counted(report.waiting, "call waits", "calls wait");
+    match report.longest.filter(|_| report.waiting > 0) {
+        Some(longest) => format!("{number}, the longest for {}", age(longest)),
+        None => "none waits".to_owned(),
+    }
+}
+
+fn age(time: Duration) -> String {
+    let tenths = time.as_millis() / 100;
+    match time.as_secs() {
         0..100 => format!("{}.{} s", tenths / 10, tenths % 10),
         seconds => numbers::rough_duration(seconds),
-    };
-    format!("{number} unanswered, the oldest for {age}")
+    }
 }
 
 fn word(state: State) -> &'static str {
@@ -200,6 +212,8 @@ pub(crate) fn json(mount: &Mount<'_>) -> String {
                 ("connections", report.connections.to_string()),
                 ("outstanding", report.outstanding.to_string()),
                 ("oldest", or_null(report.oldest.map(seconds))),
+                ("waiting", report.waiting.to_string()),
+                ("longest", or_null(report.longest.map(seconds))),
                 ("unwritten", report.unwritten.to_string()),
                 ("last_error", or_null(error.map(|(_, what)| string(what)))),
                 (
@@ -280,6 +294,7 @@ mod tests {
             state:        connected since T6000 (3 h 11 min)\n  \
             server:       eve@nas port 22 through russh\n  \
             connections:  3 open, reconnected 2 times\n  \
+            programs:     2 calls wait, the longest for 8.2 s\n  \
             requests:     12 unanswered, the oldest for 0.3 s\n  \
             not written:  4.0 MiB\n  \
             last error:   T5990: connection lost: the server hung up\n  \
@@ -332,7 +347,7 @@ mod tests {
         let expected = "{\"source\": \"eve@nas:/srv\", \"mountpoint\": \"/mnt/nas\", \
             \"connected\": true, \"state\": \"connected\", \"since\": 1763856000.250, \
             \"server\": \"eve@nas port 22 through russh\", \"reconnects\": 2, \"connections\": 3, \
-            \"outstanding\": 12, \"oldest\": null, \"unwritten\": 4194304, \
+            \"outstanding\": 12, \"oldest\": null, \"waiting\": 2, \"longest\": 8.200, \"unwritten\": 4194304, \
             \"last_error\": \"connection lost: the server hung up\", \
             \"last_error_at\": 1763855990.000, \"process\": 4711}";
         assert_eq!(told, expected);

@@ -88,6 +88,12 @@ impl Dialer {
         self.questions.clone()
     }
 
+    /// Whether a person is being asked something for a connection.
+    #[must_use]
+    pub(crate) fn is_asking(&self) -> bool {
+        self.questions.are_open()
+    }
+
     /// Target and way, for the log: `user@host port 22 through russh`.
     #[must_use]
     pub(crate) fn describe(&self) -> String {

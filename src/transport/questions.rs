@@ -4,6 +4,7 @@
 //! **Invariant:** a question ends when nobody takes it any more.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,24 @@ use super::secrets::Secret;
 
 /// Where a dialer's questions go; all copies are one.
 #[derive(Clone, Default)]
-pub(crate) struct Questions(Arc<Mutex<Option<SyncSender<Question>>>>);
+pub(crate) struct Questions(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    /// Who takes them.
+    taker: Mutex<Option<SyncSender<Question>>>,
+    /// Questions that have no answer yet.
+    open: AtomicUsize,
+}
+
+/// A question has no answer yet.
+struct Asking<'a>(&'a State);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// One question for a person.
 pub(crate) struct Question {
@@ -32,7 +50,7 @@ pub(crate) struct Listener {
 impl Questions {
     /// Takes the questions from now on; `None` if somebody else does.
     pub(crate) fn take(&self) -> Option<Listener> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.0.taker.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.is_some() {
             return None;
         }
@@ -45,15 +63,22 @@ impl Questions {
     }
 
     pub(crate) fn are_taken(&self) -> bool {
-        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = self.0.taker.lock().unwrap_or_else(PoisonError::into_inner);
         slot.is_some()
+    }
+
+    /// Whether a person is being asked something.
+    pub(crate) fn are_open(&self) -> bool {
+        self.are_taken() && self.0.open.load(Ordering::Relaxed) > 0
     }
 
     /// Waits for an answer. `None` if nobody is there, or would not say.
     pub(crate) fn ask(&self, text: String, echo: bool) -> Option<Secret> {
-        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = self.0.taker.lock().unwrap_or_else(PoisonError::into_inner);
         let to = slot.clone()?;
         drop(slot);
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        let _asking = Asking(&self.0);
         let (answer, answered) = sync_channel(1);
         to.send(Question { text, echo, answer }).ok()?;
         answered.recv().ok()
@@ -83,7 +108,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let slot = self.questions.0.lock();
+        let slot = self.questions.0.taker.lock();
         *slot.unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
@@ -104,8 +129,10 @@ mod tests {
         let asking = std::thread::spawn(move || asker.ask("Code: ".into(), true));
         let question = listener.next(Duration::MAX).unwrap();
         assert_eq!((question.text.as_str(), question.echo), ("Code: ", true));
+        assert!(questions.are_open());
         question.answer(secret("123"));
         assert_eq!(asking.join().unwrap().unwrap().bytes(), b"123");
+        assert!(!questions.are_open());
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Cli {
     pub limit: Duration,
     /// Files in the tree of small files, instead of as many as suit the delay.
     pub files: Option<u32>,
+    /// MiB of the large file, instead of 1024.
+    pub big: Option<u32>,
     /// Entries of the wide directory, instead of 100,000.
     pub wide: Option<u32>,
     /// Small sizes.
@@ -75,6 +77,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Cli {
         patience: seconds("patience"),
         limit: seconds("limit"),
         files: matches.get_one("files").copied(),
+        big: matches.get_one("big").copied(),
         wide: matches.get_one("wide").copied(),
         quick: matches.get_flag("quick"),
         json: matches.get_one::<PathBuf>("json").cloned(),
@@ -146,7 +149,7 @@ fn what_to_measure() -> [Arg; 4] {
     ]
 }
 
-fn how_much() -> [Arg; 6] {
+fn how_much() -> [Arg; 7] {
     [
         option("rounds", "N", "how often everything is measured")
             .value_parser(value_parser!(usize)),
@@ -170,6 +173,7 @@ fn how_much() -> [Arg; 6] {
             "small files, instead of as many as suit the delay",
         )
         .value_parser(value_parser!(u32).range(40..)),
+        option("big", "MIB", "size of the large file").value_parser(value_parser!(u32).range(1..)),
         option("wide", "N", "entries of the wide directory")
             .value_parser(value_parser!(u32).range(1..)),
         flag("quick", "small sizes, to try the benchmark itself"),

@@ -29,7 +29,8 @@ impl Site {
     /// Makes the folder, the link and the server.
     pub fn start(cli: &Cli) -> Result<Self, String> {
         let memory = Path::new("/dev/shm");
-        let is_in_memory = has_room(memory);
+        let size = Size::of(cli);
+        let is_in_memory = has_room(memory, (size.big_mib << 20) * LARGE_FILES);
         let parent = if is_in_memory {
             memory.to_owned()
         } else {
@@ -52,7 +53,7 @@ impl Site {
             link,
             host,
             rtt: cli.rtt,
-            size: Size::of(cli),
+            size,
             is_in_memory,
         })
     }
@@ -136,16 +137,16 @@ pub fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Whether a directory is in memory and has room for a few large files.
-fn has_room(dir: &Path) -> bool {
+/// Whether a directory is in memory and has so much room.
+fn has_room(dir: &Path, room: u64) -> bool {
     let Ok(fs) = nix::sys::statfs::statfs(dir) else {
         return false;
     };
     let free = fs
         .blocks_available()
         .saturating_mul(fs.block_size().unsigned_abs());
-    fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC && free > ROOM
+    fs.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC && free > room
 }
 
-/// Five times the largest file: there are four of it at most, and the mount's page cache.
-const ROOM: u64 = 5 * (512 << 20);
+/// There are four of the largest file at most, and the mount's page cache.
+const LARGE_FILES: u64 = 5;

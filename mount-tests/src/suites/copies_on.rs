@@ -56,7 +56,7 @@ pub(super) struct Volume {
 
 impl Volume {
     /// One of this kind and size, mounted; skips the case where that is impossible.
-    fn new(ctx: &Ctx, kind: &str, at: &Path, mib: u64) -> Self {
+    pub(super) fn new(ctx: &Ctx, kind: &str, at: &Path, mib: u64) -> Self {
         ctx.needs_root("to mount a file system");
         fs::create_dir_all(at).unwrap();
         if kind == "tmpfs" {

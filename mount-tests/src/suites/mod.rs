@@ -17,6 +17,7 @@ pub mod random;
 mod random_copies;
 mod reflink;
 mod site;
+mod sleeps;
 mod status;
 mod tools;
 mod tree;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Suite> {
         tree::suite(),
         walks::suite(),
         waits::suite(),
+        sleeps::suite(),
         programs::suite(),
         copy_tool::suite(),
         differential::suite(),

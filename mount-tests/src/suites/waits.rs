@@ -27,16 +27,16 @@ pub fn suite() -> Suite {
 
 fn cases() -> Vec<Case> {
     vec![
-        case(a_program_that_waits_ends_by_ctrl_c).within_s(90),
-        case(a_program_that_waits_ends_by_sigkill).within_s(90),
-        case(a_writer_that_waits_ends_with_its_file_open),
-        case(with_soft_every_call_returns_in_time_and_works_later).within_s(90),
-        case(umount_ends_in_time),
-        case(sftpfs_umount_ends_in_time_and_says_what_is_lost),
-        case(sigterm_ends_in_time_also_while_programs_wait),
-        case(sftpfs_umount_f_ends_at_once_with_all_that_waits),
-        case(a_killed_daemon_leaves_a_mount_that_umount_removes),
-        case(sigusr1_interrupts_all_that_wait_and_the_mount_goes_on),
+        case(a_program_that_waits_ends_by_ctrl_c).within_s(180),
+        case(a_program_that_waits_ends_by_sigkill).within_s(180),
+        case(a_writer_that_waits_ends_with_its_file_open).within_s(90),
+        case(with_soft_every_call_returns_in_time_and_works_later).within_s(180),
+        case(umount_ends_in_time).within_s(180),
+        case(sftpfs_umount_ends_in_time_and_says_what_is_lost).within_s(180),
+        case(sigterm_ends_in_time_also_while_programs_wait).within_s(180),
+        case(sftpfs_umount_f_ends_at_once_with_all_that_waits).within_s(180),
+        case(a_killed_daemon_leaves_a_mount_that_umount_removes).within_s(90),
+        case(sigusr1_interrupts_all_that_wait_and_the_mount_goes_on).within_s(90),
     ]
 }
 
@@ -111,10 +111,25 @@ fn sftp_servers() -> Vec<i32> {
     found
 }
 
+/// Does once more, twice at most, what took longer than is promised: the machine may have had other
+/// things to do.
+#[track_caller]
+fn in_time(promised: Duration, mut act: impl FnMut() -> Duration) {
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let took = act();
+        if took < promised {
+            return;
+        }
+        all.push(took);
+    }
+    panic!("it took {all:.1?}, promised are {promised:?}");
+}
+
 /// Waits until a program waits for the mount.
 fn until_it_waits(program: &mut Child) {
     let wchan = format!("/proc/{}/wchan", program.id());
-    let waits = wait_for(Instant::now() + Duration::from_secs(5), || {
+    let waits = wait_for(Instant::now() + PATIENCE, || {
         let at = fs::read_to_string(&wchan).unwrap_or_default();
         let is_waiting = at.starts_with("request_wait") || at.starts_with("folio_wait");
         let is_over = program.try_wait().ok().flatten().is_some();
@@ -123,17 +138,18 @@ fn until_it_waits(program: &mut Child) {
     assert_eq!(waits, Some(true), "it does not wait for the mount");
 }
 
-/// Ends a program that waits by a signal, and holds that it ends in time.
+/// Ends a program that waits by a signal; how long that took.
 #[track_caller]
-fn ends_by(mut program: Child, signal: Signal, what: &str) {
+fn ends_by(mut program: Child, signal: Signal, what: &str) -> Duration {
     until_it_waits(&mut program);
     let asked = Instant::now();
     process::signal(program.id().cast_signed(), signal);
-    let status = wait_until(&mut program, asked + A_MOMENT);
+    let status = wait_until(&mut program, asked + PATIENCE);
     let Some(status) = status else {
-        panic!("{what}: still there {A_MOMENT:?} after {signal}");
+        panic!("{what}: still there {PATIENCE:?} after {signal}");
     };
     assert_eq!(status.signal(), Some(signal as i32), "{what}: {status}");
+    asked.elapsed()
 }
 
 /// Programs that each wait for something else, on a mount whose server is stopped.
@@ -163,8 +179,10 @@ fn all_end_by(ctx: &Ctx, signal: Signal) {
     ];
     served.stop();
     for command in commands {
-        let program = process::start(Command::new(&command[0]).args(&command[1..]));
-        ends_by(program, signal, &command.join(" "));
+        in_time(A_MOMENT, || {
+            let program = process::start(Command::new(&command[0]).args(&command[1..]));
+            ends_by(program, signal, &command.join(" "))
+        });
     }
     served.go_on();
     assert!(fs::read(served.at().join("a")).unwrap() == content);
@@ -185,15 +203,18 @@ fn a_program_that_waits_ends_by_sigkill(ctx: &Ctx) {
 fn a_writer_that_waits_ends_with_its_file_open(ctx: &Ctx) {
     let served = Served::new(ctx, &["write_behind=1M"]);
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
-        let out = File::create(served.at().join("out")).unwrap();
-        served.stop();
-        let mut command = Command::new("cat");
-        command.arg("/dev/zero").stdin(Stdio::null()).stdout(out);
-        let program = command.spawn().unwrap();
-        // Ours is closed with it: that would wait.
-        drop(command_is_done(command));
-        ends_by(program, signal, "a writer");
-        served.go_on();
+        in_time(A_MOMENT, || {
+            let out = File::create(served.at().join("out")).unwrap();
+            served.stop();
+            let mut command = Command::new("cat");
+            command.arg("/dev/zero").stdin(Stdio::null()).stdout(out);
+            let program = command.spawn().unwrap();
+            // Ours is closed with it: that would wait.
+            drop(command_is_done(command));
+            let took = ends_by(program, signal, "a writer");
+            served.go_on();
+            took
+        });
     }
     fs::write(served.at().join("after"), "written").unwrap();
     assert_eq!(fs::read(ctx.behind.join("after")).unwrap(), b"written");
@@ -220,14 +241,13 @@ fn with_soft_every_call_returns_in_time_and_works_later(ctx: &Ctx) {
         ("rename", &|| fs::rename(at.join("f"), at.join("g"))),
     ];
     for (name, call) in calls {
-        let begun = Instant::now();
-        let error = call().expect_err(name);
-        assert_eq!(
-            error.raw_os_error(),
-            Some(nix::errno::Errno::EIO as i32),
-            "{name}: {error}"
-        );
-        assert!(begun.elapsed() < SOFT_MAX, "{name}: {:?}", begun.elapsed());
+        in_time(SOFT_MAX, || {
+            let begun = Instant::now();
+            let error = call().expect_err(name);
+            let errno = error.raw_os_error();
+            assert_eq!(errno, Some(libc::EIO), "{name}: {error}");
+            begun.elapsed()
+        });
     }
     open.write_all(b"kept").unwrap();
     assert!(open.sync_all().is_err());
@@ -255,37 +275,39 @@ fn leave_unwritten(served: &Served) {
         let line = io.lines().find_map(|line| line.strip_prefix("wchar: "))?;
         (line.parse() == Ok(UNWRITTEN)).then_some(())
     };
-    let written = wait_for(Instant::now() + A_MOMENT, is_written);
+    let written = wait_for(Instant::now() + PATIENCE, is_written);
     assert!(written.is_some(), "the data is not taken over");
     writer.kill().unwrap();
-    let ended = wait_until(&mut writer, Instant::now() + A_MOMENT);
+    let ended = wait_until(&mut writer, Instant::now() + PATIENCE);
     assert!(ended.is_some(), "a killed writer stays");
 }
 
 fn umount_ends_in_time(ctx: &Ctx) {
     ctx.needs_root("as umount(8) does for a mount that is not in fstab");
-    let mut served = Served::new(ctx, &["attr_timeout=0"]);
-    leave_unwritten(&served);
-    let begun = Instant::now();
-    let done = process::run(Command::new("umount").arg(served.at()), UMOUNT_MAX);
-    assert!(done.ok(), "{}: {}", done.ending(), done.said());
-    served.expect_loss();
-    assert!(begun.elapsed() < UMOUNT_MAX, "{:?}", begun.elapsed());
+    in_time(UMOUNT_MAX, || {
+        let mut served = Served::new(ctx, &["attr_timeout=0"]);
+        leave_unwritten(&served);
+        let begun = Instant::now();
+        let done = process::run(Command::new("umount").arg(served.at()), PATIENCE);
+        assert!(done.ok(), "{}: {}", done.ending(), done.said());
+        served.expect_loss();
+        begun.elapsed()
+    });
 }
 
 fn sftpfs_umount_ends_in_time_and_says_what_is_lost(ctx: &Ctx) {
-    let mut served = Served::new(ctx, &[]);
-    leave_unwritten(&served);
-    let mut command = ctx.lab.program.command();
-    let done = process::run(command.arg("umount").arg(served.at()), UMOUNT_MAX);
-    assert_eq!(done.code(), Some(32), "{}: {}", done.ending(), done.said());
-    assert!(
-        done.err.contains("5000 bytes could not be written"),
-        "{}",
-        done.err
-    );
-    assert!(done.err.contains("/f\""), "{}", done.err);
-    served.expect_loss();
+    in_time(UMOUNT_MAX, || {
+        let mut served = Served::new(ctx, &[]);
+        leave_unwritten(&served);
+        let mut command = ctx.lab.program.command();
+        let done = process::run(command.arg("umount").arg(served.at()), PATIENCE);
+        assert_eq!(done.code(), Some(32), "{}: {}", done.ending(), done.said());
+        let said = "5000 bytes could not be written";
+        assert!(done.err.contains(said), "{}", done.err);
+        assert!(done.err.contains("/f\""), "{}", done.err);
+        served.expect_loss();
+        done.took
+    });
 }
 
 /// A program that waits for a mount, and what it says when it ends.
@@ -300,36 +322,40 @@ fn waiting(served: &Served) -> Child {
 }
 
 fn ends_soon(mut program: Child) {
-    let ended = wait_until(&mut program, Instant::now() + A_MOMENT);
+    let ended = wait_until(&mut program, Instant::now() + PATIENCE);
     assert_eq!(ended.and_then(|status| status.code()), Some(1));
 }
 
 fn sigterm_ends_in_time_also_while_programs_wait(ctx: &Ctx) {
-    let mut served = Served::new(ctx, &[]);
-    leave_unwritten(&served);
-    let program = waiting(&served);
-    let begun = Instant::now();
-    process::signal(
-        served.mount.as_ref().unwrap().daemon().unwrap(),
-        Signal::SIGTERM,
-    );
-    served.expect_loss();
-    assert!(begun.elapsed() < UMOUNT_MAX, "{:?}", begun.elapsed());
-    ends_soon(program);
+    in_time(UMOUNT_MAX, || {
+        let mut served = Served::new(ctx, &[]);
+        leave_unwritten(&served);
+        let program = waiting(&served);
+        let daemon = served.mount.as_ref().unwrap().daemon().unwrap();
+        let begun = Instant::now();
+        process::signal(daemon, Signal::SIGTERM);
+        served.expect_loss();
+        let took = begun.elapsed();
+        ends_soon(program);
+        took
+    });
 }
 
 fn sftpfs_umount_f_ends_at_once_with_all_that_waits(ctx: &Ctx) {
-    let mut served = Served::new(ctx, &[]);
-    leave_unwritten(&served);
-    let program = waiting(&served);
-    let at = served.at().to_owned();
-    let mut command = ctx.lab.program.command();
-    let done = process::run(command.args(["umount", "-f"]).arg(&at), A_MOMENT);
-    assert_eq!(done.code(), Some(32), "{}: {}", done.ending(), done.said());
-    assert!(done.err.contains("5000 bytes"), "{}", done.err);
-    assert!(!is_mounted(&at));
-    ends_soon(program);
-    served.expect_loss();
+    in_time(A_MOMENT, || {
+        let mut served = Served::new(ctx, &[]);
+        leave_unwritten(&served);
+        let program = waiting(&served);
+        let at = served.at().to_owned();
+        let mut command = ctx.lab.program.command();
+        let done = process::run(command.args(["umount", "-f"]).arg(&at), PATIENCE);
+        assert_eq!(done.code(), Some(32), "{}: {}", done.ending(), done.said());
+        assert!(done.err.contains("5000 bytes"), "{}", done.err);
+        assert!(!is_mounted(&at));
+        ends_soon(program);
+        served.expect_loss();
+        done.took
+    });
 }
 
 fn a_killed_daemon_leaves_a_mount_that_umount_removes(ctx: &Ctx) {
@@ -343,7 +369,7 @@ fn a_killed_daemon_leaves_a_mount_that_umount_removes(ctx: &Ctx) {
         Signal::SIGKILL,
     );
     ends_soon(program);
-    let done = process::run(Command::new("umount").arg(&at), A_MOMENT);
+    let done = process::run(Command::new("umount").arg(&at), PATIENCE);
     assert!(done.ok(), "{}: {}", done.ending(), done.said());
     assert!(!is_mounted(&at));
     served.expect_loss();
@@ -367,9 +393,11 @@ fn sigusr1_interrupts_all_that_wait_and_the_mount_goes_on(ctx: &Ctx) {
 static NAMES: AtomicU32 = AtomicU32::new(0);
 /// Bytes that the server does not get.
 const UNWRITTEN: usize = 5000;
+/// Who needs longer hangs, whatever else the machine does.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// As long as Ctrl-C may take.
 const A_MOMENT: Duration = Duration::from_secs(1);
-/// With soft=2, and some time for a busy machine.
+/// With soft=2.
 const SOFT_MAX: Duration = Duration::from_secs(3);
 /// As long as an unmount may take.
 const UMOUNT_MAX: Duration = Duration::from_secs(5);

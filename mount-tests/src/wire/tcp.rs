@@ -25,11 +25,19 @@ struct State {
     ending: bool,
     /// How many connections there have been.
     taken: u64,
-    /// Both ends of each connection, with its number.
-    ends: Vec<(u64, TcpStream, TcpStream)>,
+    ends: Vec<Ends>,
     /// After how many more bytes this way everything is cut.
     planned: Option<(Way, u64)>,
     happened: bool,
+}
+
+/// Both ends of a connection.
+struct Ends {
+    number: u64,
+    ours: TcpStream,
+    servers: TcpStream,
+    /// Bytes that went through it, both ways together.
+    carried: u64,
 }
 
 impl TcpMeter {
@@ -95,6 +103,14 @@ impl TcpMeter {
         lock(&self.state).taken
     }
 
+    /// Whether a connection is there that has carried so many bytes, both ways together.
+    pub fn has_carried(&self, bytes: u64) -> bool {
+        lock(&self.state)
+            .ends
+            .iter()
+            .any(|ends| ends.carried >= bytes)
+    }
+
     /// A known_hosts file in `dir` that has the server's key under this port.
     pub fn known_hosts(&self, server: &Server, dir: &Path) -> PathBuf {
         let key = std::fs::read_to_string(server.dir.join("host_key.pub")).expect("the host key");
@@ -124,21 +140,24 @@ impl State {
                 vec![self.ends.swap_remove(usize::try_from(index).unwrap_or(0))]
             }
         };
-        for (_, ours, servers) in &cut {
-            reset(ours);
-            reset(servers);
+        for ends in &cut {
+            reset(&ends.ours);
+            reset(&ends.servers);
         }
         cut.len()
     }
 
     /// How many of these bytes may go on.
-    fn count(&mut self, way: Way, len: usize) -> usize {
+    fn count(&mut self, way: Way, number: u64, len: usize) -> usize {
         let mut passed = len;
         if let Some((planned_way, left)) = &mut self.planned
             && *planned_way == way
         {
             passed = len.min(usize::try_from(*left).unwrap_or(usize::MAX));
             *left -= passed as u64;
+        }
+        if let Some(ends) = self.ends.iter_mut().find(|ends| ends.number == number) {
+            ends.carried += passed as u64;
         }
         match way {
             Way::Up => self.bytes_up += passed as u64,
@@ -167,18 +186,27 @@ fn take(state: &Arc<Mutex<State>>, ours: TcpStream, servers: TcpStream) {
         state.taken
     };
     let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-    for (way, from, to) in [(Way::Up, &ours, &servers), (Way::Down, &servers, &ours)] {
-        let (from, to, state) = (clone(from), clone(to), Arc::clone(state));
+    let (up, down) = (
+        (Way::Up, clone(&ours), clone(&servers)),
+        (Way::Down, clone(&servers), clone(&ours)),
+    );
+    lock(state).ends.push(Ends {
+        number,
+        ours,
+        servers,
+        carried: 0,
+    });
+    for (way, from, to) in [up, down] {
+        let state = Arc::clone(state);
         std::thread::spawn(move || carry(way, number, from, to, &state));
     }
-    lock(state).ends.push((number, ours, servers));
 }
 
 fn carry(way: Way, number: u64, mut from: TcpStream, mut to: TcpStream, state: &Mutex<State>) {
     let _ = to.set_nodelay(true);
     let mut buffer = vec![0; 1 << 17];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
-        let passed = lock(state).count(way, len);
+        let passed = lock(state).count(way, number, len);
         if to.write_all(&buffer[..passed]).is_err() {
             break;
         }
@@ -192,7 +220,7 @@ fn carry(way: Way, number: u64, mut from: TcpStream, mut to: TcpStream, state: &
     }
     let _ = to.shutdown(Shutdown::Write);
     if way == Way::Down {
-        lock(state).ends.retain(|(other, _, _)| *other != number);
+        lock(state).ends.retain(|ends| ends.number != number);
     }
 }
 

@@ -285,3 +285,26 @@ async fn a_handle_that_nobody_waits_for_any_more_is_closed() {
     }
     assert_eq!(closed, [text("directory"), text("file")]);
 }
+
+#[tokio::test]
+async fn what_is_opened_for_one_who_has_just_given_up_is_closed() {
+    let server = Server::new(Options::default());
+    server.tree(|tree| tree.put(b"f", b"data"));
+    let client = client_of(&server).await;
+    let opens = || server.tree(|tree| tree.opens());
+    for is_directory in [false, true] {
+        let (file, directory) = (text("f"), text("."));
+        let opening: futures_util::future::BoxFuture<'_, _> = match is_directory {
+            true => Box::pin(client.opendir(directory)),
+            false => Box::pin(client.open(file, OpenFlags::READ, Attrs::default())),
+        };
+        // The answer comes, and nobody looks at it.
+        while opens() == 0 {
+            tokio::task::yield_now().await;
+        }
+        client.lstat(text("f")).await.unwrap();
+        drop(opening);
+        client.lstat(text("f")).await.unwrap();
+        assert_eq!(opens(), 0, "directory: {is_directory}");
+    }
+}

@@ -89,3 +89,52 @@ async fn two_names_of_a_file_that_is_being_written_are_seen_to_be_of_one() {
     client.hardlink(text("f"), text("g")).await.unwrap();
     assert_eq!(count(&server, is_link), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_does_late_for_the_connection_that_was_lost_is_done() {
+    let server = Server::new(Options::default());
+    server.tree(|tree| tree.put(b"f", b"data"));
+    let again = server.clone();
+    let client = Client::over_again(move || again.link(), Vec::new(), u64::MAX);
+    let client = client.await.unwrap();
+    let is_remove = |request: &Request| matches!(request, Request::Remove { .. });
+    let mut is_cut = false;
+    server.cut_when(move |request| {
+        let is_now = !is_cut && is_remove(request);
+        is_cut |= is_now;
+        is_now.then_some(Cut::Before)
+    });
+    let mut is_done = false;
+    server.intercept(move |request| {
+        is_done |= matches!(request, Request::Remove { .. });
+        let is_gone = is_done && matches!(request, Request::Remove { .. } | Request::Lstat { .. });
+        is_gone.then(|| status(StatusCode::NO_SUCH_FILE))
+    });
+    assert_eq!(client.remove(text("f")).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_behind_a_change_is_asked_behind_it_again() {
+    let server = Server::new(Options::default());
+    server.tree(|tree| tree.put(b"f", b"data"));
+    let again = server.clone();
+    let client = Client::over_again(move || again.link(), Vec::new(), u64::MAX);
+    let client = client.await.unwrap();
+    let mut cuts = 0;
+    server.cut_when(move |request| {
+        let is_change = matches!(request, Request::Mkdir { .. } | Request::Open { .. });
+        cuts += u32::from(is_change);
+        // Each is asked for once more.
+        (is_change && cuts % 2 == 1).then_some(Cut::Before)
+    });
+    let (made, seen) = (
+        client.mkdir(text("d"), of_mode(0o755)),
+        client.lstat(text("d")),
+    );
+    assert_eq!(made.await, Ok(()));
+    assert!(seen.await.is_ok());
+    let flags = OpenFlags::WRITE | OpenFlags::TRUNC;
+    let opened = client.open_and_look(text("f"), flags, Attrs::default());
+    assert_eq!(opened.await.unwrap().1.size, Some(0));
+    assert_eq!(client.health().reconnects, 2);
+}

@@ -513,3 +513,26 @@ async fn a_connection_for_data_is_dialled_for_a_large_file_and_not_again_if_it_i
         assert_eq!(client.lanes.data().open().is_empty(), allowed == 1);
     }
 }
+
+#[tokio::test]
+async fn a_file_is_opened_on_a_connection_as_soon_as_it_is_there_also_if_nothing_is_read_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let client = dialled(directory.path(), 9).await;
+    let data = pattern(4 * MIB, 39);
+    std::fs::write(directory.path().join(FILE), &data).unwrap();
+    let handle = open(&client, OpenFlags::READ).await;
+    // Dials end later than a read that is under way already.
+    read_all(&client, &handle, 2 << 20).await.unwrap();
+    let opened = async {
+        let is_opened = |client: &Client| {
+            let lanes = client.lanes.data().open();
+            let asked = lanes.iter().map(|lane| lane.rests());
+            !lanes.is_empty() && asked.into_iter().all(|asked| asked.is_none_or(|n| n > 2))
+        };
+        while !is_opened(&client) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(30);
+    assert!(tokio::time::timeout(limit, opened).await.is_ok());
+}

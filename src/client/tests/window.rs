@@ -8,9 +8,13 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::{idle, scripted, sized, text, without};
+use crate::client::connection::SMALL;
 use crate::client::{Client, Handle};
 use crate::sftp::{Attrs, OpenFlags, Request, Response};
 use crate::testing::Reply;
+
+/// Of a READ that needs a place.
+const LARGE: u32 = 255 << 10;
 
 /// A peer that answers a READ only when an LSTAT follows it, and how many READs wait for that.
 async fn holding() -> (Client, Handle, Arc<AtomicUsize>) {
@@ -41,7 +45,7 @@ async fn the_data_window_begins_small_doubles_with_its_answers_and_ends_at_its_b
     let client = Arc::new(client);
     for offset in 0..1000 {
         let (client, handle) = (Arc::clone(&client), handle.clone());
-        tokio::spawn(async move { client.read(&handle, offset, 1).await });
+        tokio::spawn(async move { client.read(&handle, offset, LARGE).await });
     }
     for expected in [8, 16, 32, 64, 64, 64] {
         idle().await;
@@ -52,9 +56,34 @@ async fn the_data_window_begins_small_doubles_with_its_answers_and_ends_at_its_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn small_reads_that_somebody_waits_for_need_no_place_and_teach_nothing_of_large_ones() {
+    let (client, handle, waiting) = holding().await;
+    let client = Arc::new(client);
+    let read = |len: usize| {
+        let (client, handle) = (Arc::clone(&client), handle.clone());
+        let len = u32::try_from(len).unwrap();
+        tokio::spawn(async move { client.read(&handle, 0, len).await });
+    };
+    (0..100).for_each(|_| read(SMALL + 1));
+    (0..64).for_each(|_| read(SMALL));
+    idle().await;
+    assert_eq!(waiting.load(Relaxed), 8 + 64);
+    client.lstat(text("f")).await.unwrap();
+    idle().await;
+    assert_eq!(
+        waiting.load(Relaxed),
+        16,
+        "eight answers, eight more places"
+    );
+    (0..1000).for_each(|_| read(SMALL));
+    idle().await;
+    assert_eq!(waiting.load(Relaxed), 16 + 128, "they have their own bound");
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_that_waited_for_a_place_are_answered_in_the_end() {
     let (client, handle, waiting) = holding().await;
-    let reads = join_all((0..200).map(|offset| client.read(&handle, offset, 1)));
+    let reads = join_all((0..200).map(|offset| client.read(&handle, offset, LARGE)));
     let release = async {
         loop {
             idle().await;
@@ -72,10 +101,10 @@ async fn all_that_waited_for_a_place_are_answered_in_the_end() {
 async fn reading_ahead_leaves_a_place_for_one_who_waits() {
     let (client, handle, waiting) = holding().await;
     let ahead: Vec<_> = (0..100)
-        .map_while(|at| client.read_ahead(&handle, at, 1))
+        .map_while(|at| client.read_ahead(&handle, at, LARGE))
         .collect();
     assert!(ahead.len() < 8, "{}", ahead.len());
-    let mut read = Box::pin(client.read(&handle, 0, 1));
+    let mut read = Box::pin(client.read(&handle, 0, LARGE));
     assert!(read.as_mut().now_or_never().is_none());
     idle().await;
     assert_eq!(waiting.load(Relaxed), ahead.len() + 1);
@@ -86,7 +115,7 @@ async fn a_reader_that_gave_up_keeps_its_place_until_its_answer_comes() {
     let (client, handle, waiting) = holding().await;
     for at in 0..20 {
         assert!(
-            client.read(&handle, at, 1).now_or_never().is_none(),
+            client.read(&handle, at, LARGE).now_or_never().is_none(),
             "given up at once"
         );
     }
@@ -94,7 +123,7 @@ async fn a_reader_that_gave_up_keeps_its_place_until_its_answer_comes() {
     assert_eq!(waiting.load(Relaxed), 8);
     client.lstat(text("f")).await.unwrap();
     idle().await;
-    let reads = (0..30).map(|at| client.read(&handle, at, 1).now_or_never());
+    let reads = (0..30).map(|at| client.read(&handle, at, LARGE).now_or_never());
     assert!(reads.into_iter().all(|answer| answer.is_none()));
     idle().await;
     assert_eq!(

@@ -87,6 +87,7 @@ impl Filesystem {
     pub(in crate::fs) fn lose(&self, ino: Ino) {
         for file in self.handles.files(ino) {
             file.lose();
+            file.shared.is_another();
             file.shared.content_changed();
         }
     }

@@ -177,6 +177,21 @@ impl Filesystem {
         }
     }
 
+    /// The connection was lost before the name was gone, with what had `lost` open: it is opened again.
+    /// Nothing is parted: what shares its storage once the name is gone may be announced already.
+    pub(super) async fn open_for_loss(&self, lost: Option<Ino>) -> Inmate<'_> {
+        loop {
+            let given_up = match lost {
+                Some(lost) => self.open_unserved(lost).await,
+                None => 0,
+            };
+            let moving = self.rooms.enter(Work::MovingNames).await;
+            if lost.is_none_or(|lost| self.unserved(lost).len() <= given_up) {
+                return moving;
+            }
+        }
+    }
+
     /// Also how many opens of `lost` cannot be opened on the server.
     async fn hold_once(
         self: &Arc<Self>,
@@ -227,6 +242,11 @@ impl Filesystem {
             // A full disk must not keep anybody from removing files.
             log::warn!("who reads a removed copy sees what is written to the others: {error}");
         }
+        Ok(self.open_unserved(ino).await)
+    }
+
+    /// Gives how many opens of a file cannot be opened on the server.
+    async fn open_unserved(&self, ino: Ino) -> usize {
         let mut given_up = 0;
         for file in self.unserved(ino) {
             if let Err(error) = self.full_handle(&file).await {
@@ -234,7 +254,7 @@ impl Filesystem {
                 given_up += 1;
             }
         }
-        Ok(given_up)
+        given_up
     }
 
     /// Opens of a file with one name that no handle of the server's serves.

@@ -189,9 +189,13 @@ impl Filesystem {
         let late = self.opens_of(&movers);
         let is_late =
             |file: &&Arc<OpenFile>| !opens.iter().any(|(open, _)| Arc::ptr_eq(open, file));
-        late.iter().filter(is_late).for_each(|file| file.lose());
+        for file in late.iter().filter(is_late) {
+            file.lose();
+            file.shared.is_another();
+        }
         for (file, serving) in opens {
             file.serve(serving);
+            file.shared.is_another();
             file.shared.content_changed();
         }
         linked?;

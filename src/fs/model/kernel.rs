@@ -23,8 +23,8 @@ pub(super) struct Kernel {
     /// Connections are lost: what is there already is not to be made, as the kernel sees to, since it
     /// may be taken for what was made.
     pub(super) has_cuts: bool,
-    /// A name goes that may be the last one of a file that is open: nothing is cut, since the file
-    /// cannot be opened again.
+    /// A name goes in several steps that may be the last one of a file that is open: nothing is cut,
+    /// since between them it cannot be opened again.
     pub(super) takes_name: Arc<AtomicBool>,
     pub(super) model: Reference,
     pub(super) opens: Vec<Open>,
@@ -103,7 +103,7 @@ impl Kernel {
             self.flush_all().await;
             self.server.tree(|tree| tree.now += 1);
         }
-        let takes_name = matches!(op, Op::Unlink { .. } | Op::Rename { .. });
+        let takes_name = matches!(op, Op::Rename { .. }) && !self.has.posix_rename;
         let is_risky = takes_name && !self.opens.is_empty();
         self.takes_name.store(is_risky, Ordering::Relaxed);
         match *op {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use nix::errno::Errno;
 
 use super::budget::{Budget, Share};
 use super::pattern::StreamId;
@@ -16,7 +17,6 @@ use super::{Bounds, OpenFile, Reader, request_len};
 use crate::cache::Block;
 use crate::client::{Client, Handle};
 use crate::clock;
-use crate::error::Error;
 
 /// For whom, and of what, something is asked for ahead.
 #[derive(Clone)]
@@ -80,8 +80,8 @@ impl Ahead {
             answer.map(own)
         });
         let fetch = async {
-            task.await
-                .unwrap_or(Err(Error::Protocol("a task has failed")))
+            // A panic in there is ours, and not the server's: nobody tries again.
+            task.await.unwrap_or(Err(Errno::EIO.into()))
         };
         Some(Block {
             start: range.start,

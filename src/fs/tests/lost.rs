@@ -1,6 +1,7 @@
 //! A connection that is lost while files are open.
 
 use super::*;
+use crate::fs::Change;
 use crate::testing::Cut;
 
 /// As `mount`, with a client that connects anew. Nothing is believed for long.
@@ -52,4 +53,217 @@ async fn what_was_copied_into_is_the_same_file_after_a_loss() {
     server.hang_up();
     idle().await;
     assert_eq!(&fs.read(to, 0, 9).await.unwrap()[..], b"data");
+}
+
+/// Somebody else puts another file in the place of `f`.
+fn replace(server: &Server) {
+    server.tree(|tree| {
+        tree.now += 60;
+        tree.put(b"f", b"another");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_replaced_while_the_connection_was_lost_is_stale_whoever_looks_at_it_first()
+{
+    let (server, fs) = mount_again(&[("f", b"data")]).await;
+    let fh = open(&fs, "f", READ).await;
+    server.hang_up();
+    replace(&server);
+    idle().await;
+    let ino = look_up(&fs, "f").await;
+    assert_eq!(fs.getattr(ino).await.unwrap().attr.size, 7);
+    assert_eq!(fs.read(fh, 0, 9).await, refused(Errno::ESTALE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_also_stale_when_it_was_opened_and_written_to_meanwhile() {
+    let (server, fs) = mount_again(&[("f", b"data")]).await;
+    let fh = open(&fs, "f", READ).await;
+    server.hang_up();
+    replace(&server);
+    idle().await;
+    let other = open(&fs, "f", WRITE).await;
+    assert_eq!(&fs.read(other, 0, 9).await.unwrap()[..], b"another");
+    write(&fs, other, 0, b"Ano").await.unwrap();
+    fs.flush(other).await.unwrap();
+    assert_eq!(fs.read(fh, 0, 9).await, refused(Errno::ESTALE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_also_stale_when_it_was_cut_short_or_emptied_by_its_name_meanwhile() {
+    for is_emptied in [true, false] {
+        let (server, fs) = mount_again(&[("f", b"data")]).await;
+        let fh = open(&fs, "f", READ).await;
+        server.hang_up();
+        replace(&server);
+        idle().await;
+        let ino = look_up(&fs, "f").await;
+        match is_emptied {
+            true => drop(fs.open(ino, WRITE, true).await.unwrap()),
+            false => drop(fs.setattr(ino, size(4), None).await.unwrap()),
+        }
+        assert_eq!(fs.read(fh, 0, 9).await, refused(Errno::ESTALE));
+    }
+}
+
+fn size(size: u64) -> Change {
+    Change {
+        size: Some(size),
+        ..Change::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_we_do_to_a_file_ourselves_makes_it_no_other_one() {
+    let touch = Change {
+        mtime: Some(77),
+        ..Change::default()
+    };
+    for change in [size(2), size(9), touch] {
+        let (server, fs) = mount_again(&[("f", b"data")]).await;
+        let fh = open(&fs, "f", READ).await;
+        let ino = look_up(&fs, "f").await;
+        let len = change.size.unwrap_or(4);
+        server.tree(|tree| tree.now += 60);
+        fs.setattr(ino, change, None).await.unwrap();
+        server.hang_up();
+        idle().await;
+        assert_eq!(fs.read(fh, 0, 99).await.unwrap().len() as u64, len);
+        // Also while it is lost.
+        server.hang_up();
+        idle().await;
+        server.tree(|tree| tree.now += 60);
+        fs.setattr(ino, change, None).await.unwrap();
+        assert_eq!(fs.read(fh, 0, 99).await.unwrap().len() as u64, len);
+        server.hang_up();
+        idle().await;
+        fs.open(ino, WRITE, true).await.unwrap();
+        assert_eq!(fs.read(fh, 0, 99).await.unwrap().len(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_only_reads_goes_on_with_what_another_open_has_written() {
+    let (server, fs) = mount_again(&[("f", b"data")]).await;
+    let (reads, writes) = (open(&fs, "f", READ).await, open(&fs, "f", WRITE).await);
+    for (at, data) in [(4, &b" and"[..]), (8, b" more")] {
+        server.tree(|tree| tree.now += 60);
+        write(&fs, writes, at, data).await.unwrap();
+        server.hang_up();
+        idle().await;
+        fs.flush(writes).await.unwrap();
+        let len = usize::try_from(at).unwrap() + data.len();
+        assert_eq!(fs.read(reads, 0, 99).await.unwrap().len(), len);
+    }
+}
+
+/// The names that a directory lists from a place on, and where it goes on after `most` of them.
+async fn some_names(fs: &Filesystem, fh: Fh, mut offset: u64, most: usize) -> (Vec<String>, u64) {
+    let mut names = Vec::new();
+    loop {
+        let before = offset;
+        let take = |entry: &crate::fs::DirEntry<'_>| {
+            if names.len() == most {
+                return true;
+            }
+            offset = entry.next;
+            names.push(String::from_utf8(entry.name.to_vec()).unwrap());
+            false
+        };
+        fs.readdir(fh, before.max(2), false, take).await.unwrap();
+        if offset == before || names.len() == most {
+            return (names, offset);
+        }
+    }
+}
+
+/// Lists a directory of `count` names, and loses the connection in its middle while what was listed is
+/// removed, as by `rm -rf`.
+async fn names_of_which_some_are_removed(count: usize, has_rewound: bool) -> Vec<String> {
+    let (server, fs) = mount_again(&[]).await;
+    server.tree(|tree| (0..count).for_each(|n| tree.put(format!("{n:05}").as_bytes(), b"")));
+    let dir = fs.opendir(Ino::ROOT).await.unwrap();
+    if has_rewound {
+        some_names(&fs, dir, 0, 10).await;
+        let no_more = |_: &crate::fs::DirEntry<'_>| true;
+        fs.readdir(dir, 0, false, no_more).await.unwrap();
+    }
+    let (mut names, at) = some_names(&fs, dir, 0, count / 2).await;
+    let mut asked = 0;
+    server.cut_when(move |request| {
+        asked += usize::from(matches!(request, Request::Readdir { .. }));
+        (asked == 1).then(|| {
+            asked += 1;
+            Cut::Before
+        })
+    });
+    server.tree(|tree| {
+        for name in &names {
+            tree.unlink(name.as_bytes()).unwrap();
+        }
+    });
+    names.extend(some_names(&fs, dir, at, usize::MAX).await.0);
+    assert_eq!(fs.health().reconnects, 1);
+    names
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_goes_on_after_a_loss_leaves_out_no_name_that_was_there_all_the_time() {
+    for (count, has_rewound) in [(40_000, false), (40_000, true), (12_000, true)] {
+        let names = names_of_which_some_are_removed(count, has_rewound).await;
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!((names.len(), sorted.len()), (count, count));
+    }
+}
+
+/// Loses the connection once, before a request that fits.
+fn cut_before(server: &Server, fits: fn(&Request) -> bool) {
+    let mut is_cut = false;
+    server.cut_when(move |request| {
+        let is_now = !is_cut && fits(request);
+        is_cut |= is_now;
+        is_now.then_some(Cut::Before)
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_a_file_open_reads_on_when_the_connection_is_lost_as_its_name_goes() {
+    for is_replaced in [false, true] {
+        let (server, fs) = mount_again(&[("f", b"data"), ("g", b"other")]).await;
+        let fh = open(&fs, "f", READ).await;
+        look_up(&fs, "g").await;
+        cut_before(&server, |request| {
+            matches!(
+                request,
+                Request::Remove { .. } | Request::PosixRename { .. }
+            )
+        });
+        match is_replaced {
+            true => {
+                let (from, to) = ((Ino::ROOT, &b"g"[..]), (Ino::ROOT, &b"f"[..]));
+                fs.rename(from, to, false).await.unwrap();
+            }
+            false => fs.unlink(Ino::ROOT, b"f").await.unwrap(),
+        }
+        assert_eq!(fs.health().reconnects, 1);
+        assert_eq!(&fs.read(fh, 0, 9).await.unwrap()[..], b"data");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_gone_when_its_removal_is_asked_for_again_is_removed() {
+    let (server, fs) = mount_again(&[("f", b"data")]).await;
+    look_up(&fs, "f").await;
+    cut_before(&server, |request| matches!(request, Request::Remove { .. }));
+    // It is done late, for the connection that was lost.
+    let mut is_done = false;
+    server.intercept(move |request| {
+        is_done |= matches!(request, Request::Remove { .. });
+        let is_gone = is_done && matches!(request, Request::Remove { .. } | Request::Lstat { .. });
+        is_gone.then(|| status(StatusCode::NO_SUCH_FILE))
+    });
+    assert_eq!(fs.unlink(Ino::ROOT, b"f").await, Ok(()));
 }

@@ -1,6 +1,7 @@
 //! Opens that ask the server nothing, and what they must not cost.
 
 use super::*;
+use crate::fs::Creation;
 
 async fn believing(files: &[(&str, &[u8])]) -> (Server, Arc<Filesystem>) {
     let config = Config {
@@ -106,4 +107,20 @@ async fn what_is_written_here_is_read_by_an_open_that_asks_nothing() {
     let fh = fs.open(ino, READ, false).await.unwrap().fh;
     assert_eq!(server.take_requests(), []);
     assert_eq!(fs.read(fh, 0, 100).await.unwrap(), "content and more");
+}
+
+#[tokio::test]
+async fn a_file_that_is_renamed_while_it_is_opened_is_not_taken_for_the_next_of_its_name() {
+    let (_server, fs) = believing(&[("f", b"content")]).await;
+    let fh = open(&fs, "f", READ).await;
+    let (from, to) = ((Ino::ROOT, &b"f"[..]), (Ino::ROOT, &b"g"[..]));
+    let how = Creation::EXCLUSIVE;
+    let (renamed, made, read) = tokio::join!(
+        biased;
+        fs.rename(from, to, false),
+        fs.create(Ino::ROOT, b"f", 0o600, WRITE, how, USER),
+        fs.read(fh, 0, 100),
+    );
+    assert!(renamed.is_ok() && made.is_ok());
+    assert_eq!(read.unwrap(), "content");
 }

@@ -1,16 +1,23 @@
 //! What becomes of the same works under the same cuts in other mounts: told, never a failure.
+//!
+//! Every system is mounted anew for each work, has the same link (a relay of TCP to the same sshd)
+//! and the same seeds; the cuts begin when it has answered and the work's directory is there, and
+//! the pause between two of them when it has logged in again. What a system cannot do without any
+//! cut is left out.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::look::{Links, look};
 use super::place::{Net, Place};
-use super::random::{Cutter, arena, sources};
-use super::watch::attempted;
-use super::works::{Arena, WORKS, Work};
+use super::random::{Cutter, PAUSE, arena, cut, sources};
+use super::watch::{HUNG, WRONG, attempted};
+use super::works::{Arena, PROGRAM_MAX, Sources, WORKS, Work};
 use crate::case::Ctx;
 use crate::mount::mount_in_foreground;
 use crate::process;
@@ -29,7 +36,7 @@ const SYSTEMS: [System; 3] = [
         command: sftpfs,
     },
     System {
-        name: "sshfs -o reconnect",
+        name: "sshfs -o reconnect,ServerAliveInterval=15,ServerAliveCountMax=3",
         command: sshfs,
     },
     System {
@@ -38,126 +45,250 @@ const SYSTEMS: [System; 3] = [
     },
 ];
 
+/// How often the connection is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cuts {
+    None,
+    /// Once in the work, 50 to 500 ms after it began.
+    One,
+    /// 50 to 500 ms after it began, and after each login.
+    Many,
+}
+
+impl fmt::Display for Cuts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "no cut",
+            Self::One => "one cut",
+            Self::Many => "cuts every 50 to 500 ms",
+        })
+    }
+}
+
 pub(super) fn what_others_make_of_the_same_cuts_is_told(ctx: &Ctx) {
     if !ctx.full {
         ctx.skip("compares with others: --full");
     }
     let sources = sources(ctx, &WORKS);
     for system in &SYSTEMS {
-        let mut right = Vec::new();
-        let mut wrong = Vec::new();
-        let mut cannot = Vec::new();
+        let mut able = Vec::new();
         for work in &WORKS {
-            let arena = |behind: &Path| arena(behind, work, &sources, ctx.seed);
-            // What it cannot do without any cut says nothing about cuts.
-            match once(ctx, system, *work, &arena, false) {
-                Outcome::Missing => break,
-                Outcome::Failed(_, why) => {
-                    cannot.push(format!("{}: {why}", work.name));
-                    continue;
-                }
-                Outcome::Right(_) => (),
-            }
-            match once(ctx, system, *work, &arena, true) {
-                Outcome::Right(cuts) => right.push(format!("{} ({cuts} cuts)", work.name)),
-                Outcome::Failed(cuts, why) => {
-                    wrong.push(format!("{} ({cuts} cuts): {why}", work.name));
-                }
-                Outcome::Missing => (),
+            match once(ctx, system, *work, &sources, ctx.seed, Cuts::None).map(|it| it.outcome) {
+                None => break,
+                Some(Outcome::Right) => able.push(*work),
+                Some(other) => ctx.note(format!(
+                    "{}: cannot do {} without any cut: {}",
+                    system.name,
+                    work.name,
+                    other.line()
+                )),
             }
         }
-        let count = right.len() + wrong.len();
-        if count + cannot.len() == 0 {
-            ctx.note(format!("{}: not installed", system.name));
+        if able.is_empty() {
+            ctx.note(format!("{}: not installed, or does nothing", system.name));
             continue;
         }
-        ctx.note(format!(
-            "{}: {} of {count} works came out right under cuts: {}",
-            system.name,
-            right.len(),
-            right.join(", ")
-        ));
-        for (why, all) in [
-            ("went wrong", wrong),
-            ("impossible without any cut", cannot),
-        ] {
-            for line in all {
-                ctx.note(format!(
-                    "  {why}: {}",
-                    line.lines().take(2).collect::<Vec<_>>().join(" ")
-                ));
-            }
+        for cuts in [Cuts::One, Cuts::Many] {
+            compare(ctx, system, &able, &sources, cuts);
         }
     }
 }
 
-enum Outcome {
-    /// After so many cuts.
-    Right(u64),
-    Failed(u64, String),
-    Missing,
+/// Each work some times; tells what came of them.
+fn compare(ctx: &Ctx, system: &System, works: &[Work], sources: &Sources, cuts: Cuts) {
+    let mut sum = Sum::default();
+    for turn in 0..TURNS {
+        for work in works {
+            let seed = ctx.seed.wrapping_add(turn);
+            let Some(result) = once(ctx, system, *work, sources, seed, cuts) else {
+                return;
+            };
+            sum.add(&result);
+            if result.outcome != Outcome::Right {
+                ctx.note(format!(
+                    "  {} (seed {seed}), {} cuts, {} incomplete: {}",
+                    work.name,
+                    result.cuts,
+                    result.incomplete,
+                    result.outcome.line()
+                ));
+            }
+        }
+    }
+    ctx.note(format!("{}, {cuts}: {sum}", system.name));
 }
 
+/// What came of several works.
+#[derive(Default)]
+struct Sum {
+    works: u64,
+    cuts: u64,
+    right: u64,
+    failed: u64,
+    wrong: u64,
+    hung: u64,
+    incomplete: usize,
+}
+
+impl Sum {
+    fn add(&mut self, result: &Tried) {
+        self.works += 1;
+        self.cuts += result.cuts;
+        self.incomplete += result.incomplete;
+        match result.outcome {
+            Outcome::Right => self.right += 1,
+            Outcome::Failed(_) => self.failed += 1,
+            Outcome::Wrong(_) => self.wrong += 1,
+            Outcome::Hung(_) => self.hung += 1,
+        }
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} works, {} cuts: {} right, {} with an error at a program, {} wrong without any \
+             error, {} hung; {} files left with other content than they should have",
+            self.works, self.cuts, self.right, self.failed, self.wrong, self.hung, self.incomplete
+        )
+    }
+}
+
+/// A work, once.
+struct Tried {
+    outcome: Outcome,
+    cuts: u64,
+    /// Files on the server that are there and have not the content that was to be written.
+    incomplete: usize,
+}
+
+#[derive(PartialEq, Eq)]
+enum Outcome {
+    Right,
+    /// A program was told of an error.
+    Failed(String),
+    /// No program was, but the result is not as it should be.
+    Wrong(String),
+    Hung(String),
+}
+
+impl Outcome {
+    fn of(result: Result<(), String>) -> Self {
+        match result {
+            Ok(()) => Self::Right,
+            Err(why) if why.contains(HUNG) || why.contains("did not end within") => Self::Hung(why),
+            Err(why) if why.contains(WRONG) => Self::Wrong(why),
+            Err(why) => Self::Failed(why),
+        }
+    }
+
+    fn line(&self) -> String {
+        let (Self::Failed(why) | Self::Wrong(why) | Self::Hung(why)) = self else {
+            return "right".into();
+        };
+        let text: Vec<_> = why.split_whitespace().collect();
+        text.join(" ").chars().take(240).collect()
+    }
+}
+
+/// Does a work once in a mount of its own; none where the system is not installed.
 fn once(
     ctx: &Ctx,
     system: &System,
     work: Work,
-    arena: &dyn Fn(&Path) -> Arena,
-    cut: bool,
-) -> Outcome {
+    sources: &Sources,
+    seed: u64,
+    cuts: Cuts,
+) -> Option<Tried> {
     let relay = TcpMeter::new(&ctx.lab.server);
     let behind = ctx.lab.fresh("export/other");
     fs::create_dir(&behind).unwrap();
     let at = ctx.lab.fresh("mnt/other");
     let log = ctx.lab.fresh("log");
-    let Some(mut command) = (system.command)(ctx, &relay, &behind) else {
-        return Outcome::Missing;
-    };
+    let mut command = (system.command)(ctx, &relay, &behind)?;
     command.arg(&at).env_remove("SSH_AUTH_SOCK");
+    let mut tried = Tried {
+        outcome: Outcome::Right,
+        cuts: 0,
+        incomplete: 0,
+    };
     let mount = match mount_in_foreground(&mut command, &at, &log) {
         Ok(mount) => mount,
-        Err(why) => return Outcome::Failed(0, why),
+        Err(why) => {
+            tried.outcome = Outcome::Failed(why);
+            return Some(tried);
+        }
     };
     let mut place = Place::given(mount, &behind, &log);
-    // Some say that they are mounted before they are connected.
-    let at = place.dir.clone();
-    if let Err(why) = attempted(&mut place, PATIENCE, move |_| {
-        fs::read_dir(&at).map(drop).map_err(|why| why.to_string())
-    }) {
-        return Outcome::Failed(0, why);
-    }
-    let net = Arc::new(Net::Tcp(relay));
-    let cuts = Arc::new(AtomicU64::new(0));
-    let cutter = cut.then(|| {
-        let net = Arc::clone(&net);
-        Cutter::start(ctx.seed, Arc::clone(&cuts), 50..501, move |random| {
-            let which = *random.pick(&[Which::All, Which::One]);
-            net.cut_now(which, random.next()) > 0
-        })
-    });
     let arena = Arena {
         dir: place.dir.join("work"),
         behind: behind.join("work"),
-        ..arena(&behind)
+        ..arena(&behind, &work, sources, seed)
     };
-    // Others upload when they like: what is compared on the server waits for their end.
+    // Some say that they are mounted before they are connected.
+    let (dir, seen) = (arena.dir.clone(), arena.behind.clone());
+    let ready = attempted(&mut place, PATIENCE, move |_| {
+        fs::create_dir(&dir).map_err(|why| format!("not ready: {why}"))?;
+        // Others upload when they like.
+        let end = Instant::now() + PATIENCE;
+        let there = process::wait_for(end, || seen.exists().then_some(()));
+        there.ok_or_else(|| "not ready: mkdir does not come to the server".into())
+    });
+    if let Err(why) = ready {
+        tried.outcome = Outcome::Failed(why);
+        return Some(tried);
+    }
+    let count = Arc::new(AtomicU64::new(0));
+    let net = Arc::new(Net::Tcp(relay));
+    let cutter = cutter(&net, &count, seed, cuts);
     let its_arena = arena.clone();
-    let mut result = attempted(&mut place, PATIENCE, move |steps| {
-        fs::create_dir(&its_arena.dir).map_err(|why| why.to_string())?;
+    let result = attempted(&mut place, PATIENCE, move |steps| {
         (work.run)(&its_arena, steps)
     });
     if let Some(cutter) = cutter {
         cutter.stop();
     }
-    let cuts = cuts.load(Ordering::SeqCst);
     place.kill();
-    if let Err(why) = &mut result {
-        *why = why.chars().take(300).collect();
+    tried.cuts = count.load(Ordering::SeqCst);
+    tried.outcome = Outcome::of(result);
+    if tried.outcome != Outcome::Right {
+        tried.incomplete = incomplete(&arena, work);
     }
-    match result {
-        Ok(()) => Outcome::Right(cuts),
-        Err(why) => Outcome::Failed(cuts, why),
-    }
+    let _ = fs::remove_dir_all(&behind);
+    Some(tried)
+}
+
+fn cutter(net: &Arc<Net>, count: &Arc<AtomicU64>, seed: u64, cuts: Cuts) -> Option<Cutter> {
+    let (net, so_far, login) = (Arc::clone(net), Arc::clone(count), net.login());
+    (cuts != Cuts::None).then(|| {
+        Cutter::start(seed, Arc::clone(count), PAUSE, move |random| match cuts {
+            Cuts::One => so_far.load(Ordering::SeqCst) == 0 && net.cut_now(Which::All, 0) > 0,
+            _ => cut(&net, login, random),
+        })
+    })
+}
+
+/// Files of a tree that was copied that are there with other content than the original's.
+fn incomplete(arena: &Arena, work: Work) -> usize {
+    let copy = match work.name {
+        "tar_x" => "out",
+        "cp_a" => "in",
+        _ => return 0,
+    };
+    let (Ok(expected), Ok(found)) = (
+        look(&arena.sources.tree, Links::Ignored),
+        look(&arena.behind.join(copy), Links::Ignored),
+    ) else {
+        return 0;
+    };
+    found
+        .iter()
+        .filter(|(path, entry)| {
+            let original = expected.get(*path);
+            entry.content.is_some() && original.is_none_or(|it| it.content != entry.content)
+        })
+        .count()
 }
 
 fn sftpfs(ctx: &Ctx, relay: &TcpMeter, behind: &Path) -> Option<Command> {
@@ -175,7 +306,8 @@ fn sshfs(ctx: &Ctx, relay: &TcpMeter, behind: &Path) -> Option<Command> {
     installed("sshfs").then(|| {
         let mut command = Command::new("sshfs");
         // As its manual recommends for connections that break.
-        command.args(["-o", "reconnect,ServerAliveInterval=15", "-F", "none"]);
+        let options = "reconnect,ServerAliveInterval=15,ServerAliveCountMax=3";
+        command.args(["-o", options, "-F", "none"]);
         ssh_options(&mut command, ctx, relay);
         command.arg("-f").arg(source(ctx, behind));
         command
@@ -233,5 +365,7 @@ fn source(ctx: &Ctx, behind: &Path) -> String {
     format!("{}@127.0.0.1:{}", ctx.lab.server.user, behind.display())
 }
 
-/// For one step: whoever needs longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Each work so often.
+const TURNS: u64 = 3;
+/// For one step, which may be a whole program: whoever needs longer hangs.
+const PATIENCE: Duration = PROGRAM_MAX;

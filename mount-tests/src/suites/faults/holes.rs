@@ -37,6 +37,9 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     all.extend([
+        case(a_large_upload_goes_on_soon_after_a_cut)
+            .on_mount_only()
+            .within_s(400),
         case(programs_go_on_when_sshd_is_killed_and_started_again).within_s(3600),
         case(programs_wait_while_the_server_is_stopped).within_s(3600),
     ]);
@@ -52,10 +55,10 @@ struct Linked {
 }
 
 impl Linked {
-    fn new(ctx: &Ctx) -> Self {
+    fn new(ctx: &Ctx, rtt: Duration) -> Self {
         ctx.needs_root("to make a link between network namespaces");
         let shape = Shape {
-            rtt: Duration::from_millis(5),
+            rtt,
             ..Shape::NOTHING
         };
         let link = match Link::with_devices(shape) {
@@ -90,7 +93,7 @@ fn black_hole(ctx: &Ctx, seconds: u64, busy: bool, long: bool) {
     if long && !ctx.full {
         ctx.skip("takes more than a minute: --full");
     }
-    let mut linked = Linked::new(ctx);
+    let mut linked = Linked::new(ctx, Duration::from_millis(5));
     let place = &mut linked.place;
     fs::write(ctx.behind.join("fresh"), "never seen before").unwrap();
     fs::write(ctx.behind.join("known"), "seen before").unwrap();
@@ -116,9 +119,10 @@ fn black_hole(ctx: &Ctx, seconds: u64, busy: bool, long: bool) {
     ctx.note(format!(
         "{seconds} s without network; the first access took {took:.2?}"
     ));
-    // TCP doubles the time between two tries: after 5 s the next one may come 3 s later. What is
-    // longer than the patience of both ends' TCP and keepalive finds a new connection.
-    let limit = if long { PROMPT } else { 2 * PROMPT };
+    // TCP doubles the time between two tries: after 5 s the next one may come 3 s later, and a busy
+    // machine takes longer. What is longer than the patience of both ends' TCP and keepalive finds a
+    // new connection.
+    let limit = if long { PROMPT } else { 5 * PROMPT };
     if took > limit {
         place.fail(&format!("the first access took {took:?}"));
     }
@@ -135,6 +139,54 @@ fn black_hole(ctx: &Ctx, seconds: u64, busy: bool, long: bool) {
         // The server does not know that nobody is there any more at the other end of the connection
         // that was given up, and holds what was open there; a reset tells it.
         linked.link.cut();
+    }
+    linked.place.end(ctx);
+}
+
+/// Much is under way when the connection is lost: none of it waits for the rest of it.
+fn a_large_upload_goes_on_soon_after_a_cut(ctx: &Ctx) {
+    let mut linked = Linked::new(ctx, Duration::from_millis(150));
+    let original = content("upload", UPLOAD);
+    let behind = ctx.behind.join("upload");
+    let (path, data) = (linked.place.dir.join("upload"), original.clone());
+    let writer = std::thread::spawn(move || {
+        let mut file = fs::File::create(path).told("create")?;
+        file.write_all(&data).told("write")?;
+        file.sync_all().told("fsync")
+    });
+    let has = |len: usize| {
+        let there = || fs::metadata(&behind).map_or(0, |meta| meta.len()) >= len as u64;
+        let end = Instant::now() + BACK_OFF;
+        process::wait_for(end, || there().then_some(())).is_some()
+    };
+    // Many WRITEs are under way then, on several connections.
+    if !has(UPLOAD / 3) {
+        linked.place.fail("nothing arrives");
+    }
+    linked.link.cut();
+    let cut = Instant::now();
+    let arrived = fs::metadata(&behind).unwrap().len();
+    let goes_on = has(usize::try_from(arrived).unwrap() + MORE);
+    let took = cut.elapsed();
+    ctx.note(format!("it goes on {took:.1?} after the cut"));
+    if !goes_on || took > GOES_ON_WITHIN {
+        linked
+            .place
+            .fail(&format!("it goes on {took:.1?} after the cut"));
+    }
+    let end = Instant::now() + 2 * BACK_OFF;
+    if process::wait_for(end, || writer.is_finished().then_some(())).is_none() {
+        linked
+            .place
+            .fail("the program that writes hangs after one cut");
+    }
+    if let Err(why) = writer.join().expect("no panic") {
+        linked.place.fail(&why);
+    }
+    let found = fs::read(&behind).unwrap();
+    if found != original {
+        let how = super::look::different(Some(&found), Some(&original));
+        linked.place.fail(&how);
     }
     linked.place.end(ctx);
 }
@@ -296,5 +348,11 @@ fn programs_wait_while_the_server_is_stopped(ctx: &Ctx) {
     drop(server);
 }
 
+/// Bytes, far more than a few WRITEs carry.
+const UPLOAD: usize = 64 << 20;
+/// More than what the server still got of the lost connections.
+const MORE: usize = 2 << 20;
+/// A login over a slow link, on a machine that has more to do.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(20);
 /// Of the issue: from the link's return to the first access' end.
 const PROMPT: Duration = Duration::from_secs(2);

@@ -94,15 +94,9 @@ fn kill_while(
 }
 
 fn removed_by_umount(at: &Path, what: &str) {
-    let started = Instant::now();
-    let finished = process::run(Command::new("umount").arg(at), Duration::from_secs(10));
+    let finished = process::run(Command::new("umount").arg(at), Duration::from_secs(20));
     assert!(finished.ok(), "{what}: umount: {}", finished.said());
     assert!(!is_mounted(at), "{what}: umount left the mount");
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "{what}: umount took {:?}",
-        started.elapsed()
-    );
 }
 
 const RECORD: usize = 3000;

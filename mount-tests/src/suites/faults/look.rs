@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::watch::Told;
+use super::watch::{Told, WRONG};
 
 /// Each path below a directory, with what it is and holds.
 pub(super) type Tree = BTreeMap<PathBuf, Entry>;
@@ -122,7 +122,7 @@ pub(super) fn same(place: &str, expected: &Tree, got: &Tree) -> Result<(), Strin
         Ok(())
     } else {
         Err(format!(
-            "{count} differences {place}: {}",
+            "{WRONG}: {count} differences {place}: {}",
             differences.join("; ")
         ))
     }

@@ -8,8 +8,10 @@
 mod against;
 mod bad;
 mod disk;
+mod fio;
 mod holes;
 mod killed;
+mod limits;
 mod look;
 mod packets;
 mod place;
@@ -44,6 +46,8 @@ fn cases() -> Vec<Case> {
             .within_s(900),
         case(disk::a_full_disk_is_told_as_a_local_disk_tells_it).within_s(300),
         case(disk::a_disk_that_becomes_read_only_is_told_as_such).within_s(300),
+        case(limits::a_quota_that_is_reached_is_an_error_and_loses_nothing).within_s(300),
+        case(limits::a_disk_that_fails_under_an_open_writer_is_told).within_s(300),
     ]);
     all.extend(bad::cases());
     all.push(

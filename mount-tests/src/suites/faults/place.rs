@@ -41,6 +41,24 @@ impl Net {
         }
     }
 
+    /// Asked when a mount has just come about: what it takes to be logged in, for
+    /// [`Net::is_logged_in`].
+    pub(super) fn login(&self) -> u64 {
+        match self {
+            Self::Wire(_) => 0,
+            // Where a later login needs less, what programs wait for makes up for it.
+            Self::Tcp(relay) => relay.bytes(),
+        }
+    }
+
+    /// Whether there is a connection that is of use.
+    pub(super) fn is_logged_in(&self, login: u64) -> bool {
+        match self {
+            Self::Wire(_) => true,
+            Self::Tcp(relay) => relay.has_carried(login),
+        }
+    }
+
     /// How many connections there have been so far.
     pub(super) fn connections(&self) -> u64 {
         match self {

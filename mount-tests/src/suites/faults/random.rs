@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use super::super::random::Random;
 use super::super::tools;
-use super::place::{Kind, Place};
+use super::place::{Kind, Net, Place};
 use super::watch::{Steps, watched};
 use super::works::{Arena, PROGRAM_MAX, Sources, WORKS, Work};
 use crate::case::{Case, Ctx, case};
+use crate::process;
 use crate::wire::Which;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -35,15 +36,20 @@ pub(super) fn cases() -> Vec<Case> {
             );
         }
     }
-    all.push(case(a_thousand_random_cuts_change_no_byte).within_s(7200));
-    all
-}
-
-fn a_thousand_random_cuts_change_no_byte(ctx: &Ctx) {
-    if !ctx.full {
-        ctx.skip("takes half an hour: --full");
+    for (kind, through) in [(Kind::Tcp, "tcp"), (Kind::Wire, "packets")] {
+        let name = format!("a_thousand_random_cuts_of_{through}_change_no_byte");
+        all.push(
+            case(move |ctx| {
+                if !ctx.full {
+                    ctx.skip("takes half an hour: --full");
+                }
+                under_cuts(ctx, kind, &WORKS, LONG);
+            })
+            .called(name)
+            .within_s(7200),
+        );
     }
-    under_cuts(ctx, Kind::Tcp, &WORKS, LONG);
+    all
 }
 
 /// How long it goes on.
@@ -56,30 +62,26 @@ pub(super) struct Measure {
 }
 
 fn under_cuts(ctx: &Ctx, kind: Kind, works: &[Work], measure: Measure) {
-    let started = Instant::now();
     let place = Place::new(ctx, kind);
-    // A login takes a while, in a debug build more than half a second: cuts that come faster than
-    // that would leave no connection at all.
-    let login = match kind {
-        Kind::Wire => 0,
-        Kind::Tcp => u64::try_from(started.elapsed().as_millis())
-            .unwrap_or(0)
-            .min(3000),
+    let Some(net) = place.net.clone() else {
+        return under(ctx, place, works, measure, PAUSE, |_| false);
     };
-    let net = place.net.clone();
-    under(
-        ctx,
-        place,
-        works,
-        measure,
-        login + 50..login + 501,
-        move |random| {
-            let which = *random.pick(&[Which::All, Which::One]);
-            let number = random.next();
-            net.as_ref()
-                .is_some_and(|net| net.cut_now(which, number) > 0)
-        },
-    );
+    let login = net.login();
+    under(ctx, place, works, measure, PAUSE, move |random| {
+        cut(&net, login, random)
+    });
+}
+
+/// Cuts all connections, or one. With SSH the pause until the next cut begins with the end of a
+/// login, or a machine that is busy would never see a connection; some cuts come into a login.
+pub(super) fn cut(net: &Net, login: u64, random: &mut Random) -> bool {
+    let which = *random.pick(&[Which::All, Which::One]);
+    let was_cut = net.cut_now(which, random.next()) > 0;
+    if random.below(8) > 0 {
+        let end = Instant::now() + LOGIN_MAX;
+        process::wait_for(end, || net.is_logged_in(login).then_some(()));
+    }
+    was_cut
 }
 
 /// Does the works one after the other, again and again, until there were enough faults; each is
@@ -93,6 +95,16 @@ pub(super) fn under(
     fault: impl FnMut(&mut Random) -> bool + Send + 'static,
 ) {
     let sources = sources(ctx, works);
+    for work in works {
+        match super::fio::lacking(&sources, work.name) {
+            Some(why) if works.len() == 1 => {
+                drop(place);
+                ctx.skip(why);
+            }
+            Some(why) => ctx.note(format!("without {}: {why}", work.name)),
+            None => (),
+        }
+    }
     let faults = Arc::new(AtomicU64::new(0));
     let cutter = place
         .is_mount()
@@ -111,6 +123,13 @@ pub(super) fn under(
             longest = longest.max((took.0, format!("{}, {}", work.name, took.1)));
         }
         round += 1;
+        if measure.cuts >= LONG.cuts && cutter.is_some() {
+            ctx.note(format!(
+                "{} faults after {:.0?}, round {round}",
+                faults.load(Ordering::SeqCst),
+                started.elapsed()
+            ));
+        }
         let enough = faults.load(Ordering::SeqCst) >= measure.cuts || round >= measure.rounds;
         if cutter.is_none() || enough {
             break;
@@ -243,6 +262,10 @@ impl Drop for Cutter {
     }
 }
 
+/// Milliseconds between two cuts.
+pub(super) const PAUSE: Range<u64> = 50..501;
+/// After so long the next cut comes, whether there is a connection or not.
+const LOGIN_MAX: Duration = Duration::from_secs(5);
 /// Every work meets several.
 pub(super) const SHORT: Measure = Measure {
     cuts: 6,

@@ -102,7 +102,7 @@ pub(super) fn attempted(
             place.kill();
             // The threads that hung have their error now.
             let _ = ended.recv_timeout(Duration::from_secs(5));
-            return Err(format!("{step}: hung for {limit:?}{diagnosis}"));
+            return Err(format!("{step}: {HUNG} {limit:?}{diagnosis}"));
         }
     }
 }
@@ -127,9 +127,19 @@ impl<T> Told<T> for nix::Result<T> {
 
 /// Says what is not so.
 pub(super) fn hold(is_so: bool, what: impl Display) -> Result<(), String> {
-    if is_so { Ok(()) } else { Err(what.to_string()) }
+    if is_so {
+        Ok(())
+    } else {
+        Err(format!("{WRONG}: {what}"))
+    }
 }
+
+/// Begins what is said of a result that is not as it should be, and of which no program was told.
+pub(super) const WRONG: &str = "wrong, and no error told";
 
 /// The longest wait between two tries of a mount to reach its server is 30 s; a try and what
 /// follows from it come on top.
 pub(super) const BACK_OFF: Duration = Duration::from_secs(60);
+
+/// Is in what is said of a step that took too long.
+pub(super) const HUNG: &str = "hung for";

@@ -42,6 +42,8 @@ pub(super) struct Sources {
     pub(super) scratch: PathBuf,
     /// fsx, if it is to be had.
     pub(super) fsx: Option<PathBuf>,
+    /// Whether there is a fio.
+    pub(super) fio: bool,
 }
 
 /// A work.
@@ -52,7 +54,7 @@ pub(super) struct Work {
 }
 
 /// All of them.
-pub(super) const WORKS: [Work; 9] = [
+pub(super) const WORKS: [Work; 10] = [
     Work {
         name: "git_clone",
         run: git_clone,
@@ -88,6 +90,10 @@ pub(super) const WORKS: [Work; 9] = [
     Work {
         name: "fsx",
         run: fsx,
+    },
+    Work {
+        name: super::fio::NAME,
+        run: super::fio::fio_verify,
     },
 ];
 
@@ -126,6 +132,7 @@ impl Sources {
             repository,
             scratch: scratch.to_owned(),
             fsx,
+            fio: super::fio::is_installed(),
         })
     }
 }
@@ -271,7 +278,7 @@ fn sqlite(arena: &Arena, steps: &Steps) -> Result<(), String> {
     Ok(())
 }
 
-/// What `fio --verify` does: blocks at random places, each telling where it belongs and which
+/// As fio(1) does: blocks at random places, each telling where it belongs and which
 /// write of it this was; read back at once, later, and at the end.
 fn verified_writes(arena: &Arena, steps: &Steps) -> Result<(), String> {
     let path = arena.dir.join("blocks");
@@ -539,7 +546,7 @@ fn command(program: &str, words: &[&str], paths: &[&Path]) -> Result<String, Str
 }
 
 /// Runs a program that must say nothing but success.
-fn must(command: &mut Command) -> Result<String, String> {
+pub(super) fn must(command: &mut Command) -> Result<String, String> {
     let finished = process::run(command.env("LC_ALL", "C"), PROGRAM_MAX);
     if finished.ok() {
         return Ok(finished.out);

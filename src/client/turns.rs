@@ -1,0 +1,165 @@
+//! In which order requests by path are settled that were lost with one connection. A server does what
+//! it is asked on one connection as if in the order of the requests, and callers count on it: a file is
+//! made and looked at in one round trip. So what was lost together is found out and asked again in that
+//! order, as far as the paths have to do with each other; all else at once.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::sftp::Request;
+
+/// The requests of one mount that change something and have no answer.
+#[derive(Default)]
+pub(super) struct Turns {
+    state: Mutex<State>,
+    /// Rung when one of them is done.
+    done: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    changes: BTreeMap<u64, Paths>,
+}
+
+type Paths = [Option<Bytes>; 2];
+
+/// The place of one request; gone with its answer, or when nobody waits for that.
+pub(super) struct Turn {
+    turns: Arc<Turns>,
+    number: u64,
+    is_change: bool,
+}
+
+impl Turns {
+    pub(super) fn enter(self: &Arc<Self>, request: &Request, is_change: bool) -> Turn {
+        let mut state = self.state();
+        state.last += 1;
+        let number = state.last;
+        if is_change {
+            state.changes.insert(number, paths(request));
+        }
+        drop(state);
+        Turn {
+            turns: Arc::clone(self),
+            number,
+            is_change,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    /// Waits until no change that was asked for earlier concerns the same paths.
+    pub(super) async fn comes(&self, request: &Request) {
+        let ours = paths(request);
+        let waiting = async {
+            loop {
+                let done = self.turns.done.notified();
+                if self.is_next(&ours) {
+                    return;
+                }
+                done.await;
+            }
+        };
+        if tokio::time::timeout(TURN_MAX, waiting).await.is_err() {
+            log::debug!("asked again before what was asked for earlier");
+        }
+    }
+
+    fn is_next(&self, ours: &Paths) -> bool {
+        let state = self.turns.state();
+        let mut earlier = state.changes.range(..self.number);
+        !earlier.any(|(_, theirs)| concern(ours, theirs))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.is_change {
+            self.turns.state().changes.remove(&self.number);
+            self.turns.done.notify_waiters();
+        }
+    }
+}
+
+fn paths(request: &Request) -> Paths {
+    match request {
+        Request::Open { path, .. }
+        | Request::Setstat { path, .. }
+        | Request::Lsetstat { path, .. }
+        | Request::Remove { path }
+        | Request::Mkdir { path, .. }
+        | Request::Rmdir { path }
+        | Request::Opendir { path }
+        | Request::Lstat { path }
+        | Request::Stat { path }
+        | Request::Readlink { path }
+        | Request::Realpath { path } => [Some(path.clone()), None],
+        Request::Rename { from, to }
+        | Request::PosixRename { from, to }
+        | Request::Hardlink { from, to } => [Some(from.clone()), Some(to.clone())],
+        Request::Symlink { first, second } => [Some(first.clone()), Some(second.clone())],
+        _ => [None, None],
+    }
+}
+
+/// Whether a path of the ones is, or is above, or is below one of the others.
+fn concern(ones: &Paths, others: &Paths) -> bool {
+    let is_at_or_below = |path: &Bytes, above: &Bytes| {
+        let rest = path.strip_prefix(&above[..]);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || above.ends_with(b"/"))
+    };
+    ones.iter().flatten().any(|one| {
+        let mut others = others.iter().flatten();
+        others.any(|other| is_at_or_below(one, other) || is_at_or_below(other, one))
+    })
+}
+
+/// Who asked earlier may be waiting for something else, and not for the answer.
+const TURN_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn remove(path: &'static str) -> Request {
+        let path = Bytes::from_static(path.as_bytes());
+        Request::Remove { path }
+    }
+
+    #[tokio::test]
+    async fn what_has_to_do_with_an_earlier_change_waits_for_it_and_nothing_else_does() {
+        let turns = Arc::new(Turns::default());
+        let early = turns.enter(&remove("/a/b"), true);
+        let is_free = |path| {
+            let turn = turns.enter(&remove(path), false);
+            turn.comes(&remove(path)).now_or_never().is_some()
+        };
+        for path in ["/a/b", "/a", "/", "/a/b/c"] {
+            assert!(!is_free(path), "{path}");
+        }
+        for path in ["/a/bc", "/a/c", "/b"] {
+            assert!(is_free(path), "{path}");
+        }
+        drop(early);
+        assert!(is_free("/a/b"));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_was_asked_for_later() {
+        let turns = Arc::new(Turns::default());
+        let early = turns.enter(&remove("/a"), true);
+        let _late = turns.enter(&remove("/a"), true);
+        assert!(early.comes(&remove("/a")).now_or_never().is_some());
+    }
+}
