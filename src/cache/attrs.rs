@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use super::trust::{Sighting, Trust};
 use crate::clock::Seconds;
 use crate::sftp::FileKind;
 
@@ -33,6 +34,19 @@ pub(crate) struct Attr {
     pub(crate) mtime: Seconds,
     /// SFTP has no ctime: the later of mtime and our own last change of the inode.
     pub(crate) ctime: Seconds,
+}
+
+impl Attr {
+    /// Whether a server that said this says the same now. A reader moves the time of the last access,
+    /// and the ctime is ours.
+    pub(crate) fn says_as(&self, now: &Self) -> bool {
+        let Self { atime, ctime, .. } = *now;
+        *now == Self {
+            atime,
+            ctime,
+            ..*self
+        }
+    }
 }
 
 /// A moment in the order of our own changes and questions.
@@ -63,6 +77,8 @@ struct Entry {
     asked: Stamp,
     /// Since when the content was seen unchanged, by size and mtime.
     same_since: Option<Instant>,
+    /// Since when the server has said all that `attr` says, and we have changed nothing.
+    seen: Option<Sighting>,
     /// Pages may have been read while a change would not have shown.
     is_doubtful: bool,
 }
@@ -110,6 +126,12 @@ impl AttrCache {
         (!left.is_zero()).then_some(left)
     }
 
+    /// Until when what was said of the file last is believed by other terms.
+    pub(crate) fn until(&self, ino: Ino, trust: Trust) -> Option<Instant> {
+        let seen = self.entries.peek(&ino)?.seen?;
+        Some(trust.until(seen))
+    }
+
     /// Notes that the file's name was seen to lead to it, or that it is no longer known to.
     pub(crate) fn set_named(&mut self, ino: Ino, until: Option<Instant>) {
         if let Some(entry) = self.entries.get_mut(&ino) {
@@ -136,7 +158,13 @@ impl AttrCache {
 
     /// Stores what the server said to a question sent at `asked`, unless a change of ours came
     /// after, or the answer to a later question did. Gives what is known now: the answer, with the ctime that we know of.
-    pub(crate) fn store(&mut self, ino: Ino, mut attr: Attr, asked: Stamp, until: Instant) -> Attr {
+    pub(crate) fn store(
+        &mut self,
+        ino: Ino,
+        mut attr: Attr,
+        asked: Stamp,
+        (sighting, trust): (Sighting, Trust),
+    ) -> Attr {
         let known = self.entries.get(&ino);
         let known_since = |entry: &Entry| entry.changed.max(entry.asked);
         if known.map_or(self.given_up, known_since) > asked {
@@ -147,15 +175,19 @@ impl AttrCache {
         let named_until = known.and_then(|entry| entry.named_until);
         let same_since = known.and_then(|entry| entry.same_since);
         let is_doubtful = known.is_some_and(|entry| entry.is_doubtful);
+        let before = known.filter(|entry| entry.attr.says_as(&attr));
+        let before = before.and_then(|entry| entry.seen);
+        let seen = before.map_or(sighting, |before| sighting.after(before));
         self.insert(
             ino,
             Entry {
                 attr,
-                until: Some(until),
+                until: Some(trust.until(seen)),
                 named_until,
                 changed,
                 asked,
                 same_since,
+                seen: Some(seen),
                 is_doubtful,
             },
         );
@@ -170,20 +202,21 @@ impl AttrCache {
         ino: Ino,
         attr: Attr,
         asked: Stamp,
-        until: Instant,
+        (sighting, trust): (Sighting, Trust),
     ) -> Attr {
         if self.entries.contains(&ino) {
-            return self.store(ino, attr, asked, until);
+            return self.store(ino, attr, asked, (sighting, trust));
         }
         self.insert(
             ino,
             Entry {
                 attr,
-                until: Some(until),
+                until: Some(trust.until(sighting)),
                 named_until: None,
                 changed: asked,
                 asked,
                 same_since: None,
+                seen: Some(sighting),
                 is_doubtful: false,
             },
         );
@@ -197,6 +230,7 @@ impl AttrCache {
         match self.entries.get_mut(&ino) {
             Some(entry) => {
                 entry.until = None;
+                entry.seen = None;
                 entry.changed = now;
             }
             None => self.given_up = now,
@@ -290,6 +324,15 @@ mod tests {
         }
     }
 
+    /// Believed until a moment.
+    fn until(moment: Instant) -> (Sighting, Trust) {
+        let trust = Trust {
+            least: SECOND,
+            most: SECOND,
+        };
+        (Sighting::first(moment - SECOND), trust)
+    }
+
     fn cache(capacity: usize) -> (AttrCache, Instant) {
         (
             AttrCache::new(NonZeroUsize::new(capacity).unwrap()),
@@ -301,7 +344,7 @@ mod tests {
     fn what_is_stored_is_believed_until_its_moment_and_not_at_it() {
         let (mut cache, now) = cache(4);
         let asked = cache.stamp();
-        cache.store(A, attr(1), asked, now + SECOND);
+        cache.store(A, attr(1), asked, until(now + SECOND));
         assert_eq!(cache.fresh(A, now).unwrap().1, SECOND);
         assert!(cache.fresh(A, now + SECOND).is_none());
         assert_eq!(cache.last(A).unwrap().size, 1);
@@ -311,10 +354,10 @@ mod tests {
     fn an_answer_older_than_our_change_is_not_stored() {
         let (mut cache, now) = cache(4);
         let asked = cache.stamp();
-        cache.store(A, attr(1), asked, now + SECOND);
+        cache.store(A, attr(1), asked, until(now + SECOND));
         let asked = cache.stamp();
         cache.change(A, now + SECOND, |attr| attr.size = 2);
-        cache.store(A, attr(1), asked, now + SECOND);
+        cache.store(A, attr(1), asked, until(now + SECOND));
         assert_eq!(cache.fresh(A, now).unwrap().0.size, 2);
     }
 
@@ -322,8 +365,8 @@ mod tests {
     fn an_answer_to_an_earlier_question_does_not_replace_a_later_one() {
         let (mut cache, now) = cache(4);
         let (earlier, later) = (cache.stamp(), cache.stamp());
-        cache.store(A, attr(2), later, now + SECOND);
-        cache.store(A, attr(1), earlier, now + SECOND);
+        cache.store(A, attr(2), later, until(now + SECOND));
+        cache.store(A, attr(1), earlier, until(now + SECOND));
         assert_eq!(cache.fresh(A, now).unwrap().0.size, 2);
     }
 
@@ -331,10 +374,10 @@ mod tests {
     fn a_change_of_one_file_lets_answers_about_another_in() {
         let (mut cache, now) = cache(4);
         let asked = cache.stamp();
-        cache.store(A, attr(1), asked, now);
+        cache.store(A, attr(1), asked, until(now));
         let asked = cache.stamp();
         cache.changed(A);
-        cache.store(B, attr(8), asked, now + SECOND);
+        cache.store(B, attr(8), asked, until(now + SECOND));
         assert_eq!(cache.fresh(B, now).unwrap().0.size, 8);
     }
 
@@ -342,12 +385,12 @@ mod tests {
     fn a_change_outlives_its_entry() {
         let (mut cache, now) = cache(1);
         let asked = cache.stamp();
-        cache.store(A, attr(1), asked, now + SECOND);
+        cache.store(A, attr(1), asked, until(now + SECOND));
         let before_the_change = cache.stamp();
         cache.changed(A);
         let asked = cache.stamp();
-        cache.store(B, attr(2), asked, now + SECOND);
-        cache.store(A, attr(1), before_the_change, now + SECOND);
+        cache.store(B, attr(2), asked, until(now + SECOND));
+        cache.store(A, attr(1), before_the_change, until(now + SECOND));
         assert!(cache.fresh(A, now).is_none());
     }
 
@@ -355,10 +398,10 @@ mod tests {
     fn ctime_never_goes_back_while_the_file_is_known() {
         let (mut cache, now) = cache(4);
         let asked = cache.stamp();
-        cache.store(A, attr(1), asked, now + SECOND);
+        cache.store(A, attr(1), asked, until(now + SECOND));
         cache.touch(A, 100);
         let asked = cache.stamp();
-        let stored = cache.store(A, attr(1), asked, now + SECOND);
+        let stored = cache.store(A, attr(1), asked, until(now + SECOND));
         assert_eq!(stored.ctime, 100);
     }
 
@@ -366,7 +409,7 @@ mod tests {
     fn who_believes_keeps_pages_until_they_can_be_read_once_and_trusted() {
         let (mut cache, start) = (AttrCache::new(NonZeroUsize::MIN), crate::clock::now());
         let asked = cache.stamp();
-        cache.store(A, attr(1), asked, start);
+        cache.store(A, attr(1), asked, until(start));
         cache.content_is_new(A, start);
         // Its mtime is 1: changed just now, by the clock.
         let mut opened = |after| cache.opened_unasked(A, start + after, 1);
@@ -403,13 +446,13 @@ mod tests {
         for (wall, opens) in cases {
             let (mut cache, now) = cache(4);
             let asked = cache.stamp();
-            cache.store(A, attr(1), asked, now);
+            cache.store(A, attr(1), asked, until(now));
             cache.content_is_new(A, now);
             for (at, kept) in *opens {
                 let then = now + Duration::from_millis(*at);
                 assert_eq!(cache.opened(A, then, *wall), *kept, "at {at}, clock {wall}");
                 let asked = cache.stamp();
-                cache.store(A, attr(1), asked, then);
+                cache.store(A, attr(1), asked, until(then));
             }
             let later = now + SECOND * 100;
             assert!(cache.opened(A, later, *wall));
@@ -421,5 +464,32 @@ mod tests {
                 "clock {wall}"
             );
         }
+    }
+
+    #[test]
+    fn what_the_server_says_again_and_again_is_believed_longer_until_we_change_it() {
+        let (mut cache, start) = cache(4);
+        let trust = Trust {
+            least: SECOND,
+            most: SECOND * 4,
+        };
+        let mut lasts = |after, size, is_changed: bool| {
+            if is_changed {
+                cache.changed(A);
+            }
+            let (at, asked) = (start + SECOND * after, cache.stamp());
+            let read_since = Attr {
+                atime: after,
+                ..attr(size)
+            };
+            cache.store(A, read_since, asked, (Sighting::first(at), trust));
+            cache.fresh(A, at).unwrap().1.as_secs()
+        };
+        let seen = [(0, 1), (2, 1), (9, 1), (10, 2), (13, 2)];
+        assert_eq!(
+            seen.map(|(at, size)| lasts(at, size, false)),
+            [1, 2, 4, 1, 3]
+        );
+        assert_eq!(lasts(14, 2, true), 1);
     }
 }

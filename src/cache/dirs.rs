@@ -16,6 +16,7 @@ use std::time::Instant;
 use lru::LruCache;
 
 use super::attrs::{Attr, Ino, Stamp};
+use super::trust::Sighting;
 use crate::sftp::FileKind;
 
 /// One entry of a directory, never `.` or `..`.
@@ -40,6 +41,8 @@ pub(crate) struct Directory {
     /// When the server was asked: by our own changes, and by the clock.
     pub(crate) asked: Stamp,
     pub(crate) at: Instant,
+    /// Since when listings have said the same, our own changes apart.
+    same_since: Instant,
     /// The server has listed it; else we only know what we have made in it.
     is_read: bool,
     /// For which state of something else its link counts are right; any other makes them unknown.
@@ -96,9 +99,30 @@ impl Directory {
             entries,
             asked,
             at,
+            same_since: at,
             is_read: true,
             counted_for,
         }
+    }
+
+    /// When it was listed, and since when that was the same.
+    pub(crate) const fn sighting(&self) -> Sighting {
+        Sighting {
+            at: self.at,
+            same_since: self.same_since,
+        }
+    }
+
+    /// Whether a later listing says nothing else than this one and our own changes since.
+    fn says_as(&self, later: &Self) -> bool {
+        let is_same = |(before, now): (&Listed, &Listed)| {
+            let attrs = before.attr.zip(now.attr);
+            before.name == now.name
+                && before.kind == now.kind
+                && attrs.is_none_or(|(before, now)| before.says_as(&now))
+        };
+        self.entries.len() == later.entries.len()
+            && self.entries.iter().zip(&later.entries).all(is_same)
     }
 
     /// By name.
@@ -218,6 +242,11 @@ impl DirCache {
         let is_older = |known: &Arc<Directory>| known.asked > asked;
         if self.complete.peek(&ino).is_some_and(is_older) {
             return false;
+        }
+        if let Some(known) = self.complete.peek(&ino)
+            && known.says_as(&directory)
+        {
+            directory.same_since = known.same_since.min(at);
         }
         self.store(ino, directory);
         true
@@ -501,5 +530,32 @@ mod tests {
         let entries = (0..=LISTING_MAX).map(|n| listed(&n.to_string(), 0));
         let entries: Vec<_> = entries.collect();
         assert!(!dirs.finish(DIR, fetch, entries, (Stamp::default(), clock::now())));
+    }
+
+    #[test]
+    fn a_listing_that_says_the_same_again_has_been_so_since_the_first() {
+        let (mut dirs, start) = (DirCache::new(), clock::now());
+        let mut same_for = |after, names: &[&str], change: fn(&mut DirCache)| {
+            change(&mut dirs);
+            let at = start + std::time::Duration::from_secs(after);
+            let fetch = dirs.begin(DIR, 0);
+            let entries = names.iter().map(|name| listed(name, 1)).collect();
+            assert!(dirs.finish(DIR, fetch, entries, (Stamp::default(), at)));
+            let seen = dirs.get(DIR).unwrap().sighting();
+            seen.at.duration_since(seen.same_since).as_secs()
+        };
+        assert_eq!(same_for(0, &["a", "b"], |_| {}), 0);
+        assert_eq!(same_for(4, &["a", "b"], |_| {}), 4);
+        // What we do ourselves is no news.
+        let ours: fn(&mut DirCache) = |dirs| {
+            dirs.touched(DIR, b"a");
+            dirs.made(DIR, b"c", FileKind::Regular);
+        };
+        assert_eq!(same_for(9, &["a", "b", "c"], ours), 9);
+        assert_eq!(
+            same_for(12, &["a", "c"], |_| {}),
+            0,
+            "somebody else removed one"
+        );
     }
 }

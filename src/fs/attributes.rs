@@ -38,8 +38,8 @@ impl Filesystem {
         if let Some(known) = self.known(ino) {
             return Ok(known);
         }
-        if let Some((attr, asked)) = self.listed_attr(ino) {
-            return Ok(self.learn_listed(ino, attr, asked));
+        if let Some((attr, asked, sighting)) = self.listed_attr(ino) {
+            return Ok(self.learn_listed(ino, attr, asked, sighting));
         }
         if ino == Ino::ROOT {
             return self.root_attributes().await;

@@ -4,13 +4,19 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cache::Trust;
+
 /// Choices for the filesystem, all with a default.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    /// How long attributes are believed without asking the server, and the kernel is told to.
+    /// How long attributes are believed without asking the server, at least, and how long the kernel
+    /// is told to.
     pub attr_timeout: Duration,
-    /// How long a name is believed to mean the same file.
+    /// How long a name is believed to mean the same file, at least.
     pub entry_timeout: Duration,
+    /// How long attributes and names are believed at most that were seen unchanged for as long. If it
+    /// is not said, a while, or no longer than the two above where those are not the usual ones.
+    pub timeout_max: Option<Duration>,
     /// How long a name is believed not to exist.
     pub negative_timeout: Duration,
     /// Whether anything is remembered beyond what a request needs (`-o dir_cache=no`).
@@ -120,8 +126,9 @@ pub(crate) enum CopyIsHardlink {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            attr_timeout: Duration::from_secs(5),
-            entry_timeout: Duration::from_secs(5),
+            attr_timeout: TIMEOUT,
+            entry_timeout: TIMEOUT,
+            timeout_max: None,
             negative_timeout: Duration::from_secs(2),
             cache: true,
             nocto: false,
@@ -144,5 +151,54 @@ impl Default for Config {
             copy_is_hardlink: CopyIsHardlink::default(),
             state: None,
         }
+    }
+}
+
+impl Config {
+    /// How long attributes are believed.
+    pub(super) fn attr_trust(&self) -> Trust {
+        self.trust(self.attr_timeout)
+    }
+
+    /// How long names are believed, and listings but for what they do not tell of.
+    pub(super) fn entry_trust(&self) -> Trust {
+        self.trust(self.entry_timeout)
+    }
+
+    fn trust(&self, least: Duration) -> Trust {
+        let usual = match least == TIMEOUT {
+            true => TIMEOUT_MAX,
+            // Who says how long means just that.
+            false => least,
+        };
+        let most = self.timeout_max.unwrap_or(usual).max(least);
+        Trust { least, most }
+    }
+}
+
+/// What is used now may have been changed by others a moment ago.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// As long as sshfs believes everything from the start.
+const TIMEOUT_MAX: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_how_long_means_just_that_unless_he_also_says_how_long_at_most() {
+        let second = Duration::from_secs(1);
+        let most = |attr_timeout, timeout_max| {
+            let config = Config {
+                attr_timeout,
+                timeout_max,
+                ..Config::default()
+            };
+            config.attr_trust().most
+        };
+        assert_eq!(most(TIMEOUT, None), TIMEOUT_MAX);
+        assert_eq!(most(second, None), second);
+        assert_eq!(most(second, Some(second * 9)), second * 9);
+        assert_eq!(most(second * 9, Some(second)), second * 9);
     }
 }

@@ -183,8 +183,9 @@ impl Filesystem {
             };
             return self.unsettled(ino).unwrap_or_else(of_row);
         };
-        let known = self.learn_listed(ino, attr, asked);
-        let until = asked.at + self.config.entry_timeout;
+        let sighting = seen.shown.sighting();
+        let known = self.learn_listed(ino, attr, asked, sighting);
+        let until = self.config.entry_trust().until(sighting);
         self.tables().attrs.set_named(ino, Some(until));
         known
     }
@@ -214,6 +215,7 @@ impl Filesystem {
                 kind: attr.kind,
                 attr: Some(attr),
                 asked,
+                same_since: asked.at,
                 ..shown
             },
             Err(_) => shown,
@@ -238,6 +240,7 @@ impl Filesystem {
                 attr: None,
                 links: None,
                 asked: row.asked,
+                same_since: row.asked.at,
                 is_from_server: false,
             });
         };
@@ -248,6 +251,7 @@ impl Filesystem {
             attr: attr.filter(|_| !is_out_of_date),
             links,
             asked: row.asked,
+            same_since: row.asked.at,
             is_from_server: !is_out_of_date,
         }
     }

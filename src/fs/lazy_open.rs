@@ -34,8 +34,8 @@ impl Filesystem {
         if let Some(known) = self.known(ino) {
             return Some(known.attr);
         }
-        let (attr, asked) = self.listed_attr(ino)?;
-        Some(self.learn_listed(ino, attr, asked).attr)
+        let (attr, asked, sighting) = self.listed_attr(ino)?;
+        Some(self.learn_listed(ino, attr, asked, sighting).attr)
     }
 
     /// Whether the server will let the user that we are there read a file, as far as its mode tells:

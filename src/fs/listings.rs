@@ -17,7 +17,7 @@ use super::dir::Listing;
 use super::survive::surviving;
 use super::tables::Shown;
 use super::{Asked, Attr, Entry, Filesystem, Ino};
-use crate::cache::{Directory, Listed, Said};
+use crate::cache::{Directory, Listed, Said, Sighting};
 use crate::clock;
 use crate::error::Result;
 use crate::sftp::FileKind;
@@ -68,8 +68,8 @@ impl Filesystem {
     /// A directory's listing, if it is believed.
     pub(super) fn listing(&self, ino: Ino) -> Option<Arc<Directory>> {
         let directory = self.tables().dirs.get(ino)?;
-        let age = clock::now().saturating_duration_since(directory.at);
-        (age < self.config.entry_timeout).then_some(directory)
+        let until = self.config.entry_trust().until(directory.sighting());
+        (clock::now() < until).then_some(directory)
     }
 
     /// What the listing of its directory says of a name. A name that was heard of often enough
@@ -77,9 +77,12 @@ impl Filesystem {
     fn hear_of(&self, parent: Ino, name: &[u8]) -> Heard {
         let now = clock::now();
         let mut tables = self.tables();
-        let (entries, absence) = (self.config.entry_timeout, self.config.negative_timeout);
+        let (entries, absence) = (self.config.entry_trust(), self.config.negative_timeout);
         let heard = match (tables.remembered(parent, name), tables.dirs.get(parent)) {
-            (Some(shown), _) => Some((Heard::There(shown), shown.asked.at, entries)),
+            (Some(shown), _) => {
+                let lasts = entries.lasts(shown.sighting());
+                Some((Heard::There(shown), shown.asked.at, lasts))
+            }
             (None, Some(directory)) => Some((Heard::NotThere, directory.at, absence)),
             (None, None) => None,
         };
@@ -153,15 +156,16 @@ impl Filesystem {
             tables.count_links(ino, shown.kind, shown.links);
             ino
         };
-        let known = self.learn_listed(ino, attr, shown.asked);
-        let until = shown.asked.at + self.config.entry_timeout;
+        let known = self.learn_listed(ino, attr, shown.asked, shown.sighting());
+        let until = self.config.entry_trust().until(shown.sighting());
         self.tables().attrs.set_named(ino, Some(until));
         let ttl = until.saturating_duration_since(clock::now());
+        let ttl = ttl.min(self.config.entry_timeout);
         Ok(Some(Entry { ino, known, ttl }))
     }
 
     /// What the listing of its directory says of a file that has one name.
-    pub(super) fn listed_attr(&self, ino: Ino) -> Option<(Attr, Asked)> {
+    pub(super) fn listed_attr(&self, ino: Ino) -> Option<(Attr, Asked, Sighting)> {
         let mut tables = self.tables();
         let (parent, name) = match tables.inodes.places(ino) {
             [(parent, name)] => (*parent, name.clone()),
@@ -170,8 +174,9 @@ impl Filesystem {
         let shown = tables.remembered(parent, &name)?;
         let follows = shown.kind == FileKind::Symlink && self.config.symlinks == Symlinks::Follow;
         let attr = shown.attr.filter(|_| !follows)?;
-        let age = clock::now().saturating_duration_since(shown.asked.at);
-        (age < self.config.attr_timeout).then_some((attr, shown.asked))
+        let sighting = shown.sighting();
+        let until = self.config.attr_trust().until(sighting);
+        (clock::now() < until).then_some((attr, shown.asked, sighting))
     }
 
     /// Has a directory listed, if it is not being listed already and that is worth it. Nobody waits.

@@ -90,7 +90,7 @@ use self::tables::Tables;
 pub(crate) use self::waits::Waits;
 use self::walk::Walk;
 pub(crate) use crate::cache::{Attr, Ino};
-use crate::cache::{AttrCache, DirCache, Stamp};
+use crate::cache::{AttrCache, DirCache, Sighting, Stamp};
 use crate::client::{Client, Health, Standing};
 pub(crate) use crate::client::{Wanted, while_wanted};
 use crate::clock;
@@ -330,34 +330,28 @@ impl Filesystem {
 
     /// As [`Self::learn`], in our terms.
     fn learn_from(&self, ino: Ino, attr: Attr, asked: Asked) -> Known {
-        self.learn_by(ino, asked, |attrs, until| {
-            attrs.store(ino, attr, asked.stamp, until)
-        })
+        let belief = (Sighting::first(asked.at), self.config.attr_trust());
+        self.learn_by(ino, |attrs| attrs.store(ino, attr, asked.stamp, belief))
     }
 
     /// As [`Self::learn`], from a listing out of which our own changes would have taken it.
-    fn learn_listed(&self, ino: Ino, attr: Attr, asked: Asked) -> Known {
-        self.learn_by(ino, asked, |attrs, until| {
-            attrs.store_listed(ino, attr, asked.stamp, until)
+    fn learn_listed(&self, ino: Ino, attr: Attr, asked: Asked, sighting: Sighting) -> Known {
+        let belief = (sighting, self.config.attr_trust());
+        self.learn_by(ino, |attrs| {
+            attrs.store_listed(ino, attr, asked.stamp, belief)
         })
     }
 
-    fn learn_by(
-        &self,
-        ino: Ino,
-        asked: Asked,
-        store: impl FnOnce(&mut AttrCache, Instant) -> Attr,
-    ) -> Known {
+    fn learn_by(&self, ino: Ino, store: impl FnOnce(&mut AttrCache) -> Attr) -> Known {
         let shared = self.handles.shared(ino);
         if shared.as_ref().is_some_and(|shared| !shared.is_written())
             && let Some(known) = self.unsettled(ino)
         {
             return known;
         }
-        let until = asked.at + self.config.attr_timeout;
         let mut tables = self.tables();
         let before = tables.attrs.last(ino);
-        let attr = store(&mut tables.attrs, until);
+        let attr = store(&mut tables.attrs);
         let now = clock::now();
         if !before.is_some_and(|before| same_content(&before, &attr)) {
             tables.attrs.content_is_new(ino, now);
@@ -377,7 +371,7 @@ impl Filesystem {
                 shared.heard(attr.size);
             }
         }
-        let ttl = fresh.map_or(Duration::ZERO, |(_, left)| left);
+        let ttl = fresh.map_or(Duration::ZERO, |(_, left)| self.told_for(left));
         Known { attr, links, ttl }
     }
 
@@ -395,12 +389,19 @@ impl Filesystem {
     /// What is known of a file and still believed.
     fn known(&self, ino: Ino) -> Option<Known> {
         let mut tables = self.tables();
-        let (attr, ttl) = tables.attrs.fresh(ino, clock::now())?;
+        let (attr, left) = tables.attrs.fresh(ino, clock::now())?;
+        let ttl = self.told_for(left);
         Some(Known {
             attr,
             links: tables.inodes.links(ino),
             ttl,
         })
+    }
+
+    /// How long the kernel is told to believe what is believed here for so long: what we hear of
+    /// others' changes meanwhile, it hears when it asks.
+    fn told_for(&self, left: Duration) -> Duration {
+        left.min(self.config.attr_timeout)
     }
 
     /// Attributes by path, as the user wants symbolic links to be seen.

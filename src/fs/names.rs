@@ -91,6 +91,7 @@ impl Filesystem {
             let mut tables = self.tables();
             let ino = tables.inodes.find(parent, name)?;
             let ttl = tables.attrs.named(ino, clock::now())?;
+            let ttl = ttl.min(self.config.entry_timeout);
             // Counted at once: meanwhile the kernel may forget what it was told before.
             tables.inodes.looked_up(ino);
             (ino, ttl)
@@ -133,8 +134,14 @@ impl Filesystem {
                 return Err(error);
             }
         };
-        let ttl = self.config().entry_timeout;
-        self.tables().attrs.set_named(ino, Some(clock::now() + ttl));
+        let (trust, ttl) = (self.config.entry_trust(), self.config.entry_timeout);
+        let mut tables = self.tables();
+        let until = clock::now() + ttl;
+        let until = tables
+            .attrs
+            .until(ino, trust)
+            .map_or(until, |it| it.max(until));
+        tables.attrs.set_named(ino, Some(until));
         Ok(Entry { ino, known, ttl })
     }
 

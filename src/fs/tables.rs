@@ -8,7 +8,7 @@ use super::cow::Groups;
 use super::inodes::Inodes;
 use super::listings::Listings;
 use super::walk::Walk;
-use crate::cache::{Attr, AttrCache, DirCache, Directory, Fetch, Ino, Said};
+use crate::cache::{Attr, AttrCache, DirCache, Directory, Fetch, Ino, Said, Sighting};
 use crate::sftp::FileKind;
 
 /// What is told of an entry of a directory.
@@ -20,8 +20,19 @@ pub(super) struct Shown {
     pub(super) links: Option<u32>,
     /// When the server was asked.
     pub(super) asked: Asked,
+    /// Since when listings have said the same.
+    pub(super) same_since: Instant,
     /// The server has just said so, and we have not changed it since.
     pub(super) is_from_server: bool,
+}
+
+impl Shown {
+    pub(super) const fn sighting(&self) -> Sighting {
+        Sighting {
+            at: self.asked.at,
+            same_since: self.same_since,
+        }
+    }
 }
 
 /// What the lock of the tables guards. `inodes` and `attrs` are read as they are; what changes a
@@ -144,6 +155,7 @@ impl Tables {
             stamp: directory.asked,
             at: directory.at,
         };
+        let same_since = directory.sighting().same_since;
         let Said::There(listed) = said else {
             return None;
         };
@@ -156,6 +168,7 @@ impl Tables {
             attr,
             links,
             asked,
+            same_since,
             is_from_server: false,
         })
     }

@@ -17,6 +17,7 @@ use super::resend::{Again, Answer, Answered, place};
 use super::second_question::Refused;
 use super::shared_file::SharedFile;
 use super::unwritten::{Budget, Via};
+use crate::cache::Sighting;
 use crate::client::Client;
 use crate::clock;
 use crate::error::{Error, Operation, Result};
@@ -260,8 +261,8 @@ impl Filesystem {
         // Under the lock: who writes or changes something meanwhile notes that after this.
         if shared.is_only(number) {
             let stamp = tables.attrs.stamp();
-            let until = asked + self.config.attr_timeout;
-            tables.attrs.store(shared.ino, attr, stamp, until);
+            let belief = (Sighting::first(asked), self.config.attr_trust());
+            tables.attrs.store(shared.ino, attr, stamp, belief);
             shared.settled(attr.size);
         }
     }

@@ -95,3 +95,36 @@ async fn the_kernel_is_told_at_open_that_a_file_has_another_size_than_it_believe
     fs.open(ino, READ, false).await.unwrap();
     assert_eq!(*told.lock().unwrap(), [crate::fs::Notice::Attributes(ino)]);
 }
+
+/// As NFS does between acregmin and acregmax.
+#[tokio::test]
+async fn what_was_seen_unchanged_for_long_is_believed_longer_but_not_by_the_kernel() {
+    use crate::fs::Asked;
+    let (server, fs) = mount(&[("f", b"data")]).await;
+    let ino = look_up(&fs, "f").await;
+    fs.tables().attrs.changed(ino);
+    let ago = |seconds| crate::clock::now() - Duration::from_secs(seconds);
+    let hears = |attrs: &Attrs, seconds| {
+        let Asked { stamp, .. } = fs.now();
+        let at = ago(seconds);
+        fs.learn(ino, attrs, Asked { stamp, at }).unwrap()
+    };
+    let attrs = fs.client.lstat(Bytes::from_static(b"/home/ann/f")).await;
+    let attrs = attrs.unwrap();
+    assert!(hears(&attrs, 18).ttl.is_zero(), "for 5 seconds");
+    let known = hears(&attrs, 6);
+    assert_eq!(
+        known.ttl,
+        Duration::from_secs(5),
+        "6 more, of which the kernel is told 5"
+    );
+    server.take_requests();
+    assert_eq!(fs.getattr(ino).await.unwrap().attr, known.attr);
+    assert!(server.take_requests().is_empty());
+    // Somebody else has changed it: it may change again.
+    let changed = Attrs {
+        size: Some(5),
+        ..attrs
+    };
+    assert!(hears(&changed, 6).ttl.is_zero());
+}
