@@ -44,9 +44,35 @@ pub(super) enum Came {
 #[derive(Default)]
 pub(super) struct Again {
     lost: BTreeMap<u64, Outgoing>,
-    /// How many of them have been sent again and have no answer, all of them WRITEs.
+    /// How many of them have been sent again and have no answer.
     resent: usize,
+    /// Behind the first of these, by whose handle: what acts in order may follow on its connection.
+    batch: Batch,
     losses: LossesTogether,
+}
+
+/// What was sent again together.
+#[derive(Default)]
+struct Batch {
+    by: Option<Handle>,
+    /// A change is the last of it.
+    is_closed: bool,
+}
+
+/// A request that was sent, or not.
+pub(super) struct Placed {
+    /// The handle that it was sent by.
+    pub(super) by: Option<Handle>,
+    pub(super) answer: BoxFuture<'static, Came>,
+}
+
+impl Placed {
+    fn not(came: Came) -> Self {
+        Self {
+            by: None,
+            answer: Box::pin(async move { came }),
+        }
+    }
 }
 
 impl Again {
@@ -75,8 +101,11 @@ impl Again {
     }
 
     /// Something was sent, on a connection that was there.
-    pub(super) const fn sent(&mut self) {
+    pub(super) fn sent(&mut self, by: Option<Handle>) {
         self.losses.sent();
+        if self.resent > 0 {
+            self.batch.by = self.batch.by.take().or(by);
+        }
     }
 
     /// How long to wait before the next one is sent; told once for each lost connection.
@@ -84,31 +113,48 @@ impl Again {
         self.losses.rest()
     }
 
-    /// The next one to be sent, if `unanswered` is nothing that it must wait for: what was sent
-    /// before the loss comes back first, and only WRITEs with a place of their own are sent together.
-    pub(super) fn next(&mut self, unanswered: usize) -> Option<Outgoing> {
+    /// The next one to be sent, if `unanswered` is nothing that it must wait for, and whether it may
+    /// have been done: what was sent before the loss comes back first, and only WRITEs with a place of
+    /// their own are sent together.
+    ///
+    /// A change may follow them, where the server acts in order and on their connection only. A
+    /// server that is slow to do what was on its way on a lost connection does both then; a WRITE that
+    /// it does alone, behind what was sent again, would take the file's time back.
+    pub(super) fn next(&mut self, unanswered: usize, in_order: bool) -> Option<(Outgoing, bool)> {
+        if unanswered == 0 {
+            (self.resent, self.batch) = (0, Batch::default());
+        }
         let (_, first) = self.lost.first_key_value()?;
         let is_free = matches!(first.what, What::Data { .. }) && !first.via.appends;
-        if unanswered > 0 && !(is_free && unanswered == self.resent) {
+        let is_change = matches!(first.what, What::Change { .. });
+        let behind = self
+            .batch
+            .by
+            .as_ref()
+            .filter(|by| in_order && !by.is_lost());
+        let may_follow = is_free || (is_change && behind.is_some());
+        if unanswered > 0 && !(may_follow && unanswered == self.resent && !self.batch.is_closed) {
             return None;
         }
-        let (_, first) = self.lost.pop_first()?;
-        self.resent = if is_free { unanswered + 1 } else { 0 };
-        Some(first)
+        let behind = behind.filter(|_| is_change).cloned();
+        let (_, mut first) = self.lost.pop_first()?;
+        self.resent = unanswered + 1;
+        self.batch.is_closed = !is_free;
+        let is_again = behind.is_none();
+        if let Some(by) = behind {
+            first.via.handle = by;
+        }
+        Some((first, is_again))
     }
 }
 
 /// Sends a request when there is a place for it; the future inside waits for the answer. `is_again`:
 /// it may have been done already.
-pub(super) async fn place(
-    filesystem: Arc<Filesystem>,
-    next: Outgoing,
-    is_again: bool,
-) -> BoxFuture<'static, Came> {
+pub(super) async fn place(filesystem: Arc<Filesystem>, next: Outgoing, is_again: bool) -> Placed {
     if next.via.handle.is_lost() && !is_again {
         // In front of it come those that went with the connection, which may not be known yet.
         let error = Error::Lost("the connection was lost before".into());
-        return Box::pin(async move { Came::Lost(next, error) });
+        return Placed::not(Came::Lost(next, error));
     }
     let Outgoing { number, via, what } = next;
     let via = match via.handle.is_lost() {
@@ -119,11 +165,12 @@ pub(super) async fn place(
         Ok(via) => via,
         Err(error) => {
             let what = failed(&what, error);
-            return Box::pin(async move { back(number, what) });
+            return Placed::not(back(number, what));
         }
     };
     let client = &filesystem.client;
-    match what {
+    let by = Some(via.handle.clone());
+    let answer: BoxFuture<'static, Came> = match what {
         What::Data {
             offset,
             data,
@@ -178,7 +225,8 @@ pub(super) async fn place(
             let (asked, answer) = (clock::now(), client.fstat(&via.handle));
             Box::pin(async move { back(number, Answered::Look(asked, answer.await)) })
         }
-    }
+    };
+    Placed { by, answer }
 }
 
 const fn back(number: u64, what: Answered) -> Came {

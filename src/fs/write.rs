@@ -168,7 +168,7 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
         if placing.is_none() {
             let next = match again.is_empty() {
                 true => shared.next(in_order).map(|next| (next, false)),
-                false => again.next(sent.len()).map(|next| (next, true)),
+                false => again.next(sent.len(), in_order),
             };
             let place = |(next, is_again)| place(Arc::clone(&filesystem), next, is_again);
             placing = next.map(|next| Box::pin(place(next)));
@@ -180,10 +180,10 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
                 Some(answer) => filesystem.take_answer(&shared, answer).await,
                 None => tokio::time::sleep(again.rest()).await,
             },
-            Some(answer) = place => {
+            Some(placed) = place => {
                 placing = None;
-                again.sent();
-                sent.push(answer);
+                again.sent(placed.by);
+                sent.push(placed.answer);
             }
             () = shared.work(), if !is_placing => {}
         }
