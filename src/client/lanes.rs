@@ -7,7 +7,7 @@
 //! answers nothing else on a connection while it copies.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,21 +50,23 @@ impl Drop for Lanes {
 }
 
 /// Who asks again what was not done when the connection was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Again {
     Here,
-    /// It fails as the connection did: something else comes first. `was_asked`: this is not the first
-    /// time, and the server may do late what it was asked before.
-    ByCaller {
-        was_asked: bool,
-    },
+    /// It fails as the connection did: something else comes first.
+    ByCaller(Tried),
 }
 
 impl Again {
-    const fn was_asked(self) -> bool {
-        matches!(self, Self::ByCaller { was_asked: true })
+    fn was_asked(&self) -> bool {
+        matches!(self, Self::ByCaller(tried) if tried.0.load(Ordering::Relaxed))
     }
 }
+
+/// Whether the server was asked for something before, on a connection that was lost: it may do it late,
+/// and its refusal may mean that it has. What was never sent is not taken for done by us.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tried(Arc<AtomicBool>);
 
 /// The connection for copies, dialled for the first large one and kept. One copy dials while the
 /// others wait for it.
@@ -192,7 +194,8 @@ impl Lanes {
                     // Seldom: no part of every future that asks something.
                     match again {
                         Again::Here => Box::pin(lanes.settle(asked, lost, &turn)).await?,
-                        Again::ByCaller { .. } => {
+                        Again::ByCaller(tried) => {
+                            tried.0.fetch_or(is_sent, Ordering::Relaxed);
                             Box::pin(lanes.find_out(asked, lost, &turn)).await?
                         }
                     }

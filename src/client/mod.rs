@@ -44,6 +44,7 @@ pub(crate) use self::features::Features;
 use self::features::features;
 pub(crate) use self::files::Handle;
 pub(crate) use self::health::{Health, Standing};
+pub(crate) use self::lanes::Tried;
 use self::lanes::{Again, Lanes};
 pub(crate) use self::losses::{Losses, LossesTogether};
 use self::pending::Answer;
@@ -307,9 +308,9 @@ impl Client {
     pub(crate) fn try_remove(
         &self,
         path: Bytes,
-        was_asked: bool,
+        tried: &Tried,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
-        let again = Again::ByCaller { was_asked };
+        let again = Again::ByCaller(tried.clone());
         let answer = self.call_again(Request::Remove { path }, again);
         done(async move { Ok(answer.await?.1) })
     }

@@ -5,7 +5,7 @@ use std::future::Future;
 use bytes::Bytes;
 use nix::errno::Errno;
 
-use super::lanes::Again;
+use super::lanes::{Again, Tried};
 use super::{Client, done};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, FileKind, Request, StatusCode};
@@ -48,10 +48,10 @@ impl Client {
     ///
     /// # Errors
     /// Also those of a connection that was lost: it was not done.
-    pub(crate) async fn try_rename(&self, from: Bytes, to: Bytes, was_asked: bool) -> Result<()> {
+    pub(crate) async fn try_rename(&self, from: Bytes, to: Bytes, tried: &Tried) -> Result<()> {
         if self.features.extensions.posix_rename {
             let (from, to) = (from.clone(), to.clone());
-            let again = Again::ByCaller { was_asked };
+            let again = Again::ByCaller(tried.clone());
             let answer = self.call_again(Request::PosixRename { from, to }, again);
             match done(async move { Ok(answer.await?.1) }).await {
                 Err(error) if error.is_refused_with(StatusCode::OP_UNSUPPORTED) => {}

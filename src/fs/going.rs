@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::cow::Held;
 use super::rooms::Inmate;
 use super::{Filesystem, Ino};
-use crate::client::Losses;
+use crate::client::{Losses, Tried};
 use crate::error::Result;
 
 /// What is held while a name goes.
@@ -29,14 +29,13 @@ impl Filesystem {
         let found = self.tables().inodes.find(parent, name);
         let (gates, mut moving) = self.hold_for_loss(found, None).await?;
         let mut losses = Losses::default();
-        let mut was_asked = false;
+        let tried = Tried::default();
         loop {
-            match self.client.try_remove(path.clone(), was_asked).await {
+            match self.client.try_remove(path.clone(), &tried).await {
                 Err(error) if error.is_of_connection() => losses.count(&error)?,
                 removed => return Ok((path, removed.map(|()| (gates, moving)))),
             }
             drop(moving);
-            was_asked = true;
             tokio::time::sleep(losses.rest()).await;
             moving = self.open_for_loss(found).await;
         }
@@ -50,16 +49,15 @@ impl Filesystem {
         (from, to): (&Bytes, &Bytes),
     ) -> (Inmate<'a>, Result<()>) {
         let mut losses = Losses::default();
-        let mut was_asked = false;
+        let tried = Tried::default();
         loop {
-            let renamed = self.client.try_rename(from.clone(), to.clone(), was_asked);
+            let renamed = self.client.try_rename(from.clone(), to.clone(), &tried);
             let renamed = renamed.await;
             match &renamed {
                 Err(error) if error.is_of_connection() && losses.count(error).is_ok() => {}
                 _ => return (moving, renamed),
             }
             drop(moving);
-            was_asked = true;
             tokio::time::sleep(losses.rest()).await;
             moving = self.open_for_loss(replaced).await;
         }
