@@ -158,6 +158,11 @@ impl Listing {
         Ok(())
     }
 
+    /// The directory was renamed, perhaps: it is opened again, if it must be, by this path.
+    pub(super) fn is_at(&mut self, path: Bytes) {
+        self.path = path;
+    }
+
     /// The entries from `index` on that are here.
     pub(super) fn rows(&self, index: u64) -> impl Iterator<Item = (u64, &Row)> {
         let skip = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
@@ -200,8 +205,8 @@ impl Listing {
         }
         self.ask(now);
         let Some((asked, page)) = self.asked.front_mut() else {
-            self.is_complete = true;
-            return Ok(());
+            // It could not be opened again before, and whoever lists it was told.
+            return Box::pin(self.open_anew()).await;
         };
         // Kept in the queue while it is waited for: a wait that is given up loses no page.
         let (asked, page) = (*asked, page.await);
@@ -235,6 +240,10 @@ impl Listing {
         self.losses.count(error)?;
         self.close();
         tokio::time::sleep(self.losses.rest()).await;
+        self.open_anew().await
+    }
+
+    async fn open_anew(&mut self) -> Result<()> {
         self.handle = Some(self.client.opendir(self.path.clone()).await?);
         self.is_anew = true;
         let told = self

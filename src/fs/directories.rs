@@ -92,6 +92,9 @@ impl Filesystem {
         }
         let now = self.now();
         let mut listing = dir.listing.lock().await;
+        if let Ok(path) = self.path(dir.ino) {
+            listing.is_at(path);
+        }
         let from = offset.saturating_sub(DOTS);
         if let Err(error) = listing.read_to(from, now, &self.translator).await {
             return Err(self
