@@ -166,20 +166,13 @@ impl Config {
     }
 
     fn trust(&self, least: Duration) -> Trust {
-        let usual = match least == TIMEOUT {
-            true => TIMEOUT_MAX,
-            // Who says how long means just that.
-            false => least,
-        };
-        let most = self.timeout_max.unwrap_or(usual).max(least);
+        let most = self.timeout_max.unwrap_or(least).max(least);
         Trust { least, most }
     }
 }
 
 /// What is used now may have been changed by others a moment ago.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// As long as sshfs believes everything from the start.
-const TIMEOUT_MAX: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {
@@ -196,7 +189,7 @@ mod tests {
             };
             config.attr_trust().most
         };
-        assert_eq!(most(TIMEOUT, None), TIMEOUT_MAX);
+        assert_eq!(most(TIMEOUT, None), TIMEOUT);
         assert_eq!(most(second, None), second);
         assert_eq!(most(second, Some(second * 9)), second * 9);
         assert_eq!(most(second * 9, Some(second)), second * 9);

@@ -100,7 +100,11 @@ async fn the_kernel_is_told_at_open_that_a_file_has_another_size_than_it_believe
 #[tokio::test]
 async fn what_was_seen_unchanged_for_long_is_believed_longer_but_not_by_the_kernel() {
     use crate::fs::Asked;
-    let (server, fs) = mount(&[("f", b"data")]).await;
+    let config = Config {
+        timeout_max: Some(Duration::from_secs(20)),
+        ..Config::default()
+    };
+    let (server, fs) = mount_with(Options::default(), config, &[("f", b"data")]).await;
     let ino = look_up(&fs, "f").await;
     fs.tables().attrs.changed(ino);
     let ago = |seconds| crate::clock::now() - Duration::from_secs(seconds);
