@@ -2,7 +2,6 @@
 //! `waiting`.
 
 mod convert;
-mod hold;
 mod ioctl;
 mod listing;
 mod notifier;

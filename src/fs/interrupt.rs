@@ -59,12 +59,28 @@ pub(crate) fn wish_of(thread: u32) -> Wish {
     }
 }
 
-/// Whether a thread that waits is in a page fault, where an error of ours is a SIGBUS; false where
-/// /proc does not say (proc_pid_syscall(5): -1 is a thread that waits outside of a system call).
-pub(crate) fn is_in_page_fault(thread: u32) -> bool {
-    let call = std::fs::read(format!("/proc/{thread}/syscall"));
-    call.is_ok_and(|call| call.starts_with(b"-1 "))
+/// Whether a thread that waits is in a call that reads a file and may fail with EINTR. In a page fault
+/// an error of ours is a SIGBUS or, inside another call, an EFAULT; so false where /proc does not say
+/// (proc_pid_syscall(5), which not everybody may read).
+pub(crate) fn is_in_a_read(thread: u32) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{thread}/syscall"));
+    let number = call
+        .ok()
+        .and_then(|call| call.split(' ').next()?.parse().ok());
+    number.is_some_and(|number: libc::c_long| READS.contains(&number))
 }
+
+/// The calls by which programs read.
+const READS: [libc::c_long; 8] = [
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_readv,
+    libc::SYS_preadv,
+    libc::SYS_preadv2,
+    libc::SYS_sendfile,
+    libc::SYS_splice,
+    libc::SYS_copy_file_range,
+];
 
 /// Ends when the thread on whose behalf this runs has a signal waiting that asks it to end: one that
 /// kills it, or one of those by which it is asked to, if it handles that. Never ends where that

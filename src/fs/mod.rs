@@ -78,7 +78,7 @@ pub(crate) use self::files::{Creation, Opened};
 use self::handles::Handles;
 pub(crate) use self::handles::{Access, Fh};
 use self::inodes::Inodes;
-pub(crate) use self::interrupt::{Wish, is_in_page_fault, on_behalf_of, wish_of};
+pub(crate) use self::interrupt::{Wish, is_in_a_read, on_behalf_of, wish_of};
 use self::listings::{Listings, Me};
 pub(crate) use self::notices::Notice;
 use self::notices::Notices;

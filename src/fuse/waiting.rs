@@ -25,11 +25,10 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::convert::errno;
-use super::hold::Hold;
 use super::replies::Refuse;
 use crate::client::Standing;
 use crate::error::Result;
-use crate::fs::{Filesystem, Wanted, Wish, is_in_page_fault, on_behalf_of, while_wanted, wish_of};
+use crate::fs::{Filesystem, Wanted, Wish, is_in_a_read, on_behalf_of, while_wanted, wish_of};
 
 /// What becomes of an operation that its program waits for no more.
 pub(super) enum Then<T> {
@@ -65,8 +64,6 @@ struct Calls {
     recalled: Arc<Notify>,
     /// The machine is about to sleep.
     is_closed: AtomicBool,
-    /// Programs that would not let it sleep.
-    hold: Hold,
 }
 
 impl Recall {
@@ -89,7 +86,6 @@ impl Recall {
     /// Requests wait again.
     pub(crate) fn open(&self) {
         self.0.is_closed.store(false, Ordering::SeqCst);
-        self.0.hold.release();
     }
 
     fn is_closed(&self) -> bool {
@@ -202,15 +198,8 @@ impl Waiting {
         if !self.recall.is_closed() {
             recalled.await;
         }
-        if matches!(then, Then::Read) && is_in_page_fault(thread) {
-            return std::future::pending().await;
-        }
-        if self.recall.is_closed() {
-            self.recall.0.hold.interrupts(thread).await;
-        }
-        if !self.recall.is_closed() {
-            // Woken meanwhile: nobody stays stopped.
-            self.recall.0.hold.release();
+        if matches!(then, Then::Read) && !is_in_a_read(thread) {
+            std::future::pending::<()>().await;
         }
     }
 
