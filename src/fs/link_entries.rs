@@ -117,8 +117,19 @@ impl Filesystem {
         if !candidates.iter().all(is_listed)
             && let Ok(listing) = self.opendir(job.wanted.source).await
         {
-            let listed = self.readdir(listing, 0, true, |_| false).await;
-            log::debug!("listed for the number of names: {listed:?}");
+            let mut from = Some(0);
+            // Page by page, until all are seen.
+            while let Some(start) = from.take() {
+                let listed = self.readdir(listing, start, true, |entry| {
+                    from = Some(entry.next);
+                    false
+                });
+                let listed = listed.await;
+                log::debug!("listed for the number of names: {listed:?}");
+                if candidates.iter().all(is_listed) || start > LOOKED_THROUGH_MAX {
+                    break;
+                }
+            }
             self.releasedir(listing).await;
         }
         candidates.retain(|candidate| {
@@ -311,3 +322,6 @@ impl Filesystem {
         }
     }
 }
+
+/// Entries of a directory that are listed to learn how many names its files have.
+const LOOKED_THROUGH_MAX: u64 = 8192;
