@@ -230,6 +230,9 @@ fn write_config(dir: &Path, port: u16) -> Result<(), String> {
          MaxSessions 200\n\
          UseDNS no\n\
          PrintMotd no\n\
+         # A home without start-up files: those of whoever runs this may take long, and wait\n\
+         # for each other once a case killed a shell that was in the middle of them.\n\
+         SetEnv HOME={}\n\
          Subsystem sftp {}\n\
          # An ordinary account that every system has; its shell would let nobody in.\n\
          Match User {ORDINARY_USER}\n\
@@ -239,9 +242,12 @@ fn write_config(dir: &Path, port: u16) -> Result<(), String> {
         // Without PAM sshd refuses a root whose password is locked, as on a fresh cloud image;
         // with PAM it may trip over pam_loginuid in a container. So only where it must.
         if password_is_locked() { "yes" } else { "no" },
+        at("home"),
         sftp_server_path()
             .map_or_else(|| "internal-sftp".into(), |path| path.display().to_string()),
     );
+    let home = dir.join("home");
+    fs::create_dir_all(&home).map_err(|why| format!("{}: {why}", home.display()))?;
     let path = dir.join("sshd_config");
     fs::write(&path, &config).map_err(|why| format!("{}: {why}", path.display()))?;
     // OpenSSH 9.8 and later punish a client that fails to log in, as our cases do; older ones do

@@ -53,6 +53,9 @@ impl Sshd {
         ));
         config.push_str("StrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n");
         config.push_str("Subsystem sftp internal-sftp\n");
+        // A login shell with the start-up files of whoever runs this may say or do anything.
+        config.push_str(&format!("SetEnv HOME={}\n", at("home")));
+        fs::create_dir(sshd.path("home")).unwrap();
         fs::write(sshd.path("config"), config).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
