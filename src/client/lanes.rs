@@ -8,7 +8,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::health::Health;
 use super::losses::Losses;
 use super::moves::{Moment, Moves};
+use super::pending::Answer;
 use super::pool::Pool;
 use super::recovery::{self, Dial, Recovery};
 use super::spread;
@@ -173,18 +174,20 @@ impl Lanes {
         let connection = self.metadata();
         let is_sent = !connection.is_lost();
         let is_change = wanted::changes(&request);
+        // Before it is sent, so that what is sent later has a later turn.
+        let (turn, must_wait) = self.turns.enter(&request, is_change, &connection);
         // It may have waited for something else until now, and nobody for it.
         let is_left = is_change && wanted::is_abandoned();
-        // Before it is sent, so that what is sent later has a later turn.
-        let turn = self.turns.enter(&request, is_change);
-        let ticket = (!is_left).then(|| connection.submit(&request));
+        let ticket = (!is_left && !must_wait).then(|| connection.submit(&request));
         // Who waits keeps no client alive.
         let lanes = Arc::downgrade(self);
         async move {
-            let Some(ticket) = ticket else {
-                return Err(Errno::EINTR.into());
+            let (connection, is_sent, answer) = match ticket {
+                Some(ticket) => (connection, is_sent, ticket.await),
+                None if is_left => return Err(Errno::EINTR.into()),
+                None => Box::pin(call_in_turn(&lanes, &request, &turn)).await?,
             };
-            let answered = match ticket.await {
+            let answered = match answer {
                 Err(error) if connection.is_lost() && error.is_of_connection() => {
                     let Some(lanes) = lanes.upgrade() else {
                         return Err(Error::Gone("closed by us".into()));
@@ -440,6 +443,25 @@ impl Copies {
         *lane = CopyLane::Failed(clock::now());
         is_news
     }
+}
+
+/// Sends a request once nothing that was lost before has to do with it. Gives the connection on which it
+/// was asked, and whether that was there.
+async fn call_in_turn(
+    lanes: &Weak<Lanes>,
+    request: &Request,
+    turn: &Turn,
+) -> Result<(Arc<Connection>, bool, Answer)> {
+    turn.comes(request).await;
+    if wanted::changes(request) && wanted::is_abandoned() {
+        return Err(Errno::EINTR.into());
+    }
+    let lanes = lanes.upgrade();
+    let connection = lanes.map(|lanes| lanes.metadata());
+    let connection = connection.ok_or_else(|| Error::Gone("closed by us".into()))?;
+    let is_sent = !connection.is_lost();
+    let answer = connection.submit(request).await;
+    Ok((connection, is_sent, answer))
 }
 
 /// One more connection, within a time.

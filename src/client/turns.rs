@@ -2,6 +2,9 @@
 //! it is asked on one connection as if in the order of the requests, and callers count on it: a file is
 //! made and looked at in one round trip. So what was lost together is found out and asked again in that
 //! order, as far as the paths have to do with each other; all else at once.
+//!
+//! What is asked for later waits for its turn too: a directory that is renamed on the new connection would
+//! have what was lost looked for where it cannot be any more.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::connection::Connection;
 use crate::sftp::Request;
 
 /// The requests of one mount that change something and have no answer.
@@ -23,7 +27,13 @@ pub(super) struct Turns {
 #[derive(Default)]
 struct State {
     last: u64,
-    changes: BTreeMap<u64, Paths>,
+    changes: BTreeMap<u64, Change>,
+}
+
+struct Change {
+    paths: Paths,
+    /// On which it was asked first.
+    connection: Arc<Connection>,
 }
 
 type Paths = [Option<Bytes>; 2];
@@ -36,19 +46,35 @@ pub(super) struct Turn {
 }
 
 impl Turns {
-    pub(super) fn enter(self: &Arc<Self>, request: &Request, is_change: bool) -> Turn {
+    /// The turn of a request that is to be sent on `connection`, and whether it has to wait for it:
+    /// a change that has to do with it was lost with an earlier connection.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        request: &Request,
+        is_change: bool,
+        connection: &Arc<Connection>,
+    ) -> (Turn, bool) {
         let mut state = self.state();
+        let mut lost = state.changes.values();
+        let must_wait = lost.any(|change| {
+            !Arc::ptr_eq(&change.connection, connection) && concern(&paths(request), &change.paths)
+        });
         state.last += 1;
         let number = state.last;
         if is_change {
-            state.changes.insert(number, paths(request));
+            let change = Change {
+                paths: paths(request),
+                connection: Arc::clone(connection),
+            };
+            state.changes.insert(number, change);
         }
         drop(state);
-        Turn {
+        let turn = Turn {
             turns: Arc::clone(self),
             number,
             is_change,
-        }
+        };
+        (turn, must_wait)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -77,7 +103,7 @@ impl Turn {
     fn is_next(&self, ours: &Paths) -> bool {
         let state = self.turns.state();
         let mut earlier = state.changes.range(..self.number);
-        !earlier.any(|(_, theirs)| concern(ours, theirs))
+        !earlier.any(|(_, change)| concern(ours, &change.paths))
     }
 }
 
@@ -131,18 +157,24 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::testing::{Options, Server};
 
     fn remove(path: &'static str) -> Request {
         let path = Bytes::from_static(path.as_bytes());
         Request::Remove { path }
     }
 
+    async fn connection() -> Arc<Connection> {
+        let link = Server::new(Options::default()).link();
+        Arc::new(Connection::open(link).await.unwrap().0)
+    }
+
     #[tokio::test]
     async fn what_has_to_do_with_an_earlier_change_waits_for_it_and_nothing_else_does() {
-        let turns = Arc::new(Turns::default());
-        let early = turns.enter(&remove("/a/b"), true);
+        let (turns, connection) = (Arc::new(Turns::default()), connection().await);
+        let (early, _) = turns.enter(&remove("/a/b"), true, &connection);
         let is_free = |path| {
-            let turn = turns.enter(&remove(path), false);
+            let (turn, _) = turns.enter(&remove(path), false, &connection);
             turn.comes(&remove(path)).now_or_never().is_some()
         };
         for path in ["/a/b", "/a", "/", "/a/b/c"] {
@@ -157,9 +189,21 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_what_was_asked_for_later() {
-        let turns = Arc::new(Turns::default());
-        let early = turns.enter(&remove("/a"), true);
-        let _late = turns.enter(&remove("/a"), true);
+        let (turns, connection) = (Arc::new(Turns::default()), connection().await);
+        let (early, _) = turns.enter(&remove("/a"), true, &connection);
+        let _late = turns.enter(&remove("/a"), true, &connection);
         assert!(early.comes(&remove("/a")).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn only_what_was_lost_with_an_earlier_connection_has_others_wait_before_they_are_sent() {
+        let turns = Arc::new(Turns::default());
+        let (lost, next) = (connection().await, connection().await);
+        let early = turns.enter(&remove("/a/b"), true, &lost);
+        let must_wait = |path, connection| turns.enter(&remove(path), false, connection).1;
+        assert!(!must_wait("/a/b", &lost));
+        assert!(must_wait("/a", &next) && !must_wait("/c", &next));
+        drop(early);
+        assert!(!must_wait("/a", &next));
     }
 }

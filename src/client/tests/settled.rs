@@ -1,5 +1,7 @@
 //! What is asked by path while the connection is lost.
 
+use std::time::Duration;
+
 use super::*;
 use crate::sftp::{OpenFlags, StatusCode};
 use crate::testing::{Cut, status};
@@ -137,4 +139,35 @@ async fn what_was_asked_behind_a_change_is_asked_behind_it_again() {
     let opened = client.open_and_look(text("f"), flags, Attrs::default());
     assert_eq!(opened.await.unwrap().1.size, Some(0));
     assert_eq!(client.health().reconnects, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_is_settled_before_the_directory_above_it_is_moved_away() {
+    let server = Server::new(Options::default());
+    server.tree(|tree| {
+        tree.mkdir(b"a", 0o755).unwrap();
+        tree.put(b"a/f", b"data");
+    });
+    let again = server.clone();
+    let client = Client::over_again(move || again.link(), Vec::new(), u64::MAX);
+    let client = client.await.unwrap();
+    let mut cuts = 0;
+    server.cut_when(move |request| {
+        let is_of_file = match request {
+            Request::Remove { path } | Request::Lstat { path } => path.ends_with(b"a/f"),
+            _ => false,
+        };
+        cuts += u32::from(is_of_file);
+        // After so many it is not asked again at once.
+        (is_of_file && cuts <= 7).then_some(Cut::Before)
+    });
+    let move_away = async {
+        while client.health().reconnects < 7 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client.rename(text("a"), text("b")).await
+    };
+    let (removed, moved) = tokio::join!(client.remove(text("a/f")), move_away);
+    assert_eq!((removed, moved), (Ok(()), Ok(())));
+    assert!(client.lstat(text("b/f")).await.is_err());
 }
