@@ -48,7 +48,7 @@ impl Client {
     ///
     /// # Errors
     /// Also those of a connection that was lost: it was not done.
-    pub(crate) async fn try_rename(&self, from: Bytes, to: Bytes, tried: &Tried) -> Result<()> {
+    pub(crate) async fn try_rename(&self, from: &Bytes, to: &Bytes, tried: &Tried) -> Result<()> {
         if self.features.extensions.posix_rename {
             let (from, to) = (from.clone(), to.clone());
             let again = Again::ByCaller(tried.clone());
@@ -58,7 +58,7 @@ impl Client {
                 other => return other,
             }
         }
-        self.rename(from, to).await
+        self.rename(from.clone(), to.clone()).await
     }
 
     /// rename(2), replacing what is at `to` in one step: posix-rename@openssh.com and nothing else.

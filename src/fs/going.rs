@@ -1,12 +1,13 @@
 //! Names that go, by unlink(2) or rename(2), while what they lead to may be open: it is open on the
 //! server at that moment, since nobody can open it by its name afterwards. If the connection is lost
-//! before the name is gone, what was open is opened again first.
+//! before the name is gone, what was open is opened again first. Meanwhile a directory above may be
+//! renamed, so that each try is made with the path of its moment.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::cow::Held;
+use super::cow::{Announced, Held};
 use super::rooms::Inmate;
 use super::{Filesystem, Ino};
 use crate::client::{Losses, Tried};
@@ -25,12 +26,12 @@ impl Filesystem {
         parent: Ino,
         name: &[u8],
     ) -> Result<(Bytes, Result<Holding<'_>>)> {
-        let path = self.path_below(parent, name)?;
         let found = self.tables().inodes.find(parent, name);
         let (gates, mut moving) = self.hold_for_loss(found, None).await?;
         let mut losses = Losses::default();
         let tried = Tried::default();
         loop {
+            let path = self.path_below(parent, name)?;
             match self.client.try_remove(path.clone(), &tried).await {
                 Err(error) if error.is_of_connection() => losses.count(&error)?,
                 removed => return Ok((path, removed.map(|()| (gates, moving)))),
@@ -41,18 +42,31 @@ impl Filesystem {
         }
     }
 
-    /// Renames over what leads to `replaced`; gives what is to be held until that is taken in.
+    /// A rename that is about to be asked for.
+    pub(super) async fn going(&self, from: Bytes, to: Bytes) -> Result<Going> {
+        let shares = self.tables().groups.share_storage(&from, &to);
+        let announced = self.announce(&from, &to).await?;
+        Ok(Going {
+            from,
+            to,
+            shares,
+            announced,
+        })
+    }
+
+    /// Renames over what leads to `replaced`; gives what is to be held until that is taken in. `paths`
+    /// tells those of both names.
     pub(super) async fn rename_held<'a>(
         &'a self,
         mut moving: Inmate<'a>,
         replaced: Option<Ino>,
-        (from, to): (&Bytes, &Bytes),
+        going: &mut Going,
+        paths: impl Fn() -> Result<(Bytes, Bytes)>,
     ) -> (Inmate<'a>, Result<()>) {
         let mut losses = Losses::default();
         let tried = Tried::default();
         loop {
-            let renamed = self.client.try_rename(from.clone(), to.clone(), &tried);
-            let renamed = renamed.await;
+            let renamed = self.client.try_rename(&going.from, &going.to, &tried).await;
             match &renamed {
                 Err(error) if error.is_of_connection() && losses.count(error).is_ok() => {}
                 _ => return (moving, renamed),
@@ -60,6 +74,28 @@ impl Filesystem {
             drop(moving);
             tokio::time::sleep(losses.rest()).await;
             moving = self.open_for_loss(replaced).await;
+            if let Err(error) = self.follow(going, paths()).await {
+                return (moving, Err(error));
+            }
         }
     }
+
+    /// Takes other paths if the names have others by now. What was announced of the old ones stays: the
+    /// server may still do it.
+    async fn follow(&self, going: &mut Going, paths: Result<(Bytes, Bytes)>) -> Result<()> {
+        let (from, to) = paths?;
+        if (&from, &to) != (&going.from, &going.to) {
+            *going = self.going(from, to).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A rename, as it is asked for.
+pub(super) struct Going {
+    pub(super) from: Bytes,
+    pub(super) to: Bytes,
+    /// Both were names of one file on the server before.
+    pub(super) shares: bool,
+    pub(super) announced: Announced,
 }

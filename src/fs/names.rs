@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::attr::Change;
 use super::config::Symlinks;
 use super::cow::Sharing;
+use super::going::Going;
 use super::second_question::Refused;
 use super::{Asked, Caller, Entry, Filesystem, Ino};
 use crate::clock;
@@ -355,8 +356,10 @@ impl Filesystem {
         (new_parent, new_name): (Ino, &[u8]),
         keep: bool,
     ) -> Result<()> {
-        let from = self.path_below(parent, name)?;
-        let to = self.path_below(new_parent, new_name)?;
+        let paths = || {
+            let to = self.path_below(new_parent, new_name)?;
+            Ok((self.path_below(parent, name)?, to))
+        };
         let (moved, replaced) = {
             let tables = self.tables();
             let moved = tables.inodes.find(parent, name);
@@ -365,14 +368,21 @@ impl Filesystem {
         let is_one_file = moved.is_some() && moved == replaced;
         let replaced = replaced.filter(|_| !is_one_file);
         let (_held, moving) = self.hold_for_loss(replaced, moved).await?;
-        let shares = self.tables().groups.share_storage(&from, &to);
-        let announced = self.announce(&from, &to).await?;
+        let (from, to) = paths()?;
+        let mut going = self.going(from, to).await?;
         let (moving, renamed) = if keep {
-            let renamed = self.rename_unless_there(parent, name, from.clone(), to.clone());
+            let (from, to) = (going.from.clone(), going.to.clone());
+            let renamed = self.rename_unless_there(parent, name, from, to);
             (moving, renamed.await)
         } else {
-            self.rename_held(moving, replaced, (&from, &to)).await
+            self.rename_held(moving, replaced, &mut going, paths).await
         };
+        let Going {
+            from,
+            to,
+            shares,
+            announced,
+        } = going;
         let renamed = match renamed {
             Ok(()) if shares && !is_one_file => self.renamed_one_inode(&from, &to).await,
             Ok(()) => Ok(()),

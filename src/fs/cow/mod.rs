@@ -30,7 +30,7 @@ use self::gates::Gates;
 pub(super) use self::gates::{Closed, Passes};
 pub(super) use self::groups::{Change as Sharing, Groups};
 use self::journal::Journal;
-pub(super) use self::ledger::Joining;
+pub(super) use self::ledger::{Announced, Joining};
 pub(super) use self::temporary::temporary_beside;
 use super::config::{Config, CopyIsHardlink};
 use super::handles::OpenFile;

@@ -267,3 +267,46 @@ async fn a_name_that_is_gone_when_its_removal_is_asked_for_again_is_removed() {
     });
     assert_eq!(fs.unlink(Ino::ROOT, b"f").await, Ok(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_name_goes_from_the_directory_that_was_renamed_while_the_server_was_away() {
+    for is_renamed in [false, true] {
+        let (server, fs) = mount_again(&[]).await;
+        server.tree(|tree| {
+            tree.mkdir(b"a", 0o755).unwrap();
+            tree.put(b"a/f", b"data");
+        });
+        let a = look_up(&fs, "a").await;
+        fs.lookup(a, b"f").await.unwrap();
+        let mut cuts = 0;
+        server.cut_when(move |request| {
+            let is_it = match request {
+                Request::Remove { path } | Request::PosixRename { from: path, .. } => {
+                    path.ends_with(b"a/f")
+                }
+                _ => false,
+            };
+            cuts += u32::from(is_it);
+            // After so many it is not asked again at once.
+            (is_it && cuts <= 7).then_some(Cut::Before)
+        });
+        let goes = async {
+            match is_renamed {
+                true => fs.rename((a, b"f"), (a, b"g"), false).await,
+                false => fs.unlink(a, b"f").await,
+            }
+        };
+        let move_away = async {
+            while fs.health().reconnects < 7 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            fs.rename((Ino::ROOT, b"a"), (Ino::ROOT, b"b"), false).await
+        };
+        let both = async { tokio::join!(goes, move_away) };
+        let (gone, moved) = tokio::time::timeout(Duration::from_secs(60), both)
+            .await
+            .unwrap();
+        assert_eq!((gone, moved), (Ok(()), Ok(())));
+        server.tree(|tree| assert!(tree.open(b"b/f", OpenFlags::READ, 0).is_err()));
+    }
+}
