@@ -141,6 +141,11 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    /// The process that listens.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
     /// Starts it again on the port it had.
     pub fn start_again(&mut self) -> Result<(), String> {
         let again = Self::start_on(self.port, &self.dir, &self.user)?;

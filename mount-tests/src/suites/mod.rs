@@ -1,6 +1,7 @@
 //! All suites, in the order they run: one file an idea.
 
 mod acts;
+mod asked;
 mod bad_input;
 mod copies;
 mod copies_on;

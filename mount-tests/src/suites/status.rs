@@ -35,6 +35,7 @@ fn cases() -> Vec<Case> {
         case(a_stopped_process_is_said_in_time),
         case(a_killed_process_is_said_in_one_line),
         case(reconnect_replaces_a_connection_that_is_lost),
+        case(super::asked::reconnect_asks_once_on_its_terminal_and_ctrl_c_ends_it).within_s(180),
     ]
 }
 

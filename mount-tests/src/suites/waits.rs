@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::case::{Case, Ctx, Suite, case};
-use crate::mount::{Mount, is_mounted};
+use crate::mount::{Mount, Plan, is_mounted};
 use crate::process::{self, wait_for, wait_until};
+use crate::server::Server;
 
 /// The suite.
 pub fn suite() -> Suite {
@@ -32,6 +33,9 @@ fn cases() -> Vec<Case> {
         case(a_writer_that_waits_ends_with_its_file_open).within_s(90),
         case(with_soft_every_call_returns_in_time_and_works_later).within_s(180),
         case(umount_ends_in_time).within_s(180),
+        case(umount_ends_in_time_while_the_mount_reconnects)
+            .over_ssh()
+            .within_s(180),
         case(sftpfs_umount_ends_in_time_and_says_what_is_lost).within_s(180),
         case(sigterm_ends_in_time_also_while_programs_wait).within_s(180),
         case(sftpfs_umount_f_ends_at_once_with_all_that_waits).within_s(180),
@@ -293,6 +297,42 @@ fn umount_ends_in_time(ctx: &Ctx) {
         served.expect_loss();
         begun.elapsed()
     });
+}
+
+/// Nobody listens at the server's port, or who does says nothing.
+fn umount_ends_in_time_while_the_mount_reconnects(ctx: &Ctx) {
+    ctx.needs_root("as umount(8) does for a mount that is not in fstab");
+    ctx.needs_sftpfs();
+    for is_mute in [false, true] {
+        in_time(UMOUNT_MAX, || {
+            let mut server = Server::start(&ctx.lab.fresh("sshd")).unwrap();
+            let at = ctx.lab.fresh("mnt/leaving");
+            fs::create_dir(&at).unwrap();
+            let plan = Plan::new(&ctx.lab.program, &server, ctx.transport, &ctx.behind, &at);
+            let plan = plan.env("XDG_STATE_HOME", ctx.lab.dir.join("state"));
+            let mut mount = plan.mount().unwrap();
+            fs::write(at.join("f"), "written").unwrap();
+            if is_mute {
+                process::signal(server.pid(), Signal::SIGSTOP);
+                server.signal_sessions(Signal::SIGKILL);
+            } else {
+                server.kill();
+            }
+            let reconnects = wait_for(Instant::now() + PATIENCE, || {
+                let mut status = ctx.lab.program.command();
+                let told = process::run(status.args(["status", "--json"]).arg(&at), PATIENCE);
+                told.out.contains("\"connected\": false").then_some(())
+            });
+            assert!(reconnects.is_some(), "it takes itself for connected");
+            let begun = Instant::now();
+            let done = process::run(Command::new("umount").arg(&at), PATIENCE);
+            assert!(done.ok(), "{}: {}", done.ending(), done.said());
+            mount.expect_end().unwrap();
+            let took = begun.elapsed();
+            process::signal(server.pid(), Signal::SIGCONT);
+            took
+        });
+    }
 }
 
 fn sftpfs_umount_ends_in_time_and_says_what_is_lost(ctx: &Ctx) {

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::super::copies_on::Volume;
 use super::super::site::content;
+use super::limits::until_refused;
 use super::place::{Kind, Place};
-use super::watch::{BACK_OFF, Steps, Told, hold, watched};
+use super::watch::{BACK_OFF, Told, hold, watched};
 use crate::case::Ctx;
 use crate::process;
 
@@ -20,10 +21,10 @@ pub(super) fn a_full_disk_is_told_as_a_local_disk_tells_it(ctx: &Ctx) {
     let mut place = Place::at(ctx, Kind::Wire, volume.at(), &[]);
     let (dir, behind) = (place.dir.clone(), place.behind.clone());
     watched(&mut place, "a full disk", BACK_OFF, move |steps| {
-        fill(&dir, &behind, steps)?;
+        until_refused(&dir, &behind, steps, is_full)?;
         // Once more: the error of one file is not another one's.
         fs::remove_file(dir.join("big")).told("unlink big")?;
-        fill(&dir, &behind, steps)?;
+        until_refused(&dir, &behind, steps, is_full)?;
         steps.next("a new file on a full disk");
         let mut more = File::create(dir.join("more")).told("create more")?;
         // Where write(2) did not wait for the server, fsync(2) tells.
@@ -41,45 +42,15 @@ pub(super) fn a_full_disk_is_told_as_a_local_disk_tells_it(ctx: &Ctx) {
     place.end(ctx);
 }
 
-/// Writes until there is no more room; what was there before is right.
-fn fill(dir: &Path, behind: &Path, steps: &Steps) -> Result<(), String> {
-    let part = content("part", 128 << 10);
-    steps.next("create big");
-    let mut big = File::create(dir.join("big")).told("create big")?;
-    let (mut synced, mut error) = (0, None);
-    for number in 0..SMALL / (128 << 10) + 4 {
-        steps.next(format!("write part {number}"));
-        let written = big.write_all(&part);
-        steps.next(format!("fsync part {number}"));
-        if let Err(why) = written.and_then(|()| big.sync_all()) {
-            error = Some(why);
-            break;
-        }
-        synced += 1;
-    }
-    match error.and_then(|why| why.raw_os_error()) {
-        Some(libc::ENOSPC) => (),
-        other => return Err(format!("a full disk gave {other:?} and not ENOSPC")),
-    }
-    steps.next("close big");
-    drop(big);
-    hold(synced > 0, "nothing fits on the disk")?;
-    let found = fs::read(behind.join("big")).told("read big")?;
-    for number in 0..synced {
-        let from = number * part.len();
-        hold(
-            found.get(from..from + part.len()) == Some(&part[..]),
-            format!("part {number}, which fsync said is there, is not"),
-        )?;
-    }
-    Ok(())
+fn is_full(why: &std::io::Error) -> bool {
+    why.raw_os_error() == Some(libc::ENOSPC)
 }
 
 fn full(result: std::io::Result<()>) -> Result<(), String> {
-    match result.as_ref().map_err(std::io::Error::raw_os_error) {
-        Err(Some(libc::ENOSPC)) => Ok(()),
-        _ => Err(format!("a full disk gave {result:?}")),
-    }
+    hold(
+        result.as_ref().is_err_and(is_full),
+        format!("a full disk gave {result:?}"),
+    )
 }
 
 pub(super) fn a_disk_that_becomes_read_only_is_told_as_such(ctx: &Ctx) {

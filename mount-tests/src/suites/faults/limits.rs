@@ -133,7 +133,7 @@ pub(super) fn a_disk_that_fails_under_an_open_writer_is_told(ctx: &Ctx) {
 }
 
 /// Writes and fsyncs to `big` until that is refused as it should be; what was fsynced is there.
-fn until_refused(
+pub(super) fn until_refused(
     dir: &Path,
     behind: &Path,
     steps: &Steps,
@@ -148,7 +148,7 @@ fn until_refused(
             Err(why) => break why,
             Ok(()) => done += 1,
         }
-        hold(done < 64, "8 MiB pass a quota of 4")?;
+        hold(done < 64, "8 MiB found room where there is none")?;
     };
     hold(is_right(&why), format!("part {done} gave {why}"))?;
     hold(done > 0, "nothing was written")?;
