@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::Filesystem;
 use super::handles::{Fh, OpenFile};
-use super::resend::{Again, Answer, Answered, place};
+use super::resend::{Again, Answer, Answered, Came, place};
 use super::second_question::Refused;
 use super::shared_file::SharedFile;
 use super::unwritten::{Budget, Via};
@@ -165,6 +165,10 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
     let mut sent = FuturesUnordered::new();
     let mut again = Again::default();
     loop {
+        // What was lost is known before anything behind it is sent: that may have another handle by now.
+        while let Some(came) = sent.next().now_or_never().flatten() {
+            filesystem.take_back(&shared, &mut again, came).await;
+        }
         if placing.is_none() {
             let next = match again.is_empty() {
                 true => shared.next(in_order).map(|next| (next, false)),
@@ -176,10 +180,7 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
         let is_placing = placing.is_some();
         let place = OptionFuture::from(placing.as_mut());
         tokio::select! {
-            Some(came) = sent.next() => match again.take_in(came) {
-                Some(answer) => filesystem.take_answer(&shared, answer).await,
-                None => tokio::time::sleep(again.rest()).await,
-            },
+            Some(came) = sent.next() => filesystem.take_back(&shared, &mut again, came).await,
             Some(placed) = place => {
                 placing = None;
                 again.sent(placed.by);
@@ -224,6 +225,14 @@ impl Filesystem {
         let of_file = take(shared.budget(file_max), len.min(file_max)).await?;
         let of_all = take(Arc::clone(&self.write_budget), len.min(all_max)).await?;
         Ok(Budget { of_file, of_all })
+    }
+
+    /// Takes in what came of a request: an answer, or that it is to be sent again.
+    async fn take_back(&self, shared: &SharedFile, again: &mut Again, came: Came) {
+        match again.take_in(came) {
+            Some(answer) => self.take_answer(shared, answer).await,
+            None => tokio::time::sleep(again.rest()).await,
+        }
     }
 
     /// Notes what the server said to a request.

@@ -363,14 +363,20 @@ async fn where_the_server_may_change_the_order_a_change_is_sent_when_the_data_is
     assert_eq!(flush.await, Ok(()));
 }
 
-/// Writes a file and sets all of it, with the connection cut at a request; gives whether it was.
-async fn dressed_with_a_cut(cut: usize, how: Cut) -> bool {
+/// As [`proven`], with a client that connects anew.
+async fn proven_again() -> (Server, Arc<Filesystem>) {
     let server = Server::new(Options::default());
     let again = server.clone();
     let client = Client::over_again(move || again.link(), Vec::new(), u64::MAX);
     let fs = Filesystem::new(client.await.unwrap(), b"", Config::default());
     let fs = fs.await.unwrap();
     prove(&fs).await;
+    (server, fs)
+}
+
+/// Writes a file and sets all of it, with the connection cut at a request; gives whether it was.
+async fn dressed_with_a_cut(cut: usize, how: Cut) -> bool {
+    let (server, fs) = proven_again().await;
     let (ino, fh) = create(&fs, "f").await;
     let seen = Arc::new(Mutex::new(0));
     let count = Arc::clone(&seen);
@@ -406,5 +412,25 @@ async fn what_is_set_on_a_file_stays_behind_its_data_wherever_the_connection_is_
             cut += 1;
         }
         assert!(cut > 4, "{cut} requests");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_is_set_after_a_loss_stays_behind_data_that_was_never_sent() {
+    for steps in 0..60 {
+        let (server, fs) = proven_again().await;
+        let (ino, fh) = create(&fs, "f").await;
+        // More than is sent together: the last ones wait, with a handle that is lost then.
+        for at in 0..40 {
+            write(&fs, fh, at * 10, b"x").await.unwrap();
+        }
+        server.hang_up();
+        for _ in 0..steps {
+            tokio::task::yield_now().await;
+        }
+        fs.setattr(ino, times(1000, 2000), None).await.unwrap();
+        fs.flush(fh).await.unwrap();
+        assert_eq!(fs.health().reconnects, 1);
+        assert_eq!(there(&server, "f").times, Some((1000, 2000)), "{steps}");
     }
 }
