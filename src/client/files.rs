@@ -173,10 +173,8 @@ impl Client {
         });
         async move {
             match ticket.await? {
-                // Neither the end nor an entry: to ask again might never end.
-                Response::Names(names) if names.is_empty() => {
-                    Err(Error::Protocol("a page of a listing without entries"))
-                }
+                // To ask again might never end; sftp(1) takes it for the end too.
+                Response::Names(names) if names.is_empty() => Ok(None),
                 Response::Names(names) => Ok(Some(names)),
                 Response::Status {
                     code: StatusCode::EOF,

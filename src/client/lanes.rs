@@ -15,10 +15,10 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use tokio::task::AbortHandle;
 
-use super::connection::Connection;
+use super::connection::{Connection, Ticket};
 use super::health::Health;
 use super::losses::Losses;
-use super::moves::{Moment, Moves};
+use super::moves::{Moment, Moves, moved_by};
 use super::pending::Answer;
 use super::pool::Pool;
 use super::recovery::{self, Dial, Recovery};
@@ -177,8 +177,8 @@ impl Lanes {
         // Before it is sent, so that what is sent later has a later turn.
         let (turn, must_wait) = self.turns.enter(&request, is_change, &connection);
         // It may have waited for something else until now, and nobody for it.
-        let is_left = is_change && wanted::is_abandoned();
-        let ticket = (!is_left && !must_wait).then(|| connection.submit(&request));
+        let is_left = wanted::is_left(&request);
+        let ticket = (!is_left && !must_wait).then(|| self.submit(&connection, &request));
         // Who waits keeps no client alive.
         let lanes = Arc::downgrade(self);
         async move {
@@ -193,7 +193,7 @@ impl Lanes {
                         return Err(Error::Gone("closed by us".into()));
                     };
                     let lost = (connection, error);
-                    let asked = (request, is_sent);
+                    let asked = (&request, is_sent);
                     // Seldom: no part of every future that asks something.
                     match again {
                         Again::Here => Box::pin(lanes.settle(asked, lost, &turn)).await?,
@@ -214,14 +214,26 @@ impl Lanes {
             };
             if is_change {
                 wanted::note(&answered.1);
+                if let Some(lanes) = lanes.upgrade() {
+                    lanes.note_moves(&request);
+                }
             }
             Ok(answered)
         }
     }
 
+    /// Sends a request by path.
+    fn submit(&self, connection: &Connection, request: &Request) -> Ticket {
+        // Whoever opens a file between the two does not know which it is.
+        self.note_moves(request);
+        let ticket = connection.submit(request);
+        self.note_moves(request);
+        ticket
+    }
+
     async fn settle(
         &self,
-        (request, is_sent): (Request, bool),
+        (request, is_sent): (&Request, bool),
         lost: (Arc<Connection>, Error),
         turn: &Turn,
     ) -> Result<(Arc<Connection>, Response)> {
@@ -232,12 +244,12 @@ impl Lanes {
             losses.count(&error)?;
             connection = self.metadata.after(&connection).await?;
             tokio::time::sleep(losses.rest()).await;
-            turn.comes(&request).await;
-            let is_left = wanted::changes(&request) && wanted::is_abandoned();
+            turn.comes(request).await;
+            self.note_moves(request);
             let answer = match may_be_done {
-                true => settle::ask_again(&connection, &request, is_left).await,
-                false if is_left => return Err(Errno::EINTR.into()),
-                false => connection.submit(&request).await,
+                true => settle::ask_again(&connection, request).await,
+                false if wanted::is_left(request) => return Err(Errno::EINTR.into()),
+                false => self.submit(&connection, request).await,
             };
             match answer {
                 Err(again) if connection.is_lost() && again.is_of_connection() => error = again,
@@ -253,18 +265,18 @@ impl Lanes {
     /// That of the connection that was lost, if it was not.
     async fn find_out(
         &self,
-        (request, is_sent): (Request, bool),
+        (request, is_sent): (&Request, bool),
         lost: (Arc<Connection>, Error),
         turn: &Turn,
     ) -> Result<(Arc<Connection>, Response)> {
         let (mut connection, error) = lost;
         loop {
             connection = self.metadata.after(&connection).await?;
-            turn.comes(&request).await;
+            turn.comes(request).await;
             if !is_sent {
                 return Err(error);
             }
-            match settle::was_done(&connection, &request).await {
+            match settle::was_done(&connection, request).await {
                 Err(again) if connection.is_lost() && again.is_of_connection() => {}
                 was_done => {
                     return match was_done? {
@@ -329,7 +341,11 @@ impl Lanes {
         &self.data
     }
 
-    /// Notes that a path leads elsewhere: see [`Moves::note`].
+    /// Notes the paths that a request has lead elsewhere: see [`Moves::note`].
+    fn note_moves(&self, request: &Request) {
+        moved_by(request).for_each(|path| self.note_move(path));
+    }
+
     pub(super) fn note_move(&self, path: &Bytes) {
         self.moves().note(path.clone());
     }
@@ -453,15 +469,17 @@ async fn call_in_turn(
     turn: &Turn,
 ) -> Result<(Arc<Connection>, bool, Answer)> {
     turn.comes(request).await;
-    if wanted::changes(request) && wanted::is_abandoned() {
+    if wanted::is_left(request) {
         return Err(Errno::EINTR.into());
     }
     let lanes = lanes.upgrade();
-    let connection = lanes.map(|lanes| lanes.metadata());
-    let connection = connection.ok_or_else(|| Error::Gone("closed by us".into()))?;
+    let lanes = lanes.ok_or_else(|| Error::Gone("closed by us".into()))?;
+    let connection = lanes.metadata();
     let is_sent = !connection.is_lost();
-    let answer = connection.submit(request).await;
-    Ok((connection, is_sent, answer))
+    let ticket = lanes.submit(&connection, request);
+    // Who waits keeps no client alive.
+    drop(lanes);
+    Ok((connection, is_sent, ticket.await))
 }
 
 /// One more connection, within a time.

@@ -2,7 +2,8 @@
 //! cannot. Never caches.
 //!
 //! Calls that are no `async fn` submit their request before they return, so that calls made one
-//! after the other leave in that order and share a round trip; the future they return only waits.
+//! after the other leave in that order and share a round trip; the future they return only waits. Only
+//! after a loss a call by path, and what has to do with it, may wait for its turn ([`turns`]).
 
 mod connection;
 mod copy_data;
@@ -199,42 +200,7 @@ impl Client {
         &self,
         request: Request,
     ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
-        self.call_again(request, Again::Here)
-    }
-
-    fn call_again(
-        &self,
-        request: Request,
-        again: Again,
-    ) -> impl Future<Output = Result<(Arc<Connection>, Response)>> + Send + use<> {
-        let moved = match &request {
-            Request::Remove { path } => [Some(path.clone()), None],
-            Request::Rename { from, to } | Request::PosixRename { from, to } => {
-                [Some(from.clone()), Some(to.clone())]
-            }
-            _ => [None, None],
-        };
-        // Whoever opens a file between the two does not know which it is.
-        self.note_moves(&moved);
-        let answer = self.lanes.call(request, again);
-        self.note_moves(&moved);
-        // Who waits keeps no client alive.
-        let lanes = Arc::downgrade(&self.lanes);
-        async move {
-            let answer = answer.await;
-            if let Some(lanes) = lanes.upgrade() {
-                // It may have been sent once more.
-                let moved = moved.iter().flatten();
-                moved.for_each(|path| lanes.note_move(path));
-            }
-            answer
-        }
-    }
-
-    fn note_moves(&self, paths: &[Option<Bytes>; 2]) {
-        for path in paths.iter().flatten() {
-            self.lanes.note_move(path);
-        }
+        self.lanes.call(request, Again::Here)
     }
 
     // Attributes.
@@ -301,7 +267,7 @@ impl Client {
         done(self.call(Request::Remove { path }))
     }
 
-    /// As `remove`; `was_asked` if it was asked before, and failed with the connection.
+    /// As `remove`; `tried` goes with each try of the same removal.
     ///
     /// # Errors
     /// Those of a connection that was lost: it was not done.
@@ -311,7 +277,7 @@ impl Client {
         tried: &Tried,
     ) -> impl Future<Output = Result<()>> + Send + use<> {
         let again = Again::ByCaller(tried.clone());
-        let answer = self.call_again(Request::Remove { path }, again);
+        let answer = self.lanes.call(Request::Remove { path }, again);
         done(async move { Ok(answer.await?.1) })
     }
 

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::sftp::Request;
+
 /// The latest renames and removals.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
@@ -48,7 +50,18 @@ impl Moves {
     }
 }
 
-fn is_at_or_below(path: &[u8], above: &[u8]) -> bool {
+/// The paths that lead elsewhere once a request is done.
+pub(super) fn moved_by(request: &Request) -> impl Iterator<Item = &Bytes> {
+    let paths = match request {
+        Request::Remove { path } => [Some(path), None],
+        Request::Rename { from, to } | Request::PosixRename { from, to } => [Some(from), Some(to)],
+        _ => [None, None],
+    };
+    paths.into_iter().flatten()
+}
+
+/// Whether a path is another one or leads below it.
+pub(super) fn is_at_or_below(path: &[u8], above: &[u8]) -> bool {
     path.strip_prefix(above)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || above.ends_with(b"/"))
 }

@@ -44,15 +44,16 @@ impl Client {
         }
     }
 
-    /// As `rename`; `was_asked` if it was asked before, and failed with the connection.
+    /// As `rename`; `tried` goes with each try of the same renaming.
     ///
     /// # Errors
-    /// Also those of a connection that was lost: it was not done.
+    /// Also those of a connection that was lost: it was not done. Without posix-rename it is settled
+    /// here, as [`Self::rename`] is.
     pub(crate) async fn try_rename(&self, from: &Bytes, to: &Bytes, tried: &Tried) -> Result<()> {
         if self.features.extensions.posix_rename {
             let (from, to) = (from.clone(), to.clone());
             let again = Again::ByCaller(tried.clone());
-            let answer = self.call_again(Request::PosixRename { from, to }, again);
+            let answer = self.lanes.call(Request::PosixRename { from, to }, again);
             match done(async move { Ok(answer.await?.1) }).await {
                 Err(error) if error.is_refused_with(StatusCode::OP_UNSUPPORTED) => {}
                 other => return other,

@@ -9,15 +9,15 @@ use nix::errno::Errno;
 
 use super::connection::Connection;
 use super::pending::Answer;
-use super::{attrs, one_name};
+use super::{attrs, one_name, wanted};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, FileKind, OpenFlags, Request, Response, StatusCode};
 
-/// Asks once more on another connection what may have been done already. `is_left`: nobody waits for
-/// it any more, and it is not to be done late.
-pub(super) async fn ask_again(connection: &Connection, request: &Request, is_left: bool) -> Answer {
+/// Asks once more on another connection what may have been done already; what nobody waits for any more is
+/// not done late.
+pub(super) async fn ask_again(connection: &Connection, request: &Request) -> Answer {
     match look(connection, request).await? {
-        Finding::Open if is_left => Err(Errno::EINTR.into()),
+        Finding::Open if wanted::is_left(request) => Err(Errno::EINTR.into()),
         Finding::Open => {
             let answer = connection.submit(request).await?;
             if !is_refusal(&answer) {

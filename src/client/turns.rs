@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
+use super::moves::is_at_or_below;
 use crate::sftp::Request;
 
 /// The requests of one mount that change something and have no answer.
@@ -32,8 +33,10 @@ struct State {
 
 struct Change {
     paths: Paths,
-    /// On which it was asked first.
+    /// On which it was to be asked first.
     connection: Arc<Connection>,
+    /// It was not sent at once: what comes behind it must not be either.
+    has_waited: bool,
 }
 
 type Paths = [Option<Bytes>; 2];
@@ -47,7 +50,7 @@ pub(super) struct Turn {
 
 impl Turns {
     /// The turn of a request that is to be sent on `connection`, and whether it has to wait for it:
-    /// a change that has to do with it was lost with an earlier connection.
+    /// a change that has to do with it was lost with an earlier connection, or waits for one that was.
     pub(super) fn enter(
         self: &Arc<Self>,
         request: &Request,
@@ -55,16 +58,18 @@ impl Turns {
         connection: &Arc<Connection>,
     ) -> (Turn, bool) {
         let mut state = self.state();
-        let mut lost = state.changes.values();
-        let must_wait = lost.any(|change| {
-            !Arc::ptr_eq(&change.connection, connection) && concern(&paths(request), &change.paths)
-        });
+        let mut unsent = state
+            .changes
+            .values()
+            .filter(|change| change.has_waited || !Arc::ptr_eq(&change.connection, connection));
+        let must_wait = unsent.any(|change| concern(&paths(request), is_change, &change.paths));
         state.last += 1;
         let number = state.last;
         if is_change {
             let change = Change {
                 paths: paths(request),
                 connection: Arc::clone(connection),
+                has_waited: must_wait,
             };
             state.changes.insert(number, change);
         }
@@ -103,7 +108,7 @@ impl Turn {
     fn is_next(&self, ours: &Paths) -> bool {
         let state = self.turns.state();
         let mut earlier = state.changes.range(..self.number);
-        !earlier.any(|(_, change)| concern(ours, &change.paths))
+        !earlier.any(|(_, change)| concern(ours, self.is_change, &change.paths))
     }
 }
 
@@ -137,15 +142,12 @@ fn paths(request: &Request) -> Paths {
     }
 }
 
-/// Whether a path of the ones is, or is above, or is below one of the others.
-fn concern(ones: &Paths, others: &Paths) -> bool {
-    let is_at_or_below = |path: &Bytes, above: &Bytes| {
-        let rest = path.strip_prefix(&above[..]);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || above.ends_with(b"/"))
-    };
+/// Whether what is asked of `ones` has to do with a change of `others`: a path of it is one of those, or
+/// below, or it changes something above.
+fn concern(ones: &Paths, is_change: bool, others: &Paths) -> bool {
     ones.iter().flatten().any(|one| {
         let mut others = others.iter().flatten();
-        others.any(|other| is_at_or_below(one, other) || is_at_or_below(other, one))
+        others.any(|other| is_at_or_below(one, other) || (is_change && is_at_or_below(other, one)))
     })
 }
 
@@ -173,18 +175,22 @@ mod tests {
     async fn what_has_to_do_with_an_earlier_change_waits_for_it_and_nothing_else_does() {
         let (turns, connection) = (Arc::new(Turns::default()), connection().await);
         let (early, _) = turns.enter(&remove("/a/b"), true, &connection);
-        let is_free = |path| {
-            let (turn, _) = turns.enter(&remove(path), false, &connection);
+        let is_free = |path, is_change| {
+            let (turn, _) = turns.enter(&remove(path), is_change, &connection);
             turn.comes(&remove(path)).now_or_never().is_some()
         };
-        for path in ["/a/b", "/a", "/", "/a/b/c"] {
-            assert!(!is_free(path), "{path}");
+        for path in ["/a/b", "/a/b/c"] {
+            assert!(!is_free(path, true) && !is_free(path, false), "{path}");
+        }
+        // Who only looks at what is above sees it with or without the change.
+        for path in ["/a", "/"] {
+            assert!(!is_free(path, true) && is_free(path, false), "{path}");
         }
         for path in ["/a/bc", "/a/c", "/b"] {
-            assert!(is_free(path), "{path}");
+            assert!(is_free(path, true), "{path}");
         }
         drop(early);
-        assert!(is_free("/a/b"));
+        assert!(is_free("/a/b", true));
     }
 
     #[tokio::test]
@@ -200,10 +206,23 @@ mod tests {
         let turns = Arc::new(Turns::default());
         let (lost, next) = (connection().await, connection().await);
         let early = turns.enter(&remove("/a/b"), true, &lost);
-        let must_wait = |path, connection| turns.enter(&remove(path), false, connection).1;
+        let must_wait = |path, connection| turns.enter(&remove(path), true, connection).1;
         assert!(!must_wait("/a/b", &lost));
         assert!(must_wait("/a", &next) && !must_wait("/c", &next));
         drop(early);
         assert!(!must_wait("/a", &next));
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_a_change_that_waits_waits_too() {
+        let turns = Arc::new(Turns::default());
+        let (lost, next) = (connection().await, connection().await);
+        let _early = turns.enter(&remove("/a/f"), true, &lost);
+        let (from, to) = (Bytes::from_static(b"/a/f"), Bytes::from_static(b"/c/f"));
+        let link = turns.enter(&Request::Hardlink { from, to }, true, &next);
+        assert!(link.1);
+        assert!(turns.enter(&remove("/c/f"), false, &next).1);
+        drop(link);
+        assert!(!turns.enter(&remove("/c/f"), false, &next).1);
     }
 }

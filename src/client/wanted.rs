@@ -51,6 +51,11 @@ pub(crate) fn is_abandoned() -> bool {
     WANTED.try_with(is_abandoned).unwrap_or(false)
 }
 
+/// Whether a request is not to be sent any more: it changes something, and nobody waits for it.
+pub(super) fn is_left(request: &Request) -> bool {
+    changes(request) && is_abandoned()
+}
+
 /// Notes the answer to a request that changes something.
 pub(super) fn note(answer: &Response) {
     let is_done = match answer {

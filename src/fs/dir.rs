@@ -219,11 +219,15 @@ impl Listing {
         };
         match page {
             Some(names) => {
-                self.losses = Losses::default();
                 self.count_barren(&names)?;
                 self.pages_ahead = (self.pages_ahead * 2).min(PAGES_AHEAD_MAX);
+                let before = self.end();
                 for entry in &names {
                     self.take_in(entry, asked, translator);
+                }
+                // Pages that were told before do not show that it comes any further.
+                if self.end() > before {
+                    self.losses = Losses::default();
                 }
             }
             None => {

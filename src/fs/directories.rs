@@ -283,18 +283,19 @@ impl Filesystem {
         tables.inodes.has_other_name(ino) && !is_as_known()
     }
 
-    pub(crate) async fn releasedir(&self, fh: Fh) {
+    /// The server's handle goes with the last who lists the directory.
+    pub(crate) fn releasedir(&self, fh: Fh) {
         let Some(dir) = self.handles.remove_dir(fh) else {
             return;
         };
-        {
-            let mut tables = self.tables();
-            tables.inodes.closed(dir.ino);
-            if let Some(fetch) = dir.fetch {
-                tables.dirs.cancel(dir.ino, fetch);
-            }
+        let mut tables = self.tables();
+        tables.inodes.closed(dir.ino);
+        if let Some(fetch) = dir.fetch {
+            tables.dirs.cancel(dir.ino, fetch);
         }
-        dir.listing.lock().await.close();
+        drop(tables);
+        // Closing sends a request, under no lock.
+        drop(dir);
     }
 }
 

@@ -2,6 +2,9 @@
 //! server at that moment, since nobody can open it by its name afterwards. If the connection is lost
 //! before the name is gone, what was open is opened again first. Meanwhile a directory above may be
 //! renamed, so that each try is made with the path of its moment.
+//!
+//! Not so where nothing is replaced in one step: a rename that is to keep what is there, and any on a
+//! server without posix-rename. Who has a file open that is replaced then gets EIO after a loss.
 
 use std::sync::Arc;
 
@@ -74,20 +77,11 @@ impl Filesystem {
             drop(moving);
             tokio::time::sleep(losses.rest()).await;
             moving = self.open_for_loss(replaced).await;
-            if let Err(error) = self.follow(going, paths()).await {
-                return (moving, Err(error));
+            match paths() {
+                Ok(paths) => going.follow(paths),
+                Err(error) => return (moving, Err(error)),
             }
         }
-    }
-
-    /// Takes other paths if the names have others by now. What was announced of the old ones stays: the
-    /// server may still do it.
-    async fn follow(&self, going: &mut Going, paths: Result<(Bytes, Bytes)>) -> Result<()> {
-        let (from, to) = paths?;
-        if (&from, &to) != (&going.from, &going.to) {
-            *going = self.going(from, to).await?;
-        }
-        Ok(())
     }
 }
 
@@ -98,4 +92,12 @@ pub(super) struct Going {
     /// Both were names of one file on the server before.
     pub(super) shares: bool,
     pub(super) announced: Announced,
+}
+
+impl Going {
+    /// Takes the paths that the names have by now. What was announced went with them.
+    fn follow(&mut self, (from, to): (Bytes, Bytes)) {
+        self.announced.follow((&self.from, &self.to), (&from, &to));
+        (self.from, self.to) = (from, to);
+    }
 }

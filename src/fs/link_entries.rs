@@ -130,7 +130,7 @@ impl Filesystem {
                     break;
                 }
             }
-            self.releasedir(listing).await;
+            self.releasedir(listing);
         }
         candidates.retain(|candidate| {
             let is_elsewhere = self.is_named_elsewhere(candidate.ino, &candidate.from);

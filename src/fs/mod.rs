@@ -7,8 +7,8 @@
 //! a [`Reader`](read::Reader), are each taken for a few lines. Under a reader's the budget of
 //! readers is, and requests are queued; under that of the tables those of what is open and of a file's state may be taken, and
 //! nothing else is. None is held over an await: such a future could not be spawned, so the compiler
-//! sees to it. The exceptions are an open directory's position ([`dir::OpenDir`]) and the gates of
-//! files that may share storage ([`cow`]).
+//! sees to it. The exceptions are an open directory's position ([`dir::OpenDir`]), and of files that
+//! may share storage the gates and the moment at which names get another server file ([`cow`]).
 
 mod ahead;
 mod attr;
@@ -305,7 +305,7 @@ impl Filesystem {
     /// The path of a name in a directory.
     ///
     /// # Errors
-    /// ENAMETOOLONG, or ESTALE for a directory that was removed.
+    /// ENAMETOOLONG, or ENOENT for a directory that was removed.
     fn path_below(&self, parent: Ino, name: &[u8]) -> Result<Bytes> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG.into());

@@ -85,7 +85,9 @@ impl Again {
         self.resent = self.resent.saturating_sub(1);
         match came {
             Came::Back(answer) => {
-                self.losses.answered();
+                if !matches!(&answer.what, Answered::Look(_, Err(_))) {
+                    self.losses.answered();
+                }
                 Some(answer)
             }
             Came::Lost(outgoing, error) => {

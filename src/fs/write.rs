@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::Filesystem;
 use super::handles::{Fh, OpenFile};
 use super::resend::{Again, Answer, Answered, Came, place};
+use super::rooms::Work;
 use super::second_question::Refused;
 use super::shared_file::SharedFile;
 use super::unwritten::{Budget, Via};
@@ -139,6 +140,8 @@ impl Filesystem {
             // Is it the same file still?
             self.full_handle(file).await?;
         }
+        // Or its name would lead to what is renamed over it meanwhile.
+        let _no_name_moves = self.rooms.enter(Work::OpeningAgain).await;
         let path = self.path(file.shared.ino)?;
         let opened = self
             .client
@@ -178,6 +181,10 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
             placing = next.map(|next| Box::pin(place(next)));
         }
         let is_placing = placing.is_some();
+        let is_idle = !is_placing && sent.is_empty() && again.is_empty();
+        if is_idle && shared.end_sending() {
+            return sending.end();
+        }
         let place = OptionFuture::from(placing.as_mut());
         tokio::select! {
             Some(came) = sent.next() => filesystem.take_back(&shared, &mut again, came).await,
@@ -187,10 +194,6 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
                 sent.push(placed.answer);
             }
             () = shared.work(), if !is_placing => {}
-        }
-        let is_idle = placing.is_none() && sent.is_empty() && again.is_empty();
-        if is_idle && shared.end_sending() {
-            return sending.end();
         }
     }
 }

@@ -379,7 +379,7 @@ impl fuser::Filesystem for Face {
         let tell = |slot: Slot<ReplyDirectory>, ()| {
             slot.take().into_iter().for_each(ReplyDirectory::ok);
         };
-        self.change(request, slot, tell, async move {
+        self.look(request, slot, tell, async move {
             listing::names(&fs, fh(handle), offset, filled).await
         });
     }
@@ -411,8 +411,8 @@ impl fuser::Filesystem for Face {
         reply: ReplyEmpty,
     ) {
         let fs = self.fs();
-        self.change(request, reply, replies::done, async move {
-            fs.releasedir(fh(handle)).await;
+        self.look(request, reply, replies::done, async move {
+            fs.releasedir(fh(handle));
             Ok(())
         });
     }
@@ -536,8 +536,7 @@ fn forget_and_release(fs: &Arc<Filesystem>, (entry, fh, _): (Entry, Fh, FopenFla
 }
 
 fn release_directory(fs: &Arc<Filesystem>, (fh, _): (Fh, FopenFlags)) {
-    let fs = Arc::clone(fs);
-    tokio::spawn(async move { fs.releasedir(fh).await });
+    fs.releasedir(fh);
 }
 
 #[expect(

@@ -1,7 +1,7 @@
 //! Notices that the machine has slept: a timer on the wall clock, set for a time that never comes,
 //! which the kernel ends when that clock jumps, as it does at the end of a suspend (timerfd_create(2),
 //! TFD_TIMER_CANCEL_ON_SET). It costs nothing meanwhile. Somebody who sets the clock is taken for the
-//! same, and does no harm.
+//! same: connections of which the server answers nothing for some seconds are made anew then.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};

@@ -16,6 +16,20 @@ use crate::sftp::StatusCode;
 #[must_use]
 pub(in crate::fs) struct Announced(Vec<(Bytes, Bytes)>);
 
+impl Announced {
+    /// The names of a rename went elsewhere, with directories above them.
+    pub(in crate::fs) fn follow(&mut self, before: (&Bytes, &Bytes), now: (&Bytes, &Bytes)) {
+        let moved = |name: &Bytes, before: &Bytes, now: &Bytes| {
+            let below = name.strip_prefix(&before[..]);
+            below.map_or_else(|| name.clone(), |below| [now, below].concat().into())
+        };
+        for (old, new) in &mut self.0 {
+            *old = moved(old, before.0, now.0);
+            *new = moved(new, before.1, now.1);
+        }
+    }
+}
+
 /// A file that is about to become a copy that shares its source's storage.
 pub(in crate::fs) struct Joining {
     /// Those of the two that are known here.

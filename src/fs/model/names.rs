@@ -228,7 +228,7 @@ impl Kernel {
             }
             entries.extend(some);
         }
-        self.fs.releasedir(fh).await;
+        self.fs.releasedir(fh);
         let mut expected = self.model.children(path);
         let shown = entries.into_iter().skip(2);
         let mut names = Vec::new();

@@ -355,11 +355,11 @@ async fn where_the_server_may_change_the_order_a_change_is_sent_when_the_data_is
     idle().await;
     assert_eq!(sent(), ["write"]);
     let dir = fs.opendir(Ino::ROOT).await.unwrap();
-    fs.releasedir(dir).await;
+    fs.releasedir(dir);
     idle().await;
     assert_eq!(sent(), ["write", "times", "write"]);
     let dir = fs.opendir(Ino::ROOT).await.unwrap();
-    fs.releasedir(dir).await;
+    fs.releasedir(dir);
     assert_eq!(flush.await, Ok(()));
 }
 

@@ -7,7 +7,7 @@ use crate::testing::peak;
 async fn names(fs: &Filesystem, plus: bool) -> Vec<Vec<u8>> {
     let fh = fs.opendir(Ino::ROOT).await.unwrap();
     let names = names_from(fs, fh, 2, plus).await;
-    fs.releasedir(fh).await;
+    fs.releasedir(fh);
     names
 }
 

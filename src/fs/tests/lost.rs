@@ -310,3 +310,38 @@ async fn a_name_goes_from_the_directory_that_was_renamed_while_the_server_was_aw
         server.tree(|tree| assert!(tree.open(b"b/f", OpenFlags::READ, 0).is_err()));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_of_which_the_second_page_is_always_rubbish_ends_with_an_error() {
+    let (server, fs) = mount_again(&[]).await;
+    server.tree(|tree| (0..5000).for_each(|n| tree.put(format!("{n:05}").as_bytes(), b"")));
+    let mut pages = 0;
+    server.intercept(move |request| match request {
+        Request::Opendir { .. } => {
+            pages = 0;
+            None
+        }
+        Request::Readdir { .. } => {
+            pages += 1;
+            (pages > 1).then(|| Response::Attrs(Attrs::default()))
+        }
+        _ => None,
+    });
+    let dir = fs.opendir(Ino::ROOT).await.unwrap();
+    let mut last = 0;
+    let all = async {
+        loop {
+            let from = last;
+            let take = |entry: &crate::fs::DirEntry<'_>| {
+                last = entry.next;
+                false
+            };
+            fs.readdir(dir, from, false, take).await?;
+            if last == from {
+                return Ok::<_, Error>(());
+            }
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
+    assert!(ended.expect("it ends").is_err());
+}

@@ -7,7 +7,7 @@ use super::*;
 async fn list(fs: &Filesystem, ino: Ino) -> Vec<String> {
     let fh = fs.opendir(ino).await.unwrap();
     let names = list_from(fs, fh, 2).await;
-    fs.releasedir(fh).await;
+    fs.releasedir(fh);
     names.into_iter().map(|(name, _)| name).collect()
 }
 
