@@ -75,7 +75,7 @@ impl Window {
             self.size -= 1;
             return Place::Gone;
         }
-        let late = least + QUEUE.max(least / 4);
+        let late = least + QUEUE.saturating_sub(least / 2).max(least / 4);
         let size_min = size_min(least);
         if took <= late && self.size < SIZE_MAX && self.is_time_for_more(least) {
             self.size += 1;
@@ -165,8 +165,9 @@ const SIZE_MIN: usize = 4;
 const ONE_MORE: Duration = Duration::from_millis(12);
 /// 64 requests of 255 KiB are 16 MiB, four times what one TCP connection carries on its way.
 const SIZE_MAX: usize = 64;
-/// So long may an answer wait behind others, or a quarter of a round trip: without a round trip to speak
-/// of, that is what keeps the other side busy while we are not.
+/// So long may an answer wait behind others where there is no round trip to speak of: that keeps the other
+/// side busy while we are not. On a longer way it is less, down to a quarter of the round trip: what others
+/// ask for waits in the same queue, and a link drops what does not fit into its own.
 const QUEUE: Duration = Duration::from_millis(10);
 /// A rate is measured over a round trip, as in the beginning it doubles with each, but no less than this.
 const WHILE: Duration = Duration::from_millis(100);

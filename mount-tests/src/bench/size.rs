@@ -21,7 +21,7 @@ pub struct Size {
     pub wide: u32,
     /// Reads of 4 KiB by a single reader.
     pub single_reads: u32,
-    /// Reads of 4 KiB by each of 64 readers.
+    /// Reads of 4 KiB by each of 64 readers: so many that the two round trips before the first hardly count.
     pub shared_reads: u32,
     /// Files in the repository.
     pub git_files: u32,
@@ -71,7 +71,7 @@ const MIDDLE: Size = Size {
     new_files: 150,
     wide: 100_000,
     single_reads: 100,
-    shared_reads: 30,
+    shared_reads: 100,
     git_files: 300,
     sources: 12,
     listings: 9,
@@ -84,7 +84,7 @@ const FAR: Size = Size {
     new_files: 60,
     wide: 100_000,
     single_reads: 30,
-    shared_reads: 10,
+    shared_reads: 50,
     git_files: 60,
     sources: 6,
     listings: 5,
