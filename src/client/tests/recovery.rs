@@ -96,6 +96,29 @@ async fn what_nobody_waits_for_any_more_is_taken_in_if_it_was_done() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_any_more_once_it_was_looked_at_is_not_done_late() {
+    let server = Server::new(Options::default());
+    server.tree(|tree| tree.put(b"f", b"content"));
+    let client = client(&server).await;
+    let wanted = Wanted::default();
+    let (looked, mut is_cut) = (wanted.clone(), false);
+    server.cut_when(move |request| match request {
+        Request::Remove { .. } if !is_cut => {
+            is_cut = true;
+            Some(Cut::Before)
+        }
+        Request::Lstat { .. } => {
+            looked.abandon();
+            None
+        }
+        _ => None,
+    });
+    let removed = while_wanted(wanted, async { client.remove(text("f")).await }).await;
+    assert_eq!(removed, Err(Error::Errno(Errno::EINTR)));
+    assert!(is_there(&server, b"f"));
+}
+
+#[tokio::test]
 async fn what_is_asked_first_when_nobody_waits_any_more_is_not_done() {
     let server = Server::new(Options::default());
     server.tree(|tree| tree.put(b"f", b"content"));

@@ -277,8 +277,7 @@ impl Groups {
             self.removed(&name);
         }
         for old in self.names_at_and_below(from) {
-            let rest = old.get(from.len()..).unwrap_or_default();
-            let new = Bytes::from([to, rest].concat());
+            let new = carried(&old, from, to);
             let Some(id) = self.names.remove(&old) else {
                 continue;
             };
@@ -373,6 +372,12 @@ impl Groups {
             }
         }
     }
+}
+
+/// The name of what is at `from` or below it once `from` is `to`.
+pub(super) fn carried(name: &[u8], from: &[u8], to: &[u8]) -> Bytes {
+    let below = name.get(from.len()..).unwrap_or_default();
+    Bytes::from([to, below].concat())
 }
 
 /// What the paths below a directory begin with.

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use super::journal::Journal;
+use super::groups::carried;
 use super::{Filesystem, Ino, Sharing};
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -19,13 +20,9 @@ pub(in crate::fs) struct Announced(Vec<(Bytes, Bytes)>);
 impl Announced {
     /// The names of a rename went elsewhere, with directories above them.
     pub(in crate::fs) fn follow(&mut self, before: (&Bytes, &Bytes), now: (&Bytes, &Bytes)) {
-        let moved = |name: &Bytes, before: &Bytes, now: &Bytes| {
-            let below = name.strip_prefix(&before[..]);
-            below.map_or_else(|| name.clone(), |below| [now, below].concat().into())
-        };
         for (old, new) in &mut self.0 {
-            *old = moved(old, before.0, now.0);
-            *new = moved(new, before.1, now.1);
+            *old = carried(old, before.0, now.0);
+            *new = carried(new, before.1, now.1);
         }
     }
 }
@@ -202,9 +199,9 @@ impl Filesystem {
 
     fn names_to_announce(&self, from: &Bytes, to: &Bytes) -> Vec<(Bytes, Bytes)> {
         let groups = &self.tables().groups;
-        let names = groups.names_at_and_below(from).into_iter().map(|existing| {
-            let below = existing.get(from.len()..).unwrap_or_default();
-            let new = Bytes::from([to, below].concat());
+        let names = groups.names_at_and_below(from).into_iter();
+        let names = names.map(|existing| {
+            let new = carried(&existing, from, to);
             (existing, new)
         });
         // A name that leads to another such file still does if nothing comes of it.
@@ -245,9 +242,8 @@ impl Filesystem {
         let is_new = |name: &Bytes| announced.0.iter().any(|(_, new)| new == name);
         let moved = groups.names_at_and_below(from).into_iter();
         let moves = moved.filter(|name| !is_old(name)).map(|old| {
-            let below = old.get(from.len()..).unwrap_or_default();
-            let to = Bytes::from([to, below].concat());
-            (old, to)
+            let new = carried(&old, from, to);
+            (old, new)
         });
         let moves: Vec<(Bytes, Bytes)> = moves.collect();
         let is_taken = |name: &Bytes| is_new(name) || moves.iter().any(|(_, new)| new == name);
@@ -378,4 +374,27 @@ fn write_down(journal: &Journal, change: &Sharing) -> bool {
         log::error!("which files share storage cannot be written down: {error}");
     }
     written.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(of: &[(&str, &str)]) -> Vec<(Bytes, Bytes)> {
+        let bytes = |path: &str| Bytes::copy_from_slice(path.as_bytes());
+        of.iter()
+            .map(|(old, new)| (bytes(old), bytes(new)))
+            .collect()
+    }
+
+    #[test]
+    fn what_was_announced_goes_along_when_the_directories_above_both_names_are_renamed() {
+        let mut announced = Announced(paths(&[("/a/x/one", "/b/y/one"), ("/a/x", "/b/y")]));
+        let (before, now) = (paths(&[("/a/x", "/b/y")]), paths(&[("/A/x", "/long/b/y")]));
+        let both = |paths: &[(Bytes, Bytes)]| paths[0].clone();
+        let (before, now) = (both(&before), both(&now));
+        announced.follow((&before.0, &before.1), (&now.0, &now.1));
+        let expected = paths(&[("/A/x/one", "/long/b/y/one"), ("/A/x", "/long/b/y")]);
+        assert_eq!(announced.0, expected);
+    }
 }
