@@ -1,5 +1,7 @@
 //! Several operations at once, and operations that were given up.
 
+use std::sync::Mutex;
+
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
@@ -189,4 +191,46 @@ async fn one_who_lists_meanwhile_does_not_disturb_names_that_change() {
             "{n}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_name_is_moved_while_a_file_is_opened_by_it_for_the_kernels_pages() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let fs = scripted(Config::default(), move |request| {
+        let note = |what| noted.lock().unwrap().push(what);
+        match request {
+            // Not to append: for pages.
+            Request::Open { flags, .. } if *flags == OpenFlags::WRITE => {
+                note("open");
+                Some(Reply::Hold(Response::Handle(text("pages"))))
+            }
+            Request::Rename { .. } => {
+                note("rename");
+                None
+            }
+            Request::Opendir { .. } => Some(Reply::ThenHeld(Response::Handle(text("d")))),
+            _ => None,
+        }
+    });
+    let fs = fs.await;
+    let access = Access {
+        append: true,
+        ..WRITE
+    };
+    let fh = open(&fs, "f", access).await;
+    let writing = fs.take_over(fh, 0, text("page"), true);
+    let renaming = fs.rename((Ino::ROOT, b"f"), (Ino::ROOT, b"g"), false);
+    let (mut writing, mut renaming) = (Box::pin(writing), Box::pin(renaming));
+    assert!(writing.as_mut().now_or_never().is_none());
+    assert!(renaming.as_mut().now_or_never().is_none());
+    idle().await;
+    assert!(renaming.as_mut().now_or_never().is_none());
+    assert_eq!(*asked.lock().unwrap(), ["open"]);
+    let dir = fs.opendir(Ino::ROOT).await.unwrap();
+    assert_eq!(writing.await, Ok(()));
+    assert_eq!(renaming.await, Ok(()));
+    assert_eq!(*asked.lock().unwrap(), ["open", "rename"]);
+    fs.releasedir(dir);
+    fs.release(fh);
 }
