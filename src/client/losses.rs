@@ -21,11 +21,18 @@ impl Losses {
         self.all += 1;
         if matches!(error, Error::Protocol(_)) {
             self.by_rubbish += 1;
-            if self.by_rubbish == RUBBISH_MAX {
-                return Err(error.clone());
-            }
         }
-        Ok(())
+        self.may_be_answered(error)
+    }
+
+    /// # Errors
+    /// The error itself, of a request that the server cannot answer.
+    fn may_be_answered(&self, error: &Error) -> Result<()> {
+        let is_rubbish = matches!(error, Error::Protocol(_));
+        match is_rubbish && self.by_rubbish >= RUBBISH_MAX {
+            true => Err(error.clone()),
+            false => Ok(()),
+        }
     }
 
     /// How long to wait before it is asked again: it may be what the server dies of.
@@ -65,13 +72,11 @@ impl LossesTogether {
     /// # Errors
     /// The error itself, of a request that the server cannot answer.
     pub(crate) fn count(&mut self, error: &Error) -> Result<()> {
-        let is_new = std::mem::take(&mut self.is_sent);
-        if is_new || matches!(error, Error::Protocol(_)) {
-            self.losses.count(error)?;
+        if !std::mem::take(&mut self.is_sent) {
+            return self.losses.may_be_answered(error);
         }
-        if is_new {
-            self.rest = self.losses.rest();
-        }
+        self.losses.count(error)?;
+        self.rest = self.losses.rest();
         Ok(())
     }
 
@@ -125,12 +130,29 @@ mod tests {
     }
 
     #[test]
+    fn rubbish_that_ends_a_connection_fails_nothing_that_was_under_way_until_it_goes_on() {
+        let rubbish = Error::Protocol("an answer to nothing");
+        let mut losses = LossesTogether::default();
+        for _ in 1..RUBBISH_MAX {
+            losses.sent();
+            assert!((0..64).all(|_| losses.count(&rubbish).is_ok()));
+        }
+        for _ in 0..2 {
+            losses.sent();
+            assert!((0..64).all(|_| losses.count(&rubbish).is_err()));
+        }
+        losses.answered();
+        assert!(losses.count(&rubbish).is_ok());
+    }
+
+    #[test]
     fn what_is_answered_with_rubbish_again_and_again_fails() {
         let mut losses = Losses::default();
         let rubbish = Error::Protocol("empty DATA");
         assert!(losses.count(&rubbish).is_ok());
         assert!(losses.count(&Error::Lost("reset".into())).is_ok());
         assert!(losses.count(&rubbish).is_ok());
-        assert_eq!(losses.count(&rubbish), Err(rubbish));
+        assert_eq!(losses.count(&rubbish), Err(rubbish.clone()));
+        assert_eq!(losses.count(&rubbish), Err(rubbish), "for good");
     }
 }

@@ -4,7 +4,7 @@
 //! WRITEs say where their data goes, so that one that was done does no harm when it is done again.
 //! What goes to the end of a file does: how much of it arrived is looked up first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::Filesystem;
+use super::rooms::Work;
 use super::unwritten::{Outgoing, Via, What};
 use crate::client::{Handle, LossesTogether};
 use crate::clock;
@@ -38,14 +39,27 @@ pub(super) enum Came {
     Back(Answer),
     /// The connection was lost before the answer.
     Lost(Outgoing, Error),
+    /// The connection was lost before it was sent.
+    Unsent(Outgoing),
+}
+
+/// How a request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// By its own handle, or not.
+    First,
+    /// By whatever handle serves the file, if its own is lost.
+    ByAny,
+    /// The same, and it may have been done already.
+    Again,
 }
 
 /// What is to be sent again, in the order of the writes. Pure state.
 #[derive(Default)]
 pub(super) struct Again {
-    lost: BTreeMap<u64, Outgoing>,
-    /// How many of them have been sent again and have no answer.
-    resent: usize,
+    lost: BTreeMap<u64, (Outgoing, Attempt)>,
+    /// Which of them have been sent again and have no answer.
+    resent: BTreeSet<u64>,
     /// Behind the first of these, by whose handle: what acts in order may follow on its connection.
     batch: Batch,
     losses: LossesTogether,
@@ -82,9 +96,9 @@ impl Again {
 
     /// Keeps what was lost; gives all else back.
     pub(super) fn take_in(&mut self, came: Came) -> Option<Answer> {
-        self.resent = self.resent.saturating_sub(1);
         match came {
             Came::Back(answer) => {
+                self.resent.remove(&answer.number);
                 if !matches!(&answer.what, Answered::Look(_, Err(_))) {
                     self.losses.answered();
                 }
@@ -92,21 +106,29 @@ impl Again {
             }
             Came::Lost(outgoing, error) => {
                 let number = outgoing.number;
+                self.resent.remove(&number);
                 if let Err(error) = self.losses.count(&error) {
                     let what = failed(&outgoing.what, error);
                     return Some(Answer { number, what });
                 }
-                self.lost.insert(number, outgoing);
+                self.lost.insert(number, (outgoing, Attempt::Again));
+                None
+            }
+            Came::Unsent(outgoing) => {
+                let number = outgoing.number;
+                self.resent.remove(&number);
+                self.lost.insert(number, (outgoing, Attempt::ByAny));
                 None
             }
         }
     }
 
-    /// Something was sent, on a connection that was there.
+    /// Something was sent by this handle, on a connection that was there; or nothing.
     pub(super) fn sent(&mut self, by: Option<Handle>) {
+        let Some(by) = by else { return };
         self.losses.sent();
-        if self.resent > 0 {
-            self.batch.by = self.batch.by.take().or(by);
+        if !self.resent.is_empty() {
+            self.batch.by.get_or_insert(by);
         }
     }
 
@@ -115,18 +137,22 @@ impl Again {
         self.losses.rest()
     }
 
-    /// The next one to be sent, if `unanswered` is nothing that it must wait for, and whether it may
-    /// have been done: what was sent before the loss comes back first, and only WRITEs with a place of
-    /// their own are sent together.
+    /// The next one to be sent, if `unanswered` is nothing that it must wait for: what was sent before
+    /// the loss comes back first, and only WRITEs with a place of their own are sent together.
     ///
     /// A change may follow them, where the server acts in order and on their connection only. A
     /// server that is slow to do what was on its way on a lost connection does both then; a WRITE that
     /// it does alone, behind what was sent again, would take the file's time back.
-    pub(super) fn next(&mut self, unanswered: usize, in_order: bool) -> Option<(Outgoing, bool)> {
+    pub(super) fn next(
+        &mut self,
+        unanswered: usize,
+        in_order: bool,
+    ) -> Option<(Outgoing, Attempt)> {
         if unanswered == 0 {
-            (self.resent, self.batch) = (0, Batch::default());
+            self.resent.clear();
+            self.batch = Batch::default();
         }
-        let (_, first) = self.lost.first_key_value()?;
+        let (_, (first, _)) = self.lost.first_key_value()?;
         let is_free = matches!(first.what, What::Data { .. }) && !first.via.appends;
         let is_change = matches!(first.what, What::Change { .. });
         let behind = self
@@ -135,28 +161,27 @@ impl Again {
             .as_ref()
             .filter(|by| in_order && !by.is_lost());
         let may_follow = is_free || (is_change && behind.is_some());
-        if unanswered > 0 && !(may_follow && unanswered == self.resent && !self.batch.is_closed) {
+        let is_apart = unanswered == self.resent.len() && !self.batch.is_closed;
+        if unanswered > 0 && !(may_follow && is_apart) {
             return None;
         }
         let behind = behind.filter(|_| is_change).cloned();
-        let (_, mut first) = self.lost.pop_first()?;
-        self.resent = unanswered + 1;
+        let (number, (mut first, mut attempt)) = self.lost.pop_first()?;
+        self.resent.insert(number);
         self.batch.is_closed = !is_free;
-        let is_again = behind.is_none();
         if let Some(by) = behind {
             first.via.handle = by;
+            attempt = Attempt::First;
         }
-        Some((first, is_again))
+        Some((first, attempt))
     }
 }
 
-/// Sends a request when there is a place for it; the future inside waits for the answer. `is_again`:
-/// it may have been done already.
-pub(super) async fn place(filesystem: Arc<Filesystem>, next: Outgoing, is_again: bool) -> Placed {
-    if next.via.handle.is_lost() && !is_again {
+/// Sends a request when there is a place for it; the future inside waits for the answer.
+pub(super) async fn place(filesystem: Arc<Filesystem>, next: Outgoing, attempt: Attempt) -> Placed {
+    if next.via.handle.is_lost() && attempt == Attempt::First {
         // In front of it come those that went with the connection, which may not be known yet.
-        let error = Error::Lost("the connection was lost before".into());
-        return Placed::not(Came::Lost(next, error));
+        return Placed::not(Came::Unsent(next));
     }
     let Outgoing { number, via, what } = next;
     let via = match via.handle.is_lost() {
@@ -179,7 +204,7 @@ pub(super) async fn place(filesystem: Arc<Filesystem>, next: Outgoing, is_again:
             budget,
         } => {
             let len = data.len() as u64;
-            let missing = match is_again && via.appends {
+            let missing = match attempt == Attempt::Again && via.appends {
                 true => filesystem.missing(&via, offset, &data).await,
                 false => Ok(data.clone()),
             };
@@ -261,11 +286,14 @@ impl Filesystem {
             return Ok(data.clone());
         }
         let file = self.open_file(via.id.0)?;
+        // Or its name would lead to what is renamed over it meanwhile.
+        let no_name_moves = self.rooms.enter(Work::OpeningAgain).await;
         let path = self.path(file.shared.ino)?;
         let opened = self
             .client
             .open(path, OpenFlags::READ, Attrs::default())
             .await;
+        drop(no_name_moves);
         let reader = match opened {
             Ok(reader) => reader,
             Err(error) if error.is_of_connection() => return Err(error),

@@ -244,6 +244,11 @@ impl SharedFile {
         state.unwritten.next(hurry, in_order)
     }
 
+    /// Whether all its requests go by one connection.
+    pub(super) fn is_small(&self) -> bool {
+        self.state().unwritten.is_small()
+    }
+
     /// Notes the answer to a request.
     pub(super) fn answered(&self, number: u64, result: Result<(), Error>) {
         let mut state = self.state();

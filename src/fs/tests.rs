@@ -11,6 +11,7 @@ mod lost;
 mod nocto;
 mod others;
 mod reading;
+mod resend;
 mod together;
 mod walking;
 mod writing;

@@ -296,7 +296,7 @@ impl Unwritten {
     }
 
     /// A larger file may take several connections, which keep no order among them.
-    const fn is_small(&self) -> bool {
+    pub(super) const fn is_small(&self) -> bool {
         self.taken <= SMALL
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::Filesystem;
 use super::handles::{Fh, OpenFile};
-use super::resend::{Again, Answer, Answered, Came, place};
+use super::resend::{Again, Answer, Answered, Attempt, Came, place};
 use super::rooms::Work;
 use super::second_question::Refused;
 use super::shared_file::SharedFile;
@@ -174,10 +174,10 @@ pub(super) async fn send(filesystem: Arc<Filesystem>, shared: Arc<SharedFile>) {
         }
         if placing.is_none() {
             let next = match again.is_empty() {
-                true => shared.next(in_order).map(|next| (next, false)),
-                false => again.next(sent.len(), in_order),
+                true => shared.next(in_order).map(|next| (next, Attempt::First)),
+                false => again.next(sent.len(), in_order && shared.is_small()),
             };
-            let place = |(next, is_again)| place(Arc::clone(&filesystem), next, is_again);
+            let place = |(next, attempt)| place(Arc::clone(&filesystem), next, attempt);
             placing = next.map(|next| Box::pin(place(next)));
         }
         let is_placing = placing.is_some();

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 
-use super::journal::Journal;
 use super::groups::carried;
+use super::journal::Journal;
 use super::{Filesystem, Ino, Sharing};
 use crate::client::Client;
 use crate::error::{Error, Result};
