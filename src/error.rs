@@ -53,6 +53,12 @@ impl Error {
         matches!(self, Self::Lost(_) | Self::Protocol(_) | Self::Gone(_))
     }
 
+    /// Whether a change that ended with it may be done or not: it tells nothing, or nobody waited for
+    /// it any more.
+    pub(crate) fn may_be_done(&self) -> bool {
+        self.tells_nothing() || *self == Self::Errno(Errno::EINTR)
+    }
+
     /// Whether it tells nothing, and another connection may tell more.
     pub(crate) const fn is_of_connection(&self) -> bool {
         matches!(self, Self::Lost(_) | Self::Protocol(_))

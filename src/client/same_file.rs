@@ -95,7 +95,8 @@ pub(super) async fn is_same_to_write(
     Ok(false)
 }
 
-fn is_between(before: &Attrs, there: &Attrs, after: &Attrs) -> bool {
+/// Whether `there` is what a file that grows looked like between two looks at it.
+pub(super) fn is_between(before: &Attrs, there: &Attrs, after: &Attrs) -> bool {
     are_whole(before, there)
         && are_whole(there, after)
         && before.size <= there.size

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 
 use super::connection::Connection;
 use super::pending::Answer;
+use super::same_file::is_between;
 use super::{attrs, one_name, wanted};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, FileKind, OpenFlags, Request, Response, StatusCode};
@@ -188,8 +189,11 @@ async fn is_one_file(connection: &Connection, from: &Bytes, to: &Bytes) -> Resul
     let mut before = look(from).await?;
     for _ in 0..LOOKS_MAX {
         let (there, after) = (look(to).await?, look(from).await?);
-        if before.is_none() || there.is_none() || there == before || there == after {
+        let (Some(first), Some(other), Some(last)) = (&before, &there, &after) else {
             return Ok(there.is_some() && (there == before || there == after));
+        };
+        if other == first || other == last || is_between(first, other, last) {
+            return Ok(true);
         }
         if before == after {
             return Ok(false);

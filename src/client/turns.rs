@@ -133,6 +133,7 @@ fn paths(request: &Request) -> Paths {
         | Request::Lstat { path }
         | Request::Stat { path }
         | Request::Readlink { path }
+        | Request::Statvfs { path }
         | Request::Realpath { path } => [Some(path.clone()), None],
         Request::Rename { from, to }
         | Request::PosixRename { from, to }

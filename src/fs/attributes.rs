@@ -7,6 +7,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::attr::Change;
+use super::by_path::at_path;
 use super::handles::{Fh, OpenFile};
 use super::interrupt::further_groups;
 use super::likeness::Doing;
@@ -72,7 +73,7 @@ impl Filesystem {
             let open = self.handles.any_file(ino, |file| file.handle().is_some());
             let by = open.and_then(|file| Some((file.handle()?, file)));
             let Some((handle, file)) = by else {
-                return self.look(self.path(ino)?).await;
+                return at_path(|| self.path(ino), |path| self.look(path)).await?.1;
             };
             let mark = file.shared.mark();
             match self.client.fstat(&handle).await {
@@ -249,12 +250,16 @@ impl Filesystem {
             {
                 self.handle(&file).await?;
             }
-            let through = self.through(ino, resize, fh)?;
-            if is_abandoned() {
-                return Err(Errno::EINTR.into());
-            }
-            let done = self.apply(&through, requests.clone()).await;
-            match done {
+            // None of a file that was removed, and is open.
+            let path = || Ok(self.path(ino).ok());
+            let apply = async |_| {
+                let through = self.through(ino, resize, fh)?;
+                if is_abandoned() {
+                    return Err(Errno::EINTR.into());
+                }
+                self.apply(&through, requests.clone()).await
+            };
+            match at_path(path, apply).await?.1 {
                 // Not late, behind what was done since.
                 Err(error) if error.is_of_connection() && is_abandoned() => return Err(error),
                 Err(error) if error.is_of_connection() => losses.count(&error)?,

@@ -60,10 +60,14 @@ pub(super) struct Listing {
     has_begun: bool,
     /// Pages in a row that held nothing but `.` and `..`.
     barren: u32,
+    /// Names that cannot be shown.
+    hidden: usize,
     /// All names so far, where `kept` does not tell: when it was begun anew in its middle, those are
     /// listed once more.
     told: Option<Told>,
     is_anew: bool,
+    /// Names that were left out since it was begun anew.
+    left_out: usize,
     losses: Losses,
 }
 
@@ -104,7 +108,9 @@ impl Listing {
             has_begun: false,
             barren: 0,
             told: None,
+            hidden: 0,
             is_anew: false,
+            left_out: 0,
             losses: Losses::default(),
         }
     }
@@ -219,7 +225,7 @@ impl Listing {
         };
         match page {
             Some(names) => {
-                self.count_barren(&names)?;
+                self.comes_to_an_end(&names)?;
                 self.pages_ahead = (self.pages_ahead * 2).min(PAGES_AHEAD_MAX);
                 let before = self.end();
                 for entry in &names {
@@ -249,7 +255,7 @@ impl Listing {
 
     async fn open_anew(&mut self) -> Result<()> {
         self.handle = Some(self.client.opendir(self.path.clone()).await?);
-        self.is_anew = true;
+        (self.is_anew, self.left_out, self.hidden) = (true, 0, 0);
         let told = self
             .told
             .get_or_insert_with(|| names_of(self.kept.as_ref()));
@@ -268,6 +274,7 @@ impl Listing {
             return true;
         };
         if self.is_anew && told.has(name) {
+            self.left_out += 1;
             return false;
         }
         told.add(name);
@@ -276,6 +283,9 @@ impl Listing {
 
     fn take_in(&mut self, entry: &NameEntry, asked: Asked, translator: &Translator) {
         let place = self.end();
+        if !is_name(&entry.name) {
+            return self.hide(&entry.name);
+        }
         let Some(listed) = listed(entry, place, translator) else {
             return;
         };
@@ -293,11 +303,24 @@ impl Listing {
         self.entries.push_back(Row { listed, asked });
     }
 
-    /// A server could go on for ever with names that are no entries.
-    fn count_barren(&mut self, names: &[NameEntry]) -> Result<()> {
+    /// A server may say anything, and a name with a `/` in it would lead a program elsewhere.
+    fn hide(&mut self, name: &[u8]) {
+        self.hidden += 1;
+        let level = match self.hidden {
+            1 => log::Level::Warn,
+            _ => log::Level::Debug,
+        };
+        let shown = name.escape_ascii();
+        log::log!(level, "hiding a name that cannot be one: \"{shown}\"");
+    }
+
+    /// A server could go on for ever with names that are no entries, or with the same ones.
+    fn comes_to_an_end(&mut self, names: &[NameEntry]) -> Result<()> {
         let is_barren = names.iter().all(|entry| is_dot(&entry.name));
         self.barren = if is_barren { self.barren + 1 } else { 0 };
-        if self.barren > BARREN_MAX {
+        let told = self.told.as_ref().map_or(0, Told::len);
+        let left_out_max = told.saturating_mul(2).max(LEFT_OUT_MIN);
+        if self.barren > BARREN_MAX || self.left_out > left_out_max || self.hidden > HIDDEN_MAX {
             return Err(Error::Protocol("a listing without entries that never ends"));
         }
         Ok(())
@@ -315,7 +338,7 @@ impl Listing {
 
     async fn restart(&mut self) -> Result<()> {
         self.close();
-        (self.told, self.is_anew) = (Some(names_of(None)), false);
+        (self.told, self.is_anew, self.hidden) = (Some(names_of(None)), false, 0);
         (self.kept, self.remembered) = (None, None);
         self.entries.clear();
         (self.first, self.is_complete) = (0, false);
@@ -334,18 +357,10 @@ fn names_of(kept: Option<&Vec<Listed>>) -> Told {
     Told::of(kept.into_iter().flatten().map(|listed| &listed.name[..]))
 }
 
-/// An entry that can be shown: a server may say anything, and a name with a `/` or a `..` in it
-/// would lead a program elsewhere.
+/// An entry of a name that can be shown, but for the dots.
 fn listed(entry: &NameEntry, place: u64, translator: &Translator) -> Option<Listed> {
     let name = &entry.name[..];
     if is_dot(name) {
-        return None;
-    }
-    if name.len() > NAME_MAX || name.contains(&b'/') || name.contains(&0) {
-        log::warn!(
-            "hiding a name that cannot be one: \"{}\"",
-            name.escape_ascii()
-        );
         return None;
     }
     let links = LongName::parse(&entry.longname).map(|longname| longname.links);
@@ -361,12 +376,20 @@ fn listed(entry: &NameEntry, place: u64, translator: &Translator) -> Option<List
     })
 }
 
+fn is_name(name: &[u8]) -> bool {
+    name.len() <= NAME_MAX && !name.contains(&b'/') && !name.contains(&0)
+}
+
 fn is_dot(name: &[u8]) -> bool {
     matches!(name, b"" | b"." | b"..")
 }
 
 /// OpenSSH sends both dots in one page; two pages of one each are thinkable.
 const BARREN_MAX: u32 = 4;
+/// More names that cannot be any no directory has by accident.
+const HIDDEN_MAX: usize = 10_000;
+/// Names that may be left out, however few were told: some may have been made again meanwhile.
+const LEFT_OUT_MIN: usize = 1000;
 /// Longer names cannot go through the kernel (FUSE_NAME_MAX, fs/fuse/fuse_i.h).
 const NAME_MAX: usize = 1024;
 /// Requests under way at first: OpenSSH answers each with 100 entries.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::sync::Mutex;
 
+use super::by_path::at_path;
 use super::config::Symlinks;
 use super::dir::{Listing, OpenDir, Row};
 use super::handles::Fh;
@@ -38,20 +39,25 @@ impl Filesystem {
         }
         self.visited(ino, must_wait);
         self.go_ahead();
-        let path = self.path(ino)?;
         let began = self.now();
         let client = Arc::clone(&self.client);
         // Who lists a directory looks at the files too.
         let remembered = self.listing(ino);
         let remembered = remembered.filter(|it| self.tables().tells_all(it));
         let (listing, fetch) = match remembered {
-            Some(directory) => (Listing::remembered(client, path, directory), None),
+            Some(directory) => (
+                Listing::remembered(client, self.path(ino)?, directory),
+                None,
+            ),
             None => {
                 let fetch = self.tables().begin_listing(ino);
-                match self.client.opendir(path.clone()).await {
-                    Ok(handle) => (Listing::new(client, path, handle, began), Some(fetch)),
-                    Err(error) => {
-                        self.tables().dirs.cancel(ino, fetch);
+                let open = |path| self.client.opendir(path);
+                let cancel = || self.tables().dirs.cancel(ino, fetch);
+                let opened = at_path(|| self.path(ino), open).await;
+                match opened.inspect_err(|_| cancel())? {
+                    (path, Ok(handle)) => (Listing::new(client, path, handle, began), Some(fetch)),
+                    (path, Err(error)) => {
+                        cancel();
                         let refused = Refused::Open { path, write: false };
                         return Err(self.explain(Operation::List, error, refused).await.into());
                     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::attr::Change;
+use super::by_path::at_path;
 use super::handles::{Access, Fh, OpenFile};
 use super::likeness::{Doing, Look, Mark};
 use super::read::{self, Bounds, Reading};
@@ -80,7 +81,6 @@ impl Filesystem {
         if truncate {
             self.open_lost_of(ino).await;
         }
-        let path = self.path(ino)?;
         let opens = self.handles.shared(ino);
         let emptying = opens.as_ref().filter(|_| truncate);
         let emptying = emptying.map(|opens| opens.begin(Doing::Resize(0)));
@@ -88,10 +88,8 @@ impl Filesystem {
             .as_ref()
             .map_or(Some(Mark::FIRST), |opens| opens.mark());
         let asked = self.now();
-        let opened = self
-            .client
-            .open_and_look(path.clone(), flags, Attrs::default())
-            .await;
+        let open = |path| self.client.open_and_look(path, flags, Attrs::default());
+        let (path, opened) = at_path(|| self.path(ino), open).await?;
         let (handle, attrs) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -175,7 +173,6 @@ impl Filesystem {
         how: Creation,
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
-        let path = self.path_below(parent, name)?;
         let attrs = Attrs {
             permissions: Some(mode & 0o7777),
             ..Attrs::default()
@@ -183,7 +180,8 @@ impl Filesystem {
         let flags = open_flags(access) | OpenFlags::CREAT | OpenFlags::EXCL;
         // Exclusively first, also where that was not asked for: only then is it known that the
         // file is new, and its mode ours to correct.
-        let made = self.client.open_and_look(path.clone(), flags, attrs).await;
+        let make = |path| self.client.open_and_look(path, flags, attrs.clone());
+        let (path, made) = at_path(|| self.path_below(parent, name), make).await?;
         let (handle, seen) = match made {
             Ok(made) => made,
             Err(error) => {

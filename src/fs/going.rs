@@ -6,10 +6,12 @@
 //! Not so where nothing is replaced in one step: a rename that is to keep what is there, and any on a
 //! server without posix-rename. Who has a file open that is replaced then gets EIO after a loss.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::by_path::at_path;
 use super::cow::{Announced, Held};
 use super::rooms::Inmate;
 use super::{Filesystem, Ino};
@@ -34,8 +36,10 @@ impl Filesystem {
         let mut losses = Losses::default();
         let tried = Tried::default();
         loop {
-            let path = self.path_below(parent, name)?;
-            match self.client.try_remove(path.clone(), &tried).await {
+            let path = || self.path_below(parent, name);
+            let remove = |path| self.client.try_remove(path, &tried);
+            let (path, removed) = at_path(path, remove).await?;
+            match removed {
                 Err(error) if error.is_of_connection() => losses.count(&error)?,
                 removed => return Ok((path, removed.map(|()| (gates, moving)))),
             }
@@ -45,8 +49,11 @@ impl Filesystem {
         }
     }
 
-    /// A rename that is about to be asked for.
-    pub(super) async fn going(&self, from: Bytes, to: Bytes) -> Result<Going> {
+    /// A rename, or a link, that is about to be asked for.
+    ///
+    /// # Errors
+    /// Those of writing down what shares storage.
+    pub(super) async fn going(&self, (from, to): (Bytes, Bytes)) -> Result<Going> {
         let shares = self.tables().groups.share_storage(&from, &to);
         let announced = self.announce(&from, &to).await?;
         Ok(Going {
@@ -55,6 +62,18 @@ impl Filesystem {
             shares,
             announced,
         })
+    }
+
+    /// Asks by the paths of the moment, which `paths` tells.
+    pub(super) async fn at_paths<A: Future<Output = Result<()>>>(
+        &self,
+        going: &mut Going,
+        paths: impl Fn() -> Result<(Bytes, Bytes)>,
+        ask: impl Fn((Bytes, Bytes)) -> A,
+    ) -> Result<()> {
+        let (asked, answer) = at_path(paths, ask).await?;
+        going.follow(asked);
+        answer
     }
 
     /// Renames over what leads to `replaced`; gives what is to be held until that is taken in. `paths`
@@ -69,7 +88,8 @@ impl Filesystem {
         let mut losses = Losses::default();
         let tried = Tried::default();
         loop {
-            let renamed = self.client.try_rename(&going.from, &going.to, &tried).await;
+            let rename = async |(from, to)| self.client.try_rename(&from, &to, &tried).await;
+            let renamed = self.at_paths(going, &paths, rename).await;
             match &renamed {
                 Err(error) if error.is_of_connection() && losses.count(error).is_ok() => {}
                 _ => return (moving, renamed),
@@ -77,15 +97,11 @@ impl Filesystem {
             drop(moving);
             tokio::time::sleep(losses.rest()).await;
             moving = self.open_for_loss(replaced).await;
-            match paths() {
-                Ok(paths) => going.follow(paths),
-                Err(error) => return (moving, Err(error)),
-            }
         }
     }
 }
 
-/// A rename, as it is asked for.
+/// A rename, or a link, as it is asked for.
 pub(super) struct Going {
     pub(super) from: Bytes,
     pub(super) to: Bytes,

@@ -255,8 +255,8 @@ impl Filesystem {
         let (from, to) = (candidate.from.clone(), candidate.to.clone());
         match linked.done {
             Ok(()) => {}
-            // It tells nothing: the two may be linked.
-            Err(error) if error.tells_nothing() => return Some(Err(Errno::EIO)),
+            // The two may be linked.
+            Err(error) if error.may_be_done() => return Some(Err(Errno::EIO)),
             Err(error) => {
                 self.sharing_changed(&Sharing::Left(to.clone()));
                 log::debug!("copied instead of linked: {error}");

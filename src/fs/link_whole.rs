@@ -164,8 +164,8 @@ impl Filesystem {
         let linked = self.link_and_look(source.1, target.1).await;
         match linked.done {
             Ok(()) => {}
-            // It tells nothing: the two may be linked.
-            Err(error) if error.tells_nothing() => return Err(error),
+            // The two may be linked.
+            Err(error) if error.may_be_done() => return Err(error),
             Err(error) => {
                 self.sharing_changed(&Sharing::Left(target.1.clone()));
                 return Err(error);

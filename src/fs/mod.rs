@@ -13,6 +13,7 @@
 mod ahead;
 mod attr;
 mod attributes;
+mod by_path;
 mod config;
 mod copies;
 mod copy;

@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use std::sync::Arc;
 
 use super::attr::Change;
+use super::by_path::at_path;
 use super::config::Symlinks;
 use super::cow::Sharing;
 use super::going::Going;
@@ -20,25 +21,22 @@ impl Filesystem {
     /// # Errors
     /// ENOENT if it leads nowhere.
     pub(crate) async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
-        let mut path = self.path_below(parent, name)?;
+        let path = || self.path_below(parent, name);
+        path()?;
         if let Some(entry) = self.known_entry(parent, name) {
             return Ok(entry);
         }
         if let Some(entry) = self.listed_entry(parent, name)? {
             return Ok(entry);
         }
-        loop {
+        let look = async |path| {
             let asked = self.now();
-            let error = match self.look_at_name(parent, name, &path).await {
-                Ok(attrs) => return self.enter(parent, name, &attrs, asked),
-                Err(error) => error,
-            };
-            // A directory above may have been renamed while the question was on its way.
-            let path_now = self.path_below(parent, name)?;
-            if path_now == path {
-                return Err(self.refused_lookup(parent, name, error).await);
-            }
-            path = path_now;
+            Ok((self.look_at_name(parent, name, &path).await?, asked))
+        };
+        let (_, found) = at_path(path, look).await?;
+        match found {
+            Ok((attrs, asked)) => self.enter(parent, name, &attrs, asked),
+            Err(error) => Err(self.refused_lookup(parent, name, error).await),
         }
     }
 
@@ -211,22 +209,26 @@ impl Filesystem {
         mode: u32,
         caller: Caller,
     ) -> Result<Entry> {
-        let path = self.path_below(parent, name)?;
         let permissions = Attrs {
             permissions: Some(mode & 0o7777),
             ..Attrs::default()
         };
         let before = self.now();
-        let made = self.client.mkdir(path.clone(), permissions);
-        let seen = self.client.lstat(path.clone());
-        if let Err(error) = made.await {
-            return Err(self
-                .explain(Operation::Mkdir, error, Refused::New(path))
-                .await
-                .into());
-        }
+        let make = |path: Bytes| {
+            let made = self.client.mkdir(path.clone(), permissions.clone());
+            let seen = self.client.lstat(path);
+            async move { made.await.map(|()| seen) }
+        };
+        let (path, made) = at_path(|| self.path_below(parent, name), make).await?;
+        let seen = match made {
+            Ok(seen) => seen.await?,
+            Err(error) => {
+                let refused = Refused::New(path);
+                return Err(self.explain(Operation::Mkdir, error, refused).await.into());
+            }
+        };
         let entry = self
-            .enter_new(parent, name, seen.await?, Some(mode), caller)
+            .enter_new(parent, name, seen, Some(mode), caller)
             .await?;
         let (stamp, at) = (before.stamp, before.at);
         self.tables().dirs.made_empty(entry.ino, (stamp, at));
@@ -241,12 +243,9 @@ impl Filesystem {
         target: &[u8],
         caller: Caller,
     ) -> Result<Entry> {
-        let path = self.path_below(parent, name)?;
-        match self
-            .client
-            .symlink(Bytes::copy_from_slice(target), path.clone())
-            .await
-        {
+        let make = |path| self.client.symlink(Bytes::copy_from_slice(target), path);
+        let (path, made) = at_path(|| self.path_below(parent, name), make).await?;
+        match made {
             Ok(attrs) => self.enter_new(parent, name, attrs, None, caller).await,
             Err(error) => Err(self
                 .explain(Operation::Symlink, error, Refused::New(path))
@@ -257,7 +256,9 @@ impl Filesystem {
 
     /// What a symbolic link says, as the user wants to see it.
     pub(crate) async fn readlink(&self, ino: Ino) -> Result<Bytes> {
-        let target = match self.client.readlink(self.path(ino)?).await {
+        let ask = |path| self.client.readlink(path);
+        let (_, target) = at_path(|| self.path(ino), ask).await?;
+        let target = match target {
             Ok(target) => target,
             Err(error) => {
                 return Err(self
@@ -275,13 +276,22 @@ impl Filesystem {
 
     /// link(2): one more name for a file.
     pub(crate) async fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry> {
-        let (from, to) = (self.path(ino)?, self.path_below(parent, name)?);
+        let paths = || Ok((self.path(ino)?, self.path_below(parent, name)?));
+        paths()?;
         if self.config().disable_hardlink {
             return Err(Errno::EPERM.into());
         }
         let _passes = self.pass(&[ino]).await;
-        let announced = self.announce(&from, &to).await?;
-        if let Err(error) = self.client.hardlink(from.clone(), to.clone()).await {
+        let mut going = self.going(paths()?).await?;
+        let link = |(from, to)| self.client.hardlink(from, to);
+        let linked = self.at_paths(&mut going, paths, link).await;
+        let Going {
+            from,
+            to,
+            announced,
+            ..
+        } = going;
+        if let Err(error) = linked {
             self.withdraw(announced, &error);
             if error == Error::Errno(Errno::EPERM) {
                 log::warn!("the server has no hardlink@openssh.com: hard links are refused");
@@ -338,8 +348,9 @@ impl Filesystem {
     }
 
     pub(crate) async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        let path = self.path_below(parent, name)?;
-        if let Err(error) = self.client.rmdir(path.clone()).await {
+        let remove = |path| self.client.rmdir(path);
+        let (path, removed) = at_path(|| self.path_below(parent, name), remove).await?;
+        if let Err(error) = removed {
             return Err(self
                 .explain(Operation::Rmdir, error, Refused::Rmdir(path))
                 .await
@@ -368,12 +379,10 @@ impl Filesystem {
         let is_one_file = moved.is_some() && moved == replaced;
         let replaced = replaced.filter(|_| !is_one_file);
         let (_held, moving) = self.hold_for_loss(replaced, moved).await?;
-        let (from, to) = paths()?;
-        let mut going = self.going(from, to).await?;
+        let mut going = self.going(paths()?).await?;
         let (moving, renamed) = if keep {
-            let (from, to) = (going.from.clone(), going.to.clone());
-            let renamed = self.rename_unless_there(parent, name, from, to);
-            (moving, renamed.await)
+            let rename = |(from, to)| self.rename_unless_there(parent, name, from, to);
+            (moving, self.at_paths(&mut going, paths, rename).await)
         } else {
             self.rename_held(moving, replaced, &mut going, paths).await
         };

@@ -5,6 +5,7 @@ use std::future::{Future, pending};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::by_path::at_path;
 use super::second_question::Refused;
 use super::{Filesystem, Ino, Known};
 use crate::client::Standing;
@@ -53,9 +54,9 @@ impl Filesystem {
     }
 
     async fn ask_space(&self, ino: Ino) -> Result<Option<Statvfs>> {
-        let path = self.tables().inodes.path(ino);
-        let path = path.unwrap_or_else(|| self.root());
-        match self.client.statvfs(path).await {
+        let path = || Ok(self.path(ino).unwrap_or_else(|_| self.root()));
+        let ask = |path| self.client.statvfs(path);
+        match at_path(path, ask).await?.1 {
             Ok(space) => Ok(space),
             Err(error) => Err(self
                 .explain(Operation::Statfs, error, Refused::Other)

@@ -39,6 +39,11 @@ impl Told {
             .is_some_and(|names| names.contains(&hash))
     }
 
+    /// How many are known to be told.
+    pub(super) fn len(&self) -> usize {
+        self.names.as_ref().map_or(0, HashSet::len)
+    }
+
     /// Whether all that were told are known.
     pub(super) const fn is_whole(&self) -> bool {
         self.names.is_some()

@@ -210,7 +210,7 @@ impl Filesystem {
 
     /// Nothing came of what was announced, unless it cannot be known.
     pub(in crate::fs) fn withdraw(&self, announced: Announced, error: &Error) {
-        if !error.tells_nothing() {
+        if !error.may_be_done() {
             for (_, new) in announced.0 {
                 self.sharing_changed(&Sharing::Removed(new));
             }

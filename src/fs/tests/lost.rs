@@ -327,6 +327,11 @@ async fn a_listing_of_which_the_second_page_is_always_rubbish_ends_with_an_error
         }
         _ => None,
     });
+    assert!(list_all(&fs).await.is_err());
+}
+
+/// Lists a directory until it ends, which it must.
+async fn list_all(fs: &Arc<Filesystem>) -> Result<()> {
     let dir = fs.opendir(Ino::ROOT).await.unwrap();
     let mut last = 0;
     let all = async {
@@ -338,10 +343,38 @@ async fn a_listing_of_which_the_second_page_is_always_rubbish_ends_with_an_error
             };
             fs.readdir(dir, from, false, take).await?;
             if last == from {
-                return Ok::<_, Error>(());
+                return Ok(());
             }
         }
     };
     let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
-    assert!(ended.expect("it ends").is_err());
+    ended.expect("it ends")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_of_names_that_cannot_be_shown_ends_with_an_error() {
+    let (server, fs) = mount_again(&[]).await;
+    server.intercept(|request| {
+        let names = || vec![entry(b"a/b"), entry(b"..")];
+        matches!(request, Request::Readdir { .. }).then(|| Response::Names(names()))
+    });
+    assert!(list_all(&fs).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_begins_anew_after_a_loss_and_says_the_same_for_ever_ends_with_an_error() {
+    let (server, fs) = mount_again(&[]).await;
+    let mut pages = 0;
+    server.intercept(move |request| {
+        let is_page = matches!(request, Request::Readdir { .. });
+        is_page.then(|| Response::Names(vec![entry(b"a"), entry(b"b")]))
+    });
+    server.cut_when(move |request| {
+        pages += u32::from(matches!(request, Request::Readdir { .. }));
+        (pages == 3).then(|| {
+            pages += 1;
+            Cut::Before
+        })
+    });
+    assert!(list_all(&fs).await.is_err());
 }

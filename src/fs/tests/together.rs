@@ -3,10 +3,11 @@
 use std::sync::Mutex;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::fs::Change;
+use crate::fs::{Change, Creation};
 
 #[tokio::test]
 async fn many_reads_at_once_through_one_open_each_get_their_own_bytes() {
@@ -191,6 +192,74 @@ async fn one_who_lists_meanwhile_does_not_disturb_names_that_change() {
             "{n}"
         );
     }
+}
+
+/// What a program may ask of names below a directory, once each.
+fn all_by_path(
+    fs: &Arc<Filesystem>,
+    a: Ino,
+    [f, l, d]: [Ino; 3],
+) -> Vec<BoxFuture<'_, Result<()>>> {
+    fn all<'a, T>(asked: impl Future<Output = Result<T>> + Send + 'a) -> BoxFuture<'a, Result<()>> {
+        asked.map(|done| done.map(drop)).boxed()
+    }
+    let mode = Change {
+        permissions: Some(0o640),
+        ..Change::default()
+    };
+    let how = Creation::EXCLUSIVE;
+    vec![
+        all(fs.rename((a, b"old"), (a, b"new"), false)),
+        all(fs.rename((a, b"old2"), (a, b"new2"), true)),
+        all(fs.open(f, READ, false)),
+        all(fs.create(a, b"c", 0o644, WRITE, how, USER)),
+        all(fs.lookup(a, b"f")),
+        all(fs.link(f, a, b"g")),
+        all(fs.mkdir(a, b"m", 0o755, USER)),
+        all(fs.symlink(a, b"s", b"f", USER)),
+        all(fs.readlink(l)),
+        all(fs.opendir(d)),
+        all(fs.setattr(f, mode, None)),
+        all(fs.getattr(d)),
+        all(fs.unlink(a, b"u")),
+        all(fs.rmdir(a, b"r")),
+        all(fs.statfs(d)),
+    ]
+}
+
+#[tokio::test]
+async fn whatever_is_asked_by_a_path_while_a_directory_above_is_renamed_is_done_in_its_new_place() {
+    let config = Config {
+        attr_timeout: Duration::ZERO,
+        entry_timeout: Duration::ZERO,
+        ..Config::default()
+    };
+    let (server, fs) = mount_with(Options::default(), config, &[]).await;
+    server.tree(|tree| {
+        for dir in ["a", "a/d", "a/r"] {
+            tree.mkdir(dir.as_bytes(), 0o755).unwrap();
+        }
+        for file in ["a/f", "a/old", "a/old2", "a/u"] {
+            tree.put(file.as_bytes(), b"data");
+        }
+        tree.symlink(b"f", b"a/l").unwrap();
+    });
+    let a = look_up(&fs, "a").await;
+    let mut inos = [Ino::ROOT; 3];
+    for (ino, name) in inos.iter_mut().zip(["f", "l", "d"]) {
+        *ino = fs.lookup(a, name.as_bytes()).await.unwrap().ino;
+    }
+    let mut moving = Box::pin(fs.rename((Ino::ROOT, b"a"), (Ino::ROOT, b"b"), false));
+    assert!(moving.as_mut().now_or_never().is_none(), "it is sent");
+    let all = join_all(all_by_path(&fs, a, inos));
+    let (moved, done) = tokio::join!(moving, all);
+    assert_eq!((moved, done), (Ok(()), vec![Ok(()); 15]));
+    server.tree(|tree| {
+        for there in ["b/c", "b/f", "b/g", "b/new", "b/new2"] {
+            assert!(tree.content(there.as_bytes()).is_some(), "{there}");
+        }
+        assert!(tree.content(b"b/u").is_none());
+    });
 }
 
 #[tokio::test(start_paused = true)]
