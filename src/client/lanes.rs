@@ -244,7 +244,7 @@ impl Lanes {
             losses.count(&error)?;
             connection = self.metadata.after(&connection).await?;
             tokio::time::sleep(losses.rest()).await;
-            turn.comes(request).await;
+            turn.comes(request, || Some(self.metadata())).await;
             self.note_moves(request);
             let answer = match may_be_done {
                 true => settle::ask_again(&connection, request).await,
@@ -272,7 +272,7 @@ impl Lanes {
         let (mut connection, error) = lost;
         loop {
             connection = self.metadata.after(&connection).await?;
-            turn.comes(request).await;
+            turn.comes(request, || Some(self.metadata())).await;
             if !is_sent {
                 return Err(error);
             }
@@ -468,7 +468,8 @@ async fn call_in_turn(
     request: &Request,
     turn: &Turn,
 ) -> Result<(Arc<Connection>, bool, Answer)> {
-    turn.comes(request).await;
+    let newest = || lanes.upgrade().map(|lanes| lanes.metadata());
+    turn.comes(request, newest).await;
     if wanted::is_left(request) {
         return Err(Errno::EINTR.into());
     }

@@ -88,20 +88,37 @@ impl Turns {
 }
 
 impl Turn {
-    /// Waits until no change that was asked for earlier concerns the same paths.
-    pub(super) async fn comes(&self, request: &Request) {
+    /// Waits until no change that was asked for earlier concerns the same paths, but not for ever while
+    /// one connection, which `newest` tells, is there.
+    pub(super) async fn comes(
+        &self,
+        request: &Request,
+        newest: impl Fn() -> Option<Arc<Connection>>,
+    ) {
         let ours = paths(request);
-        let waiting = async {
-            loop {
-                let done = self.turns.done.notified();
-                if self.is_next(&ours) {
-                    return;
-                }
-                done.await;
+        loop {
+            let before = newest();
+            let waiting = tokio::time::timeout(TURN_MAX, self.is_first(&ours));
+            if waiting.await.is_ok() {
+                return;
             }
-        };
-        if tokio::time::timeout(TURN_MAX, waiting).await.is_err() {
-            log::debug!("asked again before what was asked for earlier");
+            let is_same = before
+                .zip(newest())
+                .is_none_or(|(before, now)| Arc::ptr_eq(&before, &now) && !now.is_lost());
+            if is_same {
+                log::debug!("asked again before what was asked for earlier");
+                return;
+            }
+        }
+    }
+
+    async fn is_first(&self, ours: &Paths) {
+        loop {
+            let done = self.turns.done.notified();
+            if self.is_next(ours) {
+                return;
+            }
+            done.await;
         }
     }
 
@@ -160,6 +177,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::error::Error;
     use crate::testing::{Options, Server};
 
     fn remove(path: &'static str) -> Request {
@@ -178,7 +196,8 @@ mod tests {
         let (early, _) = turns.enter(&remove("/a/b"), true, &connection);
         let is_free = |path, is_change| {
             let (turn, _) = turns.enter(&remove(path), is_change, &connection);
-            turn.comes(&remove(path)).now_or_never().is_some()
+            let request = remove(path);
+            turn.comes(&request, || None).now_or_never().is_some()
         };
         for path in ["/a/b", "/a/b/c"] {
             assert!(!is_free(path, true) && !is_free(path, false), "{path}");
@@ -199,7 +218,22 @@ mod tests {
         let (turns, connection) = (Arc::new(Turns::default()), connection().await);
         let (early, _) = turns.enter(&remove("/a"), true, &connection);
         let _late = turns.enter(&remove("/a"), true, &connection);
-        assert!(early.comes(&remove("/a")).now_or_never().is_some());
+        let request = remove("/a");
+        assert!(early.comes(&request, || None).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_overtakes_what_has_only_the_servers_absence_to_wait_for() {
+        let (turns, connection) = (Arc::new(Turns::default()), connection().await);
+        let _early = turns.enter(&remove("/a"), true, &connection);
+        let (late, _) = turns.enter(&remove("/a"), true, &connection);
+        let newest = || Some(Arc::clone(&connection));
+        let request = remove("/a");
+        let coming = late.comes(&request, newest);
+        assert!(tokio::time::timeout(TURN_MAX * 2, coming).await.is_ok());
+        connection.end(&Error::Lost("reset".into()));
+        let coming = late.comes(&request, newest);
+        assert!(tokio::time::timeout(TURN_MAX * 9, coming).await.is_err());
     }
 
     #[tokio::test]

@@ -241,17 +241,20 @@ impl Filesystem {
         let (client, path) = (Arc::clone(&self.client), path.clone());
         // In a task, so that nobody who is interrupted leaves the file with a mode that is not its.
         let opening = tokio::spawn(async move {
-            let set = |permissions| {
-                let attrs = Attrs {
-                    permissions: Some(permissions),
-                    ..Attrs::default()
-                };
-                client.setstat(path.clone(), attrs)
+            let of_mode = |permissions| Attrs {
+                permissions: Some(permissions),
+                ..Attrs::default()
             };
-            set(mode | 0o600).await?;
+            client.setstat(path.clone(), of_mode(mode | 0o600)).await?;
             let opened = client.open_and_look(path.clone(), flags, Attrs::default());
             let opened = opened.await;
-            set(mode).await?;
+            // Nobody may be left who keeps a directory above from being renamed.
+            if let Ok((handle, _)) = &opened
+                && client.fsetstat(handle, of_mode(mode)).await.is_ok()
+            {
+                return opened;
+            }
+            client.setstat(path, of_mode(mode)).await?;
             opened
         });
         let opened = opening.await.unwrap_or(Err(Errno::EIO.into()));
