@@ -82,7 +82,7 @@ impl Client {
             let pair = self.look(&source.handle, &target.handle).await?;
             let is_small = span.within(pair.source_size).len <= SMALL;
             // While a connection for copies is being made this one serves.
-            if !pair.are_apart || is_small || !self.lanes.copies_soon() {
+            if !pair.are_apart || is_small || !self.lanes.copies().soon() {
                 return self.copy_near(&pair, span, go_on).await;
             }
         } else if span.len <= TINY {
@@ -132,7 +132,7 @@ impl Client {
 
     /// Both files on the connection for copies, if an earlier copy opened them there.
     async fn known_on_the_lane(&self, source: &CopyEnd, target: &CopyEnd) -> Option<Pair> {
-        let lane = self.lanes.copies_now()?;
+        let lane = self.lanes.copies().now()?;
         let source = source.handle.twin_on(&lane, OpenFlags::READ)?;
         let target = target.handle.twin_on(&lane, OpenFlags::WRITE)?;
         self.look(&source, &target).await.ok()
@@ -152,7 +152,7 @@ impl Client {
         else {
             return Ok((None, 0));
         };
-        let Some(lane) = self.lanes.copies().await else {
+        let Some(lane) = self.lanes.copies().connection().await else {
             return Ok((None, 0));
         };
         let first = Span {

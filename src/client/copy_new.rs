@@ -46,7 +46,7 @@ pub(crate) struct Copied {
 impl Client {
     /// Dials the connection for copies if it is not there.
     pub(crate) async fn copy_lane(&self) -> CopyLane {
-        CopyLane(match self.lanes.copies().await {
+        CopyLane(match self.lanes.copies().connection().await {
             Some(connection) => connection,
             None => self.lanes.metadata(),
         })

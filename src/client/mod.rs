@@ -5,8 +5,10 @@
 //! after the other leave in that order and share a round trip; the future they return only waits. Only
 //! after a loss a call by path, and what has to do with it, may wait for its turn ([`turns`]).
 
+mod calls;
 mod connection;
 mod copy_data;
+mod copy_lane;
 mod copy_new;
 mod features;
 mod files;
@@ -38,6 +40,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8};
 use bytes::Bytes;
 use nix::errno::Errno;
 
+use self::calls::Again;
+pub(crate) use self::calls::Tried;
 use self::connection::{Connection, Ticket};
 pub(crate) use self::copy_data::{CopyData, CopyEnd};
 pub(crate) use self::copy_new::{CopyLane, NewCopy, NewCopyError};
@@ -45,8 +49,7 @@ pub(crate) use self::features::Features;
 use self::features::features;
 pub(crate) use self::files::Handle;
 pub(crate) use self::health::{Health, Standing};
-pub(crate) use self::lanes::Tried;
-use self::lanes::{Again, Lanes};
+use self::lanes::Lanes;
 pub(crate) use self::losses::{Losses, LossesTogether};
 use self::pending::Answer;
 pub(crate) use self::pieces::Span;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::connection::Connection;
-use super::lanes::connect;
+use super::copy_lane::connect;
 use super::window::Flow;
 use crate::clock;
 use crate::error::Error;

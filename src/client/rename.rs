@@ -5,7 +5,7 @@ use std::future::Future;
 use bytes::Bytes;
 use nix::errno::Errno;
 
-use super::lanes::{Again, Tried};
+use super::calls::{Again, Tried};
 use super::{Client, done};
 use crate::error::{Error, Result};
 use crate::sftp::{Attrs, FileKind, Request, StatusCode};
