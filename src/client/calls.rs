@@ -95,7 +95,7 @@ impl Lanes {
             turn.comes(request, || Some(self.metadata())).await;
             self.note_moves(request);
             let answer = match may_be_done {
-                true => settle::ask_again(&connection, request).await,
+                true => settle::ask_again(&connection, request, self.modes()).await,
                 false if wanted::is_left(request) => return Err(Errno::EINTR.into()),
                 false => self.submit(&connection, request).await,
             };

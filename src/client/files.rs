@@ -136,14 +136,19 @@ impl Client {
         let open = self.call_on(Request::Open {
             path: path.clone(),
             flags,
-            attrs,
+            attrs: attrs.clone(),
         });
         // By path and on the same connection: the handle is not known yet, the order is.
         let look = self.call(Request::Stat { path });
         let (connection, open) = open.await?;
         let handle = opened_from(connection, open, Some(origin))?;
         match self::attrs(look).await {
-            Ok(seen) => Ok((handle, seen)),
+            Ok(seen) => {
+                if flags.contains(OpenFlags::EXCL) {
+                    self.lanes.note_made(&seen, &attrs);
+                }
+                Ok((handle, seen))
+            }
             Err(Error::Refused { .. }) => {
                 let seen = self.fstat(&handle).await?;
                 Ok((handle, seen))

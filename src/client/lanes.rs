@@ -6,6 +6,7 @@
 //! dialled when that is worth it. Server-side copies have a connection of their own: a server
 //! answers nothing else on a connection while it copies.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use super::health::Health;
 use super::moves::{Moment, Moves, moved_by};
 use super::pool::Pool;
 use super::recovery::{self, Dial, Recovery};
+use super::settle::{self, Modes};
 use super::spread;
 use super::turns::Turns;
 use crate::clock;
 use crate::error::Error;
-use crate::sftp::Request;
+use crate::sftp::{Attrs, Request};
 use crate::transport::Dialer;
 
 /// The connections of one mount, and what must be known of all requests to use them.
@@ -34,6 +36,8 @@ pub(super) struct Lanes {
     copies: Arc<Copies>,
     moves: Mutex<Moves>,
     pub(super) turns: Arc<Turns>,
+    /// Whether a file was made with other permissions than those that were asked for.
+    gives_its_own_modes: AtomicBool,
     /// See [`spread::MUCH`].
     much: u64,
 }
@@ -87,6 +91,7 @@ impl Lanes {
             copies,
             moves: Mutex::default(),
             turns: Arc::default(),
+            gives_its_own_modes: AtomicBool::new(false),
             much,
         }
     }
@@ -121,6 +126,20 @@ impl Lanes {
     /// The first connection, which may be lost by now.
     pub(super) fn metadata(&self) -> Arc<Connection> {
         self.metadata.connection()
+    }
+
+    /// Notes what the server has made of a new file.
+    pub(super) fn note_made(&self, seen: &Attrs, asked: &Attrs) {
+        if !settle::has_mode_asked_for(seen, asked) {
+            self.gives_its_own_modes.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn modes(&self) -> Modes {
+        match self.gives_its_own_modes.load(Ordering::Relaxed) {
+            true => Modes::ItsOwn,
+            false => Modes::AsAsked,
+        }
     }
 
     /// All connections that are there.

@@ -16,8 +16,8 @@ use crate::sftp::{Attrs, FileKind, OpenFlags, Request, Response, StatusCode};
 
 /// Asks once more on another connection what may have been done already; what nobody waits for any more is
 /// not done late.
-pub(super) async fn ask_again(connection: &Connection, request: &Request) -> Answer {
-    match look(connection, request).await? {
+pub(super) async fn ask_again(connection: &Connection, request: &Request, modes: Modes) -> Answer {
+    match look(connection, request, modes).await? {
         Finding::Open if wanted::is_left(request) => Err(Errno::EINTR.into()),
         Finding::Open => {
             let answer = connection.submit(request).await?;
@@ -25,7 +25,7 @@ pub(super) async fn ask_again(connection: &Connection, request: &Request) -> Ans
                 return Ok(answer);
             }
             // The server may have done it only now, for the connection that was lost.
-            let found = look(connection, request).await?;
+            let found = look(connection, request, modes).await?;
             take(connection, request, found, answer).await
         }
         found => take(connection, request, found, ok()).await,
@@ -37,11 +37,17 @@ pub(super) async fn ask_again(connection: &Connection, request: &Request) -> Ans
 /// # Errors
 /// Those of the connection.
 pub(super) async fn was_done(connection: &Connection, request: &Request) -> Result<bool> {
-    Ok(matches!(look(connection, request).await?, Finding::Done))
+    // Of no file that is to be made.
+    let found = look(connection, request, Modes::AsAsked).await?;
+    Ok(matches!(found, Finding::Done))
 }
 
 pub(super) fn is_refusal(answer: &Response) -> bool {
     matches!(answer, Response::Status { code, .. } if *code != StatusCode::OK)
+}
+
+fn is_status(answer: &Response, expected: StatusCode) -> bool {
+    matches!(answer, Response::Status { code, .. } if *code == expected)
 }
 
 pub(super) const fn ok() -> Response {
@@ -62,8 +68,9 @@ async fn take(
     match found {
         Finding::Done => Ok(ok()),
         Finding::Made(open) => match connection.submit(&open).await? {
-            Response::Status { code, .. }
-                if code == StatusCode::PERMISSION_DENIED && keeps_its_maker_out(request) =>
+            answer
+                if is_status(&answer, StatusCode::PERMISSION_DENIED)
+                    && keeps_its_maker_out(request) =>
             {
                 make_anew(connection, request).await
             }
@@ -96,6 +103,15 @@ async fn make_anew(connection: &Connection, request: &Request) -> Answer {
     connection.submit(request).await
 }
 
+/// The permissions of what the server makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Modes {
+    /// At most those that it was asked for.
+    AsAsked,
+    /// Others: Windows, vfat.
+    ItsOwn,
+}
+
 /// What a look at the server tells of a request.
 enum Finding {
     /// It was done.
@@ -109,22 +125,22 @@ enum Finding {
 /// Whether a request was done.
 ///
 /// What was to be made is taken for made by us if it is as ours would be: an empty file with no
-/// other permissions, an empty directory, a symbolic link that says the same. Somebody else may have
+/// other permissions (unless the server is known to give its own), an empty directory, a symbolic link that says the same. Somebody else may have
 /// made just that in the meantime.
-async fn look(connection: &Connection, request: &Request) -> Result<Finding> {
+async fn look(connection: &Connection, request: &Request, modes: Modes) -> Result<Finding> {
     let is_done = match request {
         Request::Remove { path } | Request::Rmdir { path } => is_gone(connection, path).await?,
         Request::Rename { from, to } | Request::PosixRename { from, to } => {
             is_gone(connection, from).await? && lstat(connection, to).await?.is_some()
         }
-        Request::Mkdir { path, .. } => is_empty_directory(connection, path).await?,
+        Request::Mkdir { path, attrs } => is_empty_directory(connection, path, attrs).await?,
         // In either order of the two: see `SymlinkOrder`.
         Request::Symlink { first, second } => {
             says(connection, second, first).await? || says(connection, first, second).await?
         }
         Request::Hardlink { from, to } => is_one_file(connection, from, to).await?,
         Request::Open { path, flags, attrs } if flags.contains(OpenFlags::EXCL) => {
-            let is_made = is_new_file(connection, path, attrs).await?;
+            let is_made = is_new_file(connection, path, attrs, modes).await?;
             return Ok(match is_made {
                 true => Finding::Made(Request::Open {
                     path: path.clone(),
@@ -204,28 +220,42 @@ async fn is_one_file(connection: &Connection, from: &Bytes, to: &Bytes) -> Resul
     Ok(false)
 }
 
-async fn is_new_file(connection: &Connection, path: &Bytes, asked: &Attrs) -> Result<bool> {
+async fn is_new_file(
+    connection: &Connection,
+    path: &Bytes,
+    asked: &Attrs,
+    modes: Modes,
+) -> Result<bool> {
     let Some(there) = lstat(connection, path).await? else {
         return Ok(false);
     };
-    let bits = |attrs: &Attrs| attrs.permissions.map(|bits| bits & 0o7777);
-    // The server's umask may have taken some away.
-    let is_as_asked = match (bits(&there), bits(asked)) {
-        (Some(there), Some(asked)) => there & !asked == 0,
-        _ => true,
-    };
+    let is_as_asked = modes == Modes::ItsOwn || has_mode_asked_for(&there, asked);
     Ok(there.kind() == Some(FileKind::Regular) && there.size == Some(0) && is_as_asked)
 }
 
-async fn is_empty_directory(connection: &Connection, path: &Bytes) -> Result<bool> {
-    let there = lstat(connection, path).await?;
-    if there.and_then(|there| there.kind()) != Some(FileKind::Directory) {
-        return Ok(false);
+/// Whether what was made has the mode that was asked for; the server's umask may have taken bits away.
+pub(super) fn has_mode_asked_for(there: &Attrs, asked: &Attrs) -> bool {
+    let bits = |attrs: &Attrs| attrs.permissions.map(|bits| bits & 0o777);
+    match (bits(there), bits(asked)) {
+        (Some(there), Some(asked)) => there & !asked == 0,
+        _ => true,
     }
-    let path = path.clone();
-    let opened = connection.submit(&Request::Opendir { path }).await?;
-    let Response::Handle(handle) = opened else {
+}
+
+async fn is_empty_directory(connection: &Connection, path: &Bytes, asked: &Attrs) -> Result<bool> {
+    let there = lstat(connection, path).await?;
+    let Some(there) = there.filter(|there| there.kind() == Some(FileKind::Directory)) else {
         return Ok(false);
+    };
+    let path = path.clone();
+    let handle = match connection.submit(&Request::Opendir { path }).await? {
+        Response::Handle(handle) => handle,
+        // One that its maker may not read cannot be seen to be empty.
+        refusal => {
+            let is_denied = is_status(&refusal, StatusCode::PERMISSION_DENIED);
+            let is_closed = asked.permissions.is_some_and(|mode| mode & 0o400 == 0);
+            return Ok(is_denied && is_closed && has_mode_asked_for(&there, asked));
+        }
     };
     // Also if nobody waits for this any more.
     let directory = Closing { connection, handle };

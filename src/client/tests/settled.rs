@@ -179,3 +179,43 @@ async fn what_was_lost_is_settled_before_the_directory_above_it_is_moved_away() 
     assert_eq!((removed, moved), (Ok(()), Ok(())));
     assert!(client.lstat(text("b/f")).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_is_ours_also_on_a_server_that_gives_modes_of_its_own_once_that_was_seen() {
+    for was_seen in [false, true] {
+        let server = Server::new(Options::default());
+        let client = cut_at(
+            &server,
+            |request| matches!(request, Request::Open { path, .. } if path.ends_with(b"second")),
+        );
+        let client = client.await;
+        server.intercept(|request| {
+            let is_look = matches!(request, Request::Lstat { .. } | Request::Stat { .. });
+            is_look.then(|| {
+                Response::Attrs(Attrs {
+                    size: Some(0),
+                    ..of_mode(0o100_777)
+                })
+            })
+        });
+        let flags = OpenFlags::WRITE | OpenFlags::CREAT | OpenFlags::EXCL;
+        let make = |name| client.open_and_look(text(name), flags, of_mode(0o644));
+        if was_seen {
+            make("first").await.unwrap();
+        }
+        assert_eq!(make("second").await.is_ok(), was_seen);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_its_maker_may_not_read_is_seen_to_be_made() {
+    let server = Server::new(Options::default());
+    let is_made = |request: &Request| matches!(request, Request::Mkdir { .. });
+    let client = cut_at(&server, is_made).await;
+    server.intercept(|request| {
+        let is_opened = matches!(request, Request::Opendir { .. });
+        is_opened.then(|| status(StatusCode::PERMISSION_DENIED))
+    });
+    assert_eq!(client.mkdir(text("d"), of_mode(0o300)).await, Ok(()));
+    assert_eq!(count(&server, is_made), 1);
+}
