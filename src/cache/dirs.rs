@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use lru::LruCache;
@@ -38,6 +38,8 @@ pub(crate) struct Listed {
 pub(crate) struct Directory {
     /// By name.
     entries: Vec<Listed>,
+    /// Indices of `entries` by their places, once somebody lists the directory.
+    by_place: OnceLock<Box<[u32]>>,
     /// When the server was asked: by our own changes, and by the clock.
     pub(crate) asked: Stamp,
     pub(crate) at: Instant,
@@ -97,6 +99,7 @@ impl Directory {
         entries.shrink_to_fit();
         Self {
             entries,
+            by_place: OnceLock::new(),
             asked,
             at,
             same_since: at,
@@ -133,6 +136,18 @@ impl Directory {
         &self.entries
     }
 
+    /// In the server's own order, from the one of `index` on.
+    pub(crate) fn in_order(&self, index: usize) -> impl Iterator<Item = &Listed> {
+        let by_place = self.by_place.get_or_init(|| {
+            let mut indices: Vec<u32> = (0..).take(self.entries.len()).collect();
+            let place = |index: &u32| self.entries.get(*index as usize).map(|entry| entry.place);
+            indices.sort_by_key(place);
+            indices.into()
+        });
+        let indices = by_place.iter().skip(index);
+        indices.filter_map(|index| self.entries.get(*index as usize))
+    }
+
     /// Whether one who lists the directory need not ask: the server has listed it, and nothing was
     /// changed since that would have to be asked for again.
     pub(crate) fn tells_all(&self) -> bool {
@@ -151,6 +166,7 @@ impl Directory {
 
     /// Gives how many entries there are more.
     fn apply(&mut self, name: &[u8], change: Change) -> isize {
+        self.by_place.take();
         match (self.position(name), change) {
             (Ok(index), Change::Gone) => {
                 self.entries.remove(index);

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::connection::{Connection, Ticket};
 use super::lanes::Lanes;
 use super::losses::Losses;
+use super::moves::{Moment, directories_of, renamed_by};
 use super::pending::Answer;
 use super::turns::Turn;
 use super::{settle, wanted};
@@ -46,6 +47,7 @@ impl Lanes {
         let connection = self.metadata();
         let is_sent = !connection.is_lost();
         let is_change = wanted::changes(&request);
+        let since = self.renames().now();
         // Before it is sent, so that what is sent later has a later turn.
         let (turn, must_wait) = self.turns.enter(&request, is_change, &connection);
         // It may have waited for something else until now, and nobody for it.
@@ -54,16 +56,21 @@ impl Lanes {
         // Who waits keeps no client alive.
         let lanes = Arc::downgrade(self);
         async move {
+            let asking = Asking {
+                request: &request,
+                turn: &turn,
+                since,
+            };
             let asked = match ticket {
                 Some(ticket) => (connection, is_sent, ticket.await),
                 None if is_left => return Err(Errno::EINTR.into()),
-                None => Box::pin(call_in_turn(&lanes, &request, &turn)).await?,
+                None => Box::pin(call_in_turn(&lanes, &asking)).await?,
             };
-            let answered = settled(&lanes, &request, asked, again, &turn).await?;
+            let answered = settled(&lanes, &asking, asked, again).await?;
             if is_change {
                 wanted::note(&answered.1);
                 if let Some(lanes) = lanes.upgrade() {
-                    lanes.note_moves(&request);
+                    lanes.note_done(&request, &answered.1);
                 }
             }
             Ok(answered)
@@ -79,20 +86,32 @@ impl Lanes {
         ticket
     }
 
+    /// Notes what a request that was answered has moved.
+    fn note_done(&self, request: &Request, answer: &Response) {
+        self.note_moves(request);
+        if !settle::is_refusal(answer) {
+            renamed_by(request).for_each(|path| self.renames().note(path.clone()));
+        }
+    }
+
     async fn settle(
         &self,
-        (request, is_sent): (&Request, bool),
+        asking: &Asking<'_>,
+        is_sent: bool,
         lost: (Arc<Connection>, Error),
-        turn: &Turn,
     ) -> Result<(Arc<Connection>, Response)> {
         let (mut connection, mut error) = lost;
+        let request = asking.request;
         let mut may_be_done = is_sent;
         let mut losses = Losses::default();
         loop {
             losses.count(&error)?;
-            connection = self.metadata.after(&connection).await?;
+            self.metadata.after(&connection).await?;
             tokio::time::sleep(losses.rest()).await;
-            turn.comes(request, || Some(self.metadata())).await;
+            asking.turn.comes(request, || Some(self.metadata())).await;
+            // It may be another one by now.
+            connection = self.metadata();
+            let was_there = !connection.is_lost();
             self.note_moves(request);
             let answer = match may_be_done {
                 true => settle::ask_again(&connection, request, self.modes()).await,
@@ -103,31 +122,32 @@ impl Lanes {
                 Err(again) if connection.is_lost() && again.is_of_connection() => error = again,
                 answer => return Ok((connection, answer?)),
             }
-            may_be_done = true;
+            may_be_done |= was_there;
         }
     }
 
     /// Finds out, on the next connection, whether something was done.
     ///
     /// # Errors
-    /// That of the connection that was lost, if it was not.
+    /// That of the connection that was lost, if it was not, or that cannot be told by this path.
     async fn find_out(
         &self,
-        (request, is_sent): (&Request, bool),
+        asking: &Asking<'_>,
+        is_sent: bool,
         lost: (Arc<Connection>, Error),
-        turn: &Turn,
     ) -> Result<(Arc<Connection>, Response)> {
         let (mut connection, error) = lost;
+        let request = asking.request;
         loop {
             connection = self.metadata.after(&connection).await?;
-            turn.comes(request, || Some(self.metadata())).await;
+            asking.turn.comes(request, || Some(self.metadata())).await;
             if !is_sent {
                 return Err(error);
             }
             match settle::was_done(&connection, request).await {
                 Err(again) if connection.is_lost() && again.is_of_connection() => {}
                 was_done => {
-                    return match was_done? {
+                    return match was_done? && !self.is_elsewhere(asking) {
                         true => Ok((connection, settle::ok())),
                         false => Err(error),
                     };
@@ -135,17 +155,31 @@ impl Lanes {
             }
         }
     }
+
+    /// Whether a directory above has another name by now: that nothing is there is no sign then.
+    fn is_elsewhere(&self, asking: &Asking<'_>) -> bool {
+        let renames = self.renames();
+        directories_of(asking.request).any(|above| renames.is_moved(above, asking.since))
+    }
+}
+
+/// One request that is asked for.
+struct Asking<'a> {
+    request: &'a Request,
+    turn: &'a Turn,
+    /// When its paths were right.
+    since: Moment,
 }
 
 /// Sends a request once nothing that was lost before has to do with it. Gives the connection on which it
 /// was asked, and whether that was there.
 async fn call_in_turn(
     lanes: &Weak<Lanes>,
-    request: &Request,
-    turn: &Turn,
+    asking: &Asking<'_>,
 ) -> Result<(Arc<Connection>, bool, Answer)> {
+    let request = asking.request;
     let newest = || lanes.upgrade().map(|lanes| lanes.metadata());
-    turn.comes(request, newest).await;
+    asking.turn.comes(request, newest).await;
     if wanted::is_left(request) {
         return Err(Errno::EINTR.into());
     }
@@ -162,27 +196,30 @@ async fn call_in_turn(
 /// The answer to a request that was asked on a connection; `is_sent`: which was there.
 async fn settled(
     lanes: &Weak<Lanes>,
-    request: &Request,
+    asking: &Asking<'_>,
     (connection, is_sent, answer): (Arc<Connection>, bool, Answer),
     again: Again,
-    turn: &Turn,
 ) -> Result<(Arc<Connection>, Response)> {
+    let present = || {
+        lanes
+            .upgrade()
+            .ok_or_else(|| Error::Gone("closed by us".into()))
+    };
     match answer {
         Err(error) if connection.is_lost() && error.is_of_connection() => {
-            let lanes = lanes.upgrade();
-            let lanes = lanes.ok_or_else(|| Error::Gone("closed by us".into()))?;
-            let (asked, lost) = ((request, is_sent), (connection, error));
+            let (lanes, lost) = (present()?, (connection, error));
             // Seldom: no part of every future that asks something.
             match again {
-                Again::Here => Box::pin(lanes.settle(asked, lost, turn)).await,
+                Again::Here => Box::pin(lanes.settle(asking, is_sent, lost)).await,
                 Again::ByCaller(tried) => {
                     tried.0.fetch_or(is_sent, Ordering::Relaxed);
-                    Box::pin(lanes.find_out(asked, lost, turn)).await
+                    Box::pin(lanes.find_out(asking, is_sent, lost)).await
                 }
             }
         }
         Ok(answer) if again.was_asked() && settle::is_refusal(&answer) => {
-            match Box::pin(settle::was_done(&connection, request)).await? {
+            let was_done = Box::pin(settle::was_done(&connection, asking.request)).await?;
+            match was_done && !present()?.is_elsewhere(asking) {
                 true => Ok((connection, settle::ok())),
                 false => Ok((connection, answer)),
             }

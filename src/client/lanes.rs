@@ -35,6 +35,8 @@ pub(super) struct Lanes {
     data: Arc<Pool>,
     copies: Arc<Copies>,
     moves: Mutex<Moves>,
+    /// Renames that were answered.
+    renames: Mutex<Moves>,
     pub(super) turns: Arc<Turns>,
     /// Whether a file was made with other permissions than those that were asked for.
     gives_its_own_modes: AtomicBool,
@@ -90,6 +92,7 @@ impl Lanes {
             data,
             copies,
             moves: Mutex::default(),
+            renames: Mutex::default(),
             turns: Arc::default(),
             gives_its_own_modes: AtomicBool::new(false),
             much,
@@ -213,6 +216,10 @@ impl Lanes {
 
     pub(super) fn is_moved(&self, path: &[u8], since: Moment) -> bool {
         self.moves().is_moved(path, since)
+    }
+
+    pub(super) fn renames(&self) -> MutexGuard<'_, Moves> {
+        self.renames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn moves(&self) -> MutexGuard<'_, Moves> {

@@ -62,9 +62,13 @@ impl LossesTogether {
         self.is_sent = true;
     }
 
-    /// One of them was answered: the server does not die of them.
-    pub(crate) fn answered(&mut self) {
-        self.losses = Losses::default();
+    /// One of them was answered: the server does not die of them. Whether it can answer those that
+    /// were lost, only one of those tells.
+    pub(crate) fn answered(&mut self, was_lost: bool) {
+        self.losses.all = 0;
+        if was_lost {
+            self.losses.by_rubbish = 0;
+        }
     }
 
     /// Notes that one of them was lost.
@@ -124,7 +128,7 @@ mod tests {
         }
         let rests: Vec<_> = rests.into_iter().filter(|rest| !rest.is_zero()).collect();
         assert_eq!(rests, [LOSS_REST * 2, LOSS_REST * 4]);
-        losses.answered();
+        losses.answered(false);
         losses.count(&lost).unwrap();
         assert_eq!(losses.rest(), Duration::ZERO);
     }
@@ -141,7 +145,11 @@ mod tests {
             losses.sent();
             assert!((0..64).all(|_| losses.count(&rubbish).is_err()));
         }
-        losses.answered();
+        losses.answered(false);
+        losses.sent();
+        assert!(losses.count(&rubbish).is_err());
+        losses.answered(true);
+        losses.sent();
         assert!(losses.count(&rubbish).is_ok());
     }
 

@@ -296,6 +296,20 @@ impl Client {
         done(self.call(Request::Rmdir { path }))
     }
 
+    /// As `rmdir`; `tried` goes with each try of the same removal.
+    ///
+    /// # Errors
+    /// Those of a connection that was lost: it was not done.
+    pub(crate) fn try_rmdir(
+        &self,
+        path: Bytes,
+        tried: &Tried,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        let again = Again::ByCaller(tried.clone());
+        let answer = self.lanes.call(Request::Rmdir { path }, again);
+        done(async move { Ok(answer.await?.1) })
+    }
+
     /// RENAME (draft-ietf-secsh-filexfer-02, section 6.5). On OpenSSH it is link(2) and unlink(2)
     /// for regular files, so that it never replaces one; other servers do as they like.
     pub(crate) fn rename_plain(

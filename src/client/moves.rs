@@ -1,4 +1,5 @@
-//! Which paths may lead to another file than they did at some moment, because of us. Pure state.
+//! Which paths may lead to another file than they did at some moment, because of us: those that were
+//! moved, or maybe, and those that were renamed for certain. Pure state.
 //!
 //! What others do on the server is not known here.
 
@@ -58,6 +59,28 @@ pub(super) fn moved_by(request: &Request) -> impl Iterator<Item = &Bytes> {
         _ => [None, None],
     };
     paths.into_iter().flatten()
+}
+
+/// The paths that lead elsewhere, with all that is below them, once a request is done.
+pub(super) fn renamed_by(request: &Request) -> impl Iterator<Item = &Bytes> {
+    let is_rename = matches!(
+        request,
+        Request::Rename { .. } | Request::PosixRename { .. }
+    );
+    moved_by(request).filter(move |_| is_rename)
+}
+
+/// The directories of what a request removes or renames.
+pub(super) fn directories_of(request: &Request) -> impl Iterator<Item = &[u8]> {
+    let paths = match request {
+        Request::Remove { path } | Request::Rmdir { path } => [Some(path), None],
+        Request::Rename { from, to } | Request::PosixRename { from, to } => [Some(from), Some(to)],
+        _ => [None, None],
+    };
+    paths.into_iter().flatten().filter_map(|path| {
+        let end = path.iter().rposition(|byte| *byte == b'/')?;
+        path.get(..end)
+    })
 }
 
 /// Whether a path is another one or leads below it.

@@ -9,15 +9,15 @@ use crate::error::Result;
 use crate::sftp::{Attrs, FileKind, Request, StatusCode};
 
 impl Client {
-    /// Makes a symbolic link at `link` that says `target`, and looks at it: its attributes are
-    /// the result, in the same round trip.
+    /// Makes a symbolic link at `link` that says `target`, and looks at it in the same round trip: what
+    /// that gave is the result.
     ///
     /// OpenSSH takes SYMLINK's arguments as (target, link), the reverse of the draft (OpenSSH
     /// PROTOCOL, section 4.1), and most servers do as it does. Where the link is not there after
     /// an OK, the server took them as the draft has them: what it made is undone, and from then
     /// on the other order is used. The same where `target` exists and the server refuses. Until
     /// then such a server refuses targets where nothing can be made.
-    pub(crate) async fn symlink(&self, target: Bytes, link: Bytes) -> Result<Attrs> {
+    pub(crate) async fn symlink(&self, target: Bytes, link: Bytes) -> Result<Result<Attrs>> {
         let order = self.symlink_order();
         let (first, second) = match order {
             SymlinkOrder::Draft => (link.clone(), target.clone()),
@@ -29,16 +29,16 @@ impl Client {
         // What else is there is not what was made.
         let is_link = |seen: &Attrs| seen.kind() == Some(FileKind::Symlink);
         if order != SymlinkOrder::Unknown {
-            return made.and(seen);
+            return made.map(|()| seen);
         }
         if seen.as_ref().is_ok_and(is_link) {
             if made.is_ok() {
                 self.set_symlink_order(SymlinkOrder::OpenSsh);
             }
-            return made.and(seen);
+            return made.map(|()| seen);
         }
         if !self.took_draft_order(&made, &target, &link).await? {
-            return made.and(seen);
+            return made.map(|()| seen);
         }
         let again = Request::Symlink {
             first: link.clone(),
@@ -47,10 +47,10 @@ impl Client {
         let remade = done(self.call(again)).await;
         if remade.is_err() {
             // What was refused first says more.
-            return made.and(remade).and(seen);
+            return made.and(remade).map(|()| seen);
         }
         self.set_symlink_order(SymlinkOrder::Draft);
-        self.lstat(link).await
+        Ok(self.lstat(link).await)
     }
 
     /// Whether SYMLINK in OpenSSH's order, answered with `made` and without a link at `link`, may

@@ -66,7 +66,7 @@ pub(super) struct Listing {
     /// listed once more.
     told: Option<Told>,
     is_anew: bool,
-    /// Names that were left out since it was begun anew.
+    /// Names that were left out since it was begun anew after a loss.
     left_out: usize,
     losses: Losses,
 }
@@ -196,7 +196,7 @@ impl Listing {
     async fn next_page(&mut self, now: Asked, translator: &Translator) -> Result<()> {
         if let Some(directory) = &self.remembered {
             let from = usize::try_from(self.end()).unwrap_or(usize::MAX);
-            let entries = directory.entries().iter().skip(from);
+            let entries = directory.in_order(from);
             let asked = Asked {
                 stamp: directory.asked,
                 at: directory.at,
@@ -314,13 +314,14 @@ impl Listing {
         log::log!(level, "hiding a name that cannot be one: \"{shown}\"");
     }
 
-    /// A server could go on for ever with names that are no entries, or with the same ones.
+    /// A server could go on for ever with names that are no entries, or that were told before a loss.
     fn comes_to_an_end(&mut self, names: &[NameEntry]) -> Result<()> {
         let is_barren = names.iter().all(|entry| is_dot(&entry.name));
         self.barren = if is_barren { self.barren + 1 } else { 0 };
-        let told = self.told.as_ref().map_or(0, Told::len);
-        let left_out_max = told.saturating_mul(2).max(LEFT_OUT_MIN);
-        if self.barren > BARREN_MAX || self.left_out > left_out_max || self.hidden > HIDDEN_MAX {
+        let told = self.told.as_ref().and_then(Told::len);
+        let repeats =
+            told.is_some_and(|told| self.left_out > told.saturating_mul(2).max(LEFT_OUT_MIN));
+        if self.barren > BARREN_MAX || self.hidden > HIDDEN_MAX || repeats {
             return Err(Error::Protocol("a listing without entries that never ends"));
         }
         Ok(())
@@ -338,7 +339,8 @@ impl Listing {
 
     async fn restart(&mut self) -> Result<()> {
         self.close();
-        (self.told, self.is_anew, self.hidden) = (Some(names_of(None)), false, 0);
+        (self.told, self.is_anew) = (Some(names_of(None)), false);
+        (self.left_out, self.hidden) = (0, 0);
         (self.kept, self.remembered) = (None, None);
         self.entries.clear();
         (self.first, self.is_complete) = (0, false);

@@ -49,6 +49,28 @@ impl Filesystem {
         }
     }
 
+    /// Removes a directory. Gives its path.
+    ///
+    /// # Errors
+    /// The server's, with the path.
+    pub(super) async fn remove_directory(
+        &self,
+        parent: Ino,
+        name: &[u8],
+    ) -> Result<(Bytes, Result<()>)> {
+        let mut losses = Losses::default();
+        let tried = Tried::default();
+        loop {
+            let path = || self.path_below(parent, name);
+            let remove = |path| self.client.try_rmdir(path, &tried);
+            match at_path(path, remove).await? {
+                (_, Err(error)) if error.is_of_connection() => losses.count(&error)?,
+                removed => return Ok(removed),
+            }
+            tokio::time::sleep(losses.rest()).await;
+        }
+    }
+
     /// A rename, or a link, that is about to be asked for.
     ///
     /// # Errors

@@ -221,7 +221,7 @@ impl Filesystem {
         };
         let (path, made) = at_path(|| self.path_below(parent, name), make).await?;
         let seen = match made {
-            Ok(seen) => seen.await?,
+            Ok(seen) => self.seen_below(parent, name, seen.await).await?.1,
             Err(error) => {
                 let refused = Refused::New(path);
                 return Err(self.explain(Operation::Mkdir, error, refused).await.into());
@@ -246,11 +246,34 @@ impl Filesystem {
         let make = |path| self.client.symlink(Bytes::copy_from_slice(target), path);
         let (path, made) = at_path(|| self.path_below(parent, name), make).await?;
         match made {
-            Ok(attrs) => self.enter_new(parent, name, attrs, None, caller).await,
+            Ok(seen) => {
+                let (_, attrs) = self.seen_below(parent, name, seen).await?;
+                self.enter_new(parent, name, attrs, None, caller).await
+            }
             Err(error) => Err(self
                 .explain(Operation::Symlink, error, Refused::New(path))
                 .await
                 .into()),
+        }
+    }
+
+    /// What was seen of what we have just made below a directory, which may have been renamed since;
+    /// with the path.
+    async fn seen_below(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        seen: Result<Attrs>,
+    ) -> Result<(Bytes, Attrs)> {
+        let path = || self.path_below(parent, name);
+        match seen {
+            Ok(seen) => Ok((path()?, seen)),
+            Err(error @ Error::Refused { .. }) => {
+                let (path, seen) = at_path(path, |path| self.client.lstat(path)).await?;
+                // What was refused first says more.
+                Ok((path, seen.map_err(|_| error)?))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -300,9 +323,10 @@ impl Filesystem {
             return Err(self.explain(Operation::Link, error, refused).await.into());
         }
         let asked = self.now();
+        let seen = self.client.lstat(to).await;
         // Some servers answer OK and make nothing: what is there counts.
-        let attrs = match self.client.lstat(to.clone()).await {
-            Ok(attrs) => attrs,
+        let (to, attrs) = match self.seen_below(parent, name, seen).await {
+            Ok(seen) => seen,
             Err(error) if error.tells_nothing() => return Err(error),
             Err(_) => {
                 log::warn!("the server said that it made a hard link, and did not");
@@ -348,8 +372,7 @@ impl Filesystem {
     }
 
     pub(crate) async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        let remove = |path| self.client.rmdir(path);
-        let (path, removed) = at_path(|| self.path_below(parent, name), remove).await?;
+        let (path, removed) = self.remove_directory(parent, name).await?;
         if let Err(error) = removed {
             return Err(self
                 .explain(Operation::Rmdir, error, Refused::Rmdir(path))
@@ -393,7 +416,7 @@ impl Filesystem {
             announced,
         } = going;
         let renamed = match renamed {
-            Ok(()) if shares && !is_one_file => self.renamed_one_inode(&from, &to).await,
+            Ok(()) if shares && !is_one_file => self.renamed_one_inode(parent, name, &to).await,
             Ok(()) => Ok(()),
             refused => refused,
         };
@@ -424,8 +447,9 @@ impl Filesystem {
 
     /// rename(2) does nothing where both names are of one inode, which two copies that share their
     /// storage are on the server, but not here: the old name goes.
-    async fn renamed_one_inode(&self, from: &Bytes, to: &Bytes) -> Result<()> {
-        match self.client.remove(from.clone()).await {
+    async fn renamed_one_inode(&self, parent: Ino, name: &[u8], to: &Bytes) -> Result<()> {
+        let from = || self.path_below(parent, name);
+        match at_path(from, |from| self.client.remove(from)).await?.1 {
             Ok(()) => {}
             // They were two files there too.
             Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {}

@@ -98,9 +98,9 @@ impl Again {
     pub(super) fn take_in(&mut self, came: Came) -> Option<Answer> {
         match came {
             Came::Back(answer) => {
-                self.resent.remove(&answer.number);
+                let was_lost = self.resent.remove(&answer.number);
                 if !matches!(&answer.what, Answered::Look(_, Err(_))) {
-                    self.losses.answered();
+                    self.losses.answered(was_lost);
                 }
                 Some(answer)
             }
@@ -288,16 +288,19 @@ impl Filesystem {
         let file = self.open_file(via.id.0)?;
         // Or its name would lead to what is renamed over it meanwhile.
         let no_name_moves = self.rooms.enter(Work::OpeningAgain).await;
-        let path = self.path(file.shared.ino)?;
-        let opened = self
-            .client
-            .open(path, OpenFlags::READ, Attrs::default())
-            .await;
+        let opened = match self.path(file.shared.ino) {
+            Ok(path) => {
+                let open = self.client.open(path, OpenFlags::READ, Attrs::default());
+                open.await
+            }
+            // It was removed meanwhile, and is open.
+            Err(error) => Err(error),
+        };
         drop(no_name_moves);
         let reader = match opened {
             Ok(reader) => reader,
             Err(error) if error.is_of_connection() => return Err(error),
-            // A log that may be written and not read: its size must do.
+            // Also a log that may be written and not read: its size must do.
             Err(_) => {
                 let there = usize::try_from(size - offset).unwrap_or(usize::MAX);
                 return Ok(data.slice(there.min(data.len())..));

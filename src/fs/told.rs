@@ -39,9 +39,9 @@ impl Told {
             .is_some_and(|names| names.contains(&hash))
     }
 
-    /// How many are known to be told.
-    pub(super) fn len(&self) -> usize {
-        self.names.as_ref().map_or(0, HashSet::len)
+    /// How many were told, if all are known.
+    pub(super) fn len(&self) -> Option<usize> {
+        self.names.as_ref().map(HashSet::len)
     }
 
     /// Whether all that were told are known.

@@ -128,7 +128,13 @@ impl Walk {
         }
         visit.listed_at = Some(now);
         self.source(ino);
-        if self.is_walked(inodes.parent(ino), now) {
+        let parent = inodes.parent(ino);
+        if self.was_listed_within(JUST_LISTED, parent, now) {
+            // Who goes below at once comes to the others there too: where a walk begins nothing above
+            // tells that it is one.
+            self.queue_below(parent, dirs, now);
+        }
+        if self.is_walked(parent, now) {
             self.queue_below(ino, dirs, now);
         }
     }
@@ -261,8 +267,12 @@ impl Walk {
     }
 
     fn is_walked(&self, ino: Ino, now: Instant) -> bool {
+        self.was_listed_within(WALK_LASTS, ino, now)
+    }
+
+    fn was_listed_within(&self, time: Duration, ino: Ino, now: Instant) -> bool {
         let listed_at = self.visits.peek(&ino).and_then(|visit| visit.listed_at);
-        listed_at.is_some_and(|at| now.duration_since(at) < WALK_LASTS)
+        listed_at.is_some_and(|at| now.duration_since(at) < time)
     }
 
     /// Whether the program that walks has been in a directory since it was in the one above: another

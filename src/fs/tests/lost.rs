@@ -1,5 +1,7 @@
 //! A connection that is lost while files are open.
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::fs::Change;
 use crate::testing::Cut;
@@ -377,4 +379,77 @@ async fn a_listing_that_begins_anew_after_a_loss_and_says_the_same_for_ever_ends
         })
     });
     assert!(list_all(&fs).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_rewinds_after_a_loss_lists_all_again() {
+    let (server, fs) = mount_again(&[]).await;
+    server.tree(|tree| (0..40_000).for_each(|n| tree.put(format!("{n:05}").as_bytes(), b"")));
+    let dir = fs.opendir(Ino::ROOT).await.unwrap();
+    let (_, at) = some_names(&fs, dir, 0, 20_000).await;
+    cut_before(&server, |request| {
+        matches!(request, Request::Readdir { .. })
+    });
+    some_names(&fs, dir, at, usize::MAX).await;
+    assert_eq!(fs.health().reconnects, 1);
+    // From the beginning: not what is still here.
+    let no_more = |_: &crate::fs::DirEntry<'_>| true;
+    fs.readdir(dir, 0, false, no_more).await.unwrap();
+    let again = some_names(&fs, dir, 2, usize::MAX).await.0;
+    assert_eq!(again.len(), 40_000);
+}
+
+/// A directory that is renamed, and what is asked of names below it behind that, by the old path; the
+/// connection is lost when the server has renamed it.
+async fn below_a_renamed_directory<T>(
+    ask: impl AsyncFnOnce(Arc<Filesystem>, Ino) -> T,
+) -> (Server, T) {
+    let (server, fs) = mount_again(&[("y", b"old")]).await;
+    server.tree(|tree| {
+        for dir in ["a", "a/r"] {
+            tree.mkdir(dir.as_bytes(), 0o755).unwrap();
+        }
+        tree.put(b"a/x", b"new");
+    });
+    let a = look_up(&fs, "a").await;
+    for name in ["x", "r"] {
+        fs.lookup(a, name.as_bytes()).await.unwrap();
+    }
+    look_up(&fs, "y").await;
+    let mut is_cut = false;
+    server.cut_when(move |request| {
+        let is_now = !is_cut && matches!(request, Request::PosixRename { .. });
+        is_cut |= is_now;
+        is_now.then_some(Cut::Behind)
+    });
+    let mut moving = Box::pin(fs.rename((Ino::ROOT, b"a"), (Ino::ROOT, b"b"), false));
+    assert!(moving.as_mut().now_or_never().is_none(), "it is sent");
+    let (moved, asked) = tokio::join!(moving, ask(Arc::clone(&fs), a));
+    assert_eq!(moved, Ok(()));
+    assert!(fs.health().reconnects > 0);
+    (server, asked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_removed_below_a_directory_whose_renaming_was_lost_is_gone() {
+    let ask = async |fs: Arc<Filesystem>, a| fs.unlink(a, b"x").await;
+    let (server, gone) = below_a_renamed_directory(ask).await;
+    assert_eq!(gone, Ok(()));
+    assert!(!server.tree(|tree| tree.content(b"b/x").is_some()));
+    let ask = async |fs: Arc<Filesystem>, a| fs.rmdir(a, b"r").await;
+    let (server, gone) = below_a_renamed_directory(ask).await;
+    assert_eq!(gone, Ok(()));
+    let made = server.tree(|tree| tree.mkdir(b"b/r", 0o755));
+    assert!(made.is_ok(), "it was gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_renamed_out_of_a_directory_whose_renaming_was_lost_has_its_new_name() {
+    let ask = async |fs: Arc<Filesystem>, a| fs.rename((a, b"x"), (Ino::ROOT, b"y"), false).await;
+    let (server, moved) = below_a_renamed_directory(ask).await;
+    assert_eq!(moved, Ok(()));
+    server.tree(|tree| {
+        assert_eq!(tree.content(b"y").unwrap(), "new");
+        assert!(tree.content(b"b/x").is_none());
+    });
 }

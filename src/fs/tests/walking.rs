@@ -51,7 +51,7 @@ async fn a_linked_name_that_was_replaced_on_the_server_stays_in_a_remembered_lis
 }
 
 #[tokio::test]
-async fn a_remembered_listing_goes_on_where_it_was_left_also_far_back() {
+async fn a_remembered_listing_has_the_servers_order_and_goes_on_where_it_was_left_also_far_back() {
     let (server, fs) = mount(&[]).await;
     server.tree(|tree| (0..2000).for_each(|n| tree.put(format!("{n:04}").as_bytes(), b"")));
     // In another order than that of the names.
@@ -89,7 +89,8 @@ async fn a_remembered_listing_goes_on_where_it_was_left_also_far_back() {
     assert_eq!(list(&fs, Ino::ROOT).await.len(), 2000);
     let fh = fs.opendir(Ino::ROOT).await.unwrap();
     let all = list_from(&fs, fh, 2).await;
-    assert_eq!(all.len(), 2000);
+    let told = all.iter().map(|(name, _)| name);
+    assert!(told.eq(&names), "in the server's order");
     assert_eq!(list_from(&fs, fh, 102).await, all[100..]);
 }
 
@@ -379,4 +380,23 @@ async fn a_walk_soon_after_another_one_is_listed_ahead_too() {
     }
     assert_eq!(walked(0), 0, "all is there");
     assert_eq!(walked(6), 10);
+}
+
+#[tokio::test]
+async fn who_goes_from_a_directory_into_one_below_at_once_has_the_others_listed_ahead() {
+    let (server, fs) = mount(&[]).await;
+    let names: Vec<String> = (0..10).map(|n| format!("tree/{n}")).collect();
+    let mut all = vec!["tree"];
+    all.extend(names.iter().map(String::as_str));
+    mkdirs(&server, &all);
+    // Nobody lists what `tree` is in.
+    let tree = look_up(&fs, "tree").await;
+    list(&fs, tree).await;
+    server.take_requests();
+    let first = fs.lookup(tree, b"0").await.unwrap().ino;
+    list(&fs, first).await;
+    let others =
+        |request: &Request| matches!(request, Request::Opendir { path } if !path.ends_with(b"/0"));
+    let asked = server.take_requests();
+    assert_eq!(asked.iter().filter(|request| others(request)).count(), 9);
 }
