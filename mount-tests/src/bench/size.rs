@@ -84,7 +84,7 @@ const FAR: Size = Size {
     new_files: 60,
     wide: 100_000,
     single_reads: 30,
-    shared_reads: 50,
+    shared_reads: 100,
     git_files: 60,
     sources: 6,
     listings: 5,
