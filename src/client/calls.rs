@@ -12,7 +12,7 @@ use super::lanes::Lanes;
 use super::losses::Losses;
 use super::moves::{Moment, directories_of, renamed_by};
 use super::pending::Answer;
-use super::turns::Turn;
+use super::turns::{TURN_MAX, Turn};
 use super::{settle, wanted};
 use crate::error::{Error, Result};
 use crate::sftp::{Request, Response};
@@ -102,18 +102,22 @@ impl Lanes {
     ) -> Result<(Arc<Connection>, Response)> {
         let (mut connection, mut error) = lost;
         let request = asking.request;
-        let mut may_be_done = is_sent;
+        let (mut may_be_done, mut was_there) = (is_sent, is_sent);
         let mut losses = Losses::default();
         loop {
-            losses.count(&error)?;
+            // What was not sent has not brought the connection down.
+            if was_there {
+                losses.count(&error)?;
+            }
             self.metadata.after(&connection).await?;
             tokio::time::sleep(losses.rest()).await;
             asking.turn.comes(request, || Some(self.metadata())).await;
             // It may be another one by now.
             connection = self.metadata();
-            let was_there = !connection.is_lost();
+            was_there = !connection.is_lost();
             self.note_moves(request);
-            let answer = match may_be_done {
+            // By another path its caller may ask again.
+            let answer = match may_be_done && !self.is_elsewhere(asking) {
                 true => settle::ask_again(&connection, request, self.modes()).await,
                 false if wanted::is_left(request) => return Err(Errno::EINTR.into()),
                 false => self.submit(&connection, request).await,
@@ -142,7 +146,7 @@ impl Lanes {
             connection = self.metadata.after(&connection).await?;
             asking.turn.comes(request, || Some(self.metadata())).await;
             if !is_sent {
-                return Err(error);
+                return Err(Error::Lost("the connection was lost before".into()));
             }
             match settle::was_done(&connection, request).await {
                 Err(again) if connection.is_lost() && again.is_of_connection() => {}
@@ -153,6 +157,14 @@ impl Lanes {
                     };
                 }
             }
+        }
+    }
+
+    /// Waits until no directory above a path is being renamed, as far as that was asked for here.
+    pub(super) async fn stays(&self, path: &[u8]) {
+        let waiting = self.turns.no_rename_above(path);
+        if tokio::time::timeout(TURN_MAX, waiting).await.is_err() {
+            log::debug!("a directory is being renamed for long");
         }
     }
 
@@ -219,7 +231,10 @@ async fn settled(
         }
         Ok(answer) if again.was_asked() && settle::is_refusal(&answer) => {
             let was_done = Box::pin(settle::was_done(&connection, asking.request)).await?;
-            match was_done && !present()?.is_elsewhere(asking) {
+            match was_done {
+                true if present()?.is_elsewhere(asking) => {
+                    Err(Error::Lost("a directory above was renamed".into()))
+                }
                 true => Ok((connection, settle::ok())),
                 false => Ok((connection, answer)),
             }

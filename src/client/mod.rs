@@ -292,6 +292,12 @@ impl Client {
         done(self.call(Request::Mkdir { path, attrs }))
     }
 
+    /// Waits until no directory above a path is being renamed, as far as that was asked for here; not for
+    /// ever.
+    pub(crate) async fn stays(&self, path: &[u8]) {
+        self.lanes.stays(path).await;
+    }
+
     pub(crate) fn rmdir(&self, path: Bytes) -> impl Future<Output = Result<()>> + Send + use<> {
         done(self.call(Request::Rmdir { path }))
     }

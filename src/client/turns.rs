@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
-use super::moves::is_at_or_below;
+use super::moves::{is_at_or_below, renamed_by};
 use crate::sftp::Request;
 
 /// The requests of one mount that change something and have no answer.
@@ -33,6 +33,8 @@ struct State {
 
 struct Change {
     paths: Paths,
+    /// What leads elsewhere when it is done.
+    renamed: Option<Bytes>,
     /// On which it was to be asked first.
     connection: Arc<Connection>,
     /// It was not sent at once: what comes behind it must not be either.
@@ -68,6 +70,7 @@ impl Turns {
         if is_change {
             let change = Change {
                 paths: paths(request),
+                renamed: renamed_by(request).next().cloned(),
                 connection: Arc::clone(connection),
                 has_waited: must_wait,
             };
@@ -80,6 +83,21 @@ impl Turns {
             is_change,
         };
         (turn, must_wait)
+    }
+
+    /// Waits until no rename of what is at a path or above it is without an answer.
+    pub(super) async fn no_rename_above(&self, path: &[u8]) {
+        loop {
+            let done = self.done.notified();
+            let is_renamed = |change: &Change| {
+                let renamed = change.renamed.as_ref();
+                renamed.is_some_and(|renamed| is_at_or_below(path, renamed))
+            };
+            if !self.state().changes.values().any(is_renamed) {
+                return;
+            }
+            done.await;
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -170,7 +188,7 @@ fn concern(ones: &Paths, is_change: bool, others: &Paths) -> bool {
 }
 
 /// Who asked earlier may be waiting for something else, and not for the answer.
-const TURN_MAX: Duration = Duration::from_secs(10);
+pub(super) const TURN_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -246,6 +264,17 @@ mod tests {
         assert!(must_wait("/a", &next) && !must_wait("/c", &next));
         drop(early);
         assert!(!must_wait("/a", &next));
+    }
+
+    #[tokio::test]
+    async fn below_a_directory_that_is_being_renamed_its_answer_can_be_waited_for() {
+        let (turns, connection) = (Arc::new(Turns::default()), connection().await);
+        let (from, to) = (Bytes::from_static(b"/a"), Bytes::from_static(b"/b"));
+        let rename = turns.enter(&Request::PosixRename { from, to }, true, &connection);
+        let is_free = |path: &[u8]| turns.no_rename_above(path).now_or_never().is_some();
+        assert!(!is_free(b"/a/f") && is_free(b"/b/f") && is_free(b"/ab"));
+        drop(rename);
+        assert!(is_free(b"/a/f"));
     }
 
     #[tokio::test]

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::attr::Change;
-use super::by_path::at_path;
 use super::handles::{Fh, OpenFile};
 use super::interrupt::further_groups;
 use super::likeness::Doing;
@@ -73,7 +72,10 @@ impl Filesystem {
             let open = self.handles.any_file(ino, |file| file.handle().is_some());
             let by = open.and_then(|file| Some((file.handle()?, file)));
             let Some((handle, file)) = by else {
-                return at_path(|| self.path(ino), |path| self.look(path)).await?.1;
+                return self
+                    .at_path(|| self.path(ino), |path| self.look(path))
+                    .await?
+                    .1;
             };
             let mark = file.shared.mark();
             match self.client.fstat(&handle).await {
@@ -259,7 +261,7 @@ impl Filesystem {
                 }
                 self.apply(&through, requests.clone()).await
             };
-            match at_path(path, apply).await?.1 {
+            match self.at_path(path, apply).await?.1 {
                 // Not late, behind what was done since.
                 Err(error) if error.is_of_connection() && is_abandoned() => return Err(error),
                 Err(error) if error.is_of_connection() => losses.count(&error)?,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::sync::Mutex;
 
-use super::by_path::at_path;
 use super::config::Symlinks;
 use super::dir::{Listing, OpenDir, Row};
 use super::handles::Fh;
@@ -53,7 +52,7 @@ impl Filesystem {
                 let fetch = self.tables().begin_listing(ino);
                 let open = |path| self.client.opendir(path);
                 let cancel = || self.tables().dirs.cancel(ino, fetch);
-                let opened = at_path(|| self.path(ino), open).await;
+                let opened = self.at_path(|| self.path(ino), open).await;
                 match opened.inspect_err(|_| cancel())? {
                     (path, Ok(handle)) => (Listing::new(client, path, handle, began), Some(fetch)),
                     (path, Err(error)) => {

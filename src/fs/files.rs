@@ -7,7 +7,6 @@ use bytes::Bytes;
 use nix::errno::Errno;
 
 use super::attr::Change;
-use super::by_path::at_path;
 use super::handles::{Access, Fh, OpenFile};
 use super::likeness::{Doing, Look, Mark};
 use super::read::{self, Bounds, Reading};
@@ -89,7 +88,7 @@ impl Filesystem {
             .map_or(Some(Mark::FIRST), |opens| opens.mark());
         let asked = self.now();
         let open = |path| self.client.open_and_look(path, flags, Attrs::default());
-        let (path, opened) = at_path(|| self.path(ino), open).await?;
+        let (path, opened) = self.at_path(|| self.path(ino), open).await?;
         let (handle, attrs) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -181,7 +180,7 @@ impl Filesystem {
         // Exclusively first, also where that was not asked for: only then is it known that the
         // file is new, and its mode ours to correct.
         let make = |path| self.client.open_and_look(path, flags, attrs.clone());
-        let (path, made) = at_path(|| self.path_below(parent, name), make).await?;
+        let (path, made) = self.at_path(|| self.path_below(parent, name), make).await?;
         let (handle, seen) = match made {
             Ok(made) => made,
             Err(error) => {

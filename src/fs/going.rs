@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::by_path::at_path;
 use super::cow::{Announced, Held};
 use super::rooms::Inmate;
 use super::{Filesystem, Ino};
@@ -38,7 +37,7 @@ impl Filesystem {
         loop {
             let path = || self.path_below(parent, name);
             let remove = |path| self.client.try_remove(path, &tried);
-            let (path, removed) = at_path(path, remove).await?;
+            let (path, removed) = self.at_path(path, remove).await?;
             match removed {
                 Err(error) if error.is_of_connection() => losses.count(&error)?,
                 removed => return Ok((path, removed.map(|()| (gates, moving)))),
@@ -63,7 +62,7 @@ impl Filesystem {
         loop {
             let path = || self.path_below(parent, name);
             let remove = |path| self.client.try_rmdir(path, &tried);
-            match at_path(path, remove).await? {
+            match self.at_path(path, remove).await? {
                 (_, Err(error)) if error.is_of_connection() => losses.count(&error)?,
                 removed => return Ok(removed),
             }
@@ -93,7 +92,7 @@ impl Filesystem {
         paths: impl Fn() -> Result<(Bytes, Bytes)>,
         ask: impl Fn((Bytes, Bytes)) -> A,
     ) -> Result<()> {
-        let (asked, answer) = at_path(paths, ask).await?;
+        let (asked, answer) = self.at_path(paths, ask).await?;
         going.follow(asked);
         answer
     }

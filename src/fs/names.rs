@@ -5,7 +5,6 @@ use nix::errno::Errno;
 use std::sync::Arc;
 
 use super::attr::Change;
-use super::by_path::at_path;
 use super::config::Symlinks;
 use super::cow::Sharing;
 use super::going::Going;
@@ -33,7 +32,7 @@ impl Filesystem {
             let asked = self.now();
             Ok((self.look_at_name(parent, name, &path).await?, asked))
         };
-        let (_, found) = at_path(path, look).await?;
+        let (_, found) = self.at_path(path, look).await?;
         match found {
             Ok((attrs, asked)) => self.enter(parent, name, &attrs, asked),
             Err(error) => Err(self.refused_lookup(parent, name, error).await),
@@ -219,9 +218,9 @@ impl Filesystem {
             let seen = self.client.lstat(path);
             async move { made.await.map(|()| seen) }
         };
-        let (path, made) = at_path(|| self.path_below(parent, name), make).await?;
+        let (path, made) = self.at_path(|| self.path_below(parent, name), make).await?;
         let seen = match made {
-            Ok(seen) => self.seen_below(parent, name, seen.await).await?.1,
+            Ok(seen) => self.seen_below(parent, name, seen.await).await?.0,
             Err(error) => {
                 let refused = Refused::New(path);
                 return Err(self.explain(Operation::Mkdir, error, refused).await.into());
@@ -244,10 +243,10 @@ impl Filesystem {
         caller: Caller,
     ) -> Result<Entry> {
         let make = |path| self.client.symlink(Bytes::copy_from_slice(target), path);
-        let (path, made) = at_path(|| self.path_below(parent, name), make).await?;
+        let (path, made) = self.at_path(|| self.path_below(parent, name), make).await?;
         match made {
             Ok(seen) => {
-                let (_, attrs) = self.seen_below(parent, name, seen).await?;
+                let (attrs, _) = self.seen_below(parent, name, seen).await?;
                 self.enter_new(parent, name, attrs, None, caller).await
             }
             Err(error) => Err(self
@@ -257,21 +256,22 @@ impl Filesystem {
         }
     }
 
-    /// What was seen of what we have just made below a directory, which may have been renamed since;
-    /// with the path.
+    /// What was seen of what we have just made below a directory, which may have been renamed since: then
+    /// with its new path.
     async fn seen_below(
         &self,
         parent: Ino,
         name: &[u8],
         seen: Result<Attrs>,
-    ) -> Result<(Bytes, Attrs)> {
-        let path = || self.path_below(parent, name);
+    ) -> Result<(Attrs, Option<Bytes>)> {
         match seen {
-            Ok(seen) => Ok((path()?, seen)),
+            Ok(seen) => Ok((seen, None)),
             Err(error @ Error::Refused { .. }) => {
-                let (path, seen) = at_path(path, |path| self.client.lstat(path)).await?;
+                let path = || self.path_below(parent, name);
+                let look = |path| self.client.lstat(path);
+                let (path, seen) = self.at_path(path, look).await?;
                 // What was refused first says more.
-                Ok((path, seen.map_err(|_| error)?))
+                Ok((seen.map_err(|_| error)?, Some(path)))
             }
             Err(error) => Err(error),
         }
@@ -280,7 +280,7 @@ impl Filesystem {
     /// What a symbolic link says, as the user wants to see it.
     pub(crate) async fn readlink(&self, ino: Ino) -> Result<Bytes> {
         let ask = |path| self.client.readlink(path);
-        let (_, target) = at_path(|| self.path(ino), ask).await?;
+        let (_, target) = self.at_path(|| self.path(ino), ask).await?;
         let target = match target {
             Ok(target) => target,
             Err(error) => {
@@ -323,10 +323,10 @@ impl Filesystem {
             return Err(self.explain(Operation::Link, error, refused).await.into());
         }
         let asked = self.now();
-        let seen = self.client.lstat(to).await;
+        let seen = self.client.lstat(to.clone()).await;
         // Some servers answer OK and make nothing: what is there counts.
-        let (to, attrs) = match self.seen_below(parent, name, seen).await {
-            Ok(seen) => seen,
+        let (attrs, to) = match self.seen_below(parent, name, seen).await {
+            Ok((attrs, elsewhere)) => (attrs, elsewhere.unwrap_or(to)),
             Err(error) if error.tells_nothing() => return Err(error),
             Err(_) => {
                 log::warn!("the server said that it made a hard link, and did not");
@@ -449,7 +449,7 @@ impl Filesystem {
     /// storage are on the server, but not here: the old name goes.
     async fn renamed_one_inode(&self, parent: Ino, name: &[u8], to: &Bytes) -> Result<()> {
         let from = || self.path_below(parent, name);
-        match at_path(from, |from| self.client.remove(from)).await?.1 {
+        match self.at_path(from, |from| self.client.remove(from)).await?.1 {
             Ok(()) => {}
             // They were two files there too.
             Err(error) if error.is_refused_with(StatusCode::NO_SUCH_FILE) => {}

@@ -5,7 +5,6 @@ use std::future::{Future, pending};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::by_path::at_path;
 use super::second_question::Refused;
 use super::{Filesystem, Ino, Known};
 use crate::client::Standing;
@@ -56,7 +55,7 @@ impl Filesystem {
     async fn ask_space(&self, ino: Ino) -> Result<Option<Statvfs>> {
         let path = || Ok(self.path(ino).unwrap_or_else(|_| self.root()));
         let ask = |path| self.client.statvfs(path);
-        match at_path(path, ask).await?.1 {
+        match self.at_path(path, ask).await?.1 {
             Ok(space) => Ok(space),
             Err(error) => Err(self
                 .explain(Operation::Statfs, error, Refused::Other)

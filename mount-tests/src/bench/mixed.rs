@@ -31,7 +31,9 @@ pub fn listings(
     // rclone uploads when all is copied, so its copy is never seen to grow; but it runs.
     process::wait_for(Instant::now() + Duration::from_secs(10), runs);
     let mut seconds = Vec::new();
-    for number in 0..site.size.listings {
+    // Below directories that nobody lists, or they would be listed ahead.
+    let numbers = (1..).filter(|number: &u32| !number.is_multiple_of(5));
+    for number in numbers.take(site.size.listings as usize) {
         let directory = content::directory_of(number);
         let mut ls = Command::new("ls");
         ls.arg("-l")

@@ -8,7 +8,11 @@ use crate::testing::Cut;
 
 /// As `mount`, with a client that connects anew. Nothing is believed for long.
 async fn mount_again(files: &[(&str, &[u8])]) -> (Server, Arc<Filesystem>) {
-    let server = Server::new(Options::default());
+    mount_again_with(Options::default(), files).await
+}
+
+async fn mount_again_with(options: Options, files: &[(&str, &[u8])]) -> (Server, Arc<Filesystem>) {
+    let server = Server::new(options);
     server.tree(|tree| {
         for (name, data) in files {
             tree.put(name.as_bytes(), data);
@@ -402,9 +406,10 @@ async fn one_who_rewinds_after_a_loss_lists_all_again() {
 /// A directory that is renamed, and what is asked of names below it behind that, by the old path; the
 /// connection is lost when the server has renamed it.
 async fn below_a_renamed_directory<T>(
+    options: Options,
     ask: impl AsyncFnOnce(Arc<Filesystem>, Ino) -> T,
 ) -> (Server, T) {
-    let (server, fs) = mount_again(&[("y", b"old")]).await;
+    let (server, fs) = mount_again_with(options, &[("y", b"old")]).await;
     server.tree(|tree| {
         for dir in ["a", "a/r"] {
             tree.mkdir(dir.as_bytes(), 0o755).unwrap();
@@ -418,7 +423,11 @@ async fn below_a_renamed_directory<T>(
     look_up(&fs, "y").await;
     let mut is_cut = false;
     server.cut_when(move |request| {
-        let is_now = !is_cut && matches!(request, Request::PosixRename { .. });
+        let is_rename = matches!(
+            request,
+            Request::PosixRename { .. } | Request::Rename { .. }
+        );
+        let is_now = !is_cut && is_rename;
         is_cut |= is_now;
         is_now.then_some(Cut::Behind)
     });
@@ -433,11 +442,11 @@ async fn below_a_renamed_directory<T>(
 #[tokio::test(start_paused = true)]
 async fn what_is_removed_below_a_directory_whose_renaming_was_lost_is_gone() {
     let ask = async |fs: Arc<Filesystem>, a| fs.unlink(a, b"x").await;
-    let (server, gone) = below_a_renamed_directory(ask).await;
+    let (server, gone) = below_a_renamed_directory(Options::default(), ask).await;
     assert_eq!(gone, Ok(()));
     assert!(!server.tree(|tree| tree.content(b"b/x").is_some()));
     let ask = async |fs: Arc<Filesystem>, a| fs.rmdir(a, b"r").await;
-    let (server, gone) = below_a_renamed_directory(ask).await;
+    let (server, gone) = below_a_renamed_directory(Options::default(), ask).await;
     assert_eq!(gone, Ok(()));
     let made = server.tree(|tree| tree.mkdir(b"b/r", 0o755));
     assert!(made.is_ok(), "it was gone");
@@ -445,11 +454,25 @@ async fn what_is_removed_below_a_directory_whose_renaming_was_lost_is_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_renamed_out_of_a_directory_whose_renaming_was_lost_has_its_new_name() {
-    let ask = async |fs: Arc<Filesystem>, a| fs.rename((a, b"x"), (Ino::ROOT, b"y"), false).await;
-    let (server, moved) = below_a_renamed_directory(ask).await;
-    assert_eq!(moved, Ok(()));
-    server.tree(|tree| {
-        assert_eq!(tree.content(b"y").unwrap(), "new");
-        assert!(tree.content(b"b/x").is_none());
-    });
+    let mut plain = Options::default();
+    plain
+        .extensions
+        .retain(|(name, _)| !name.starts_with(b"posix-rename"));
+    for options in [Options::default(), plain] {
+        let ask =
+            async |fs: Arc<Filesystem>, a| fs.rename((a, b"x"), (Ino::ROOT, b"y"), false).await;
+        let (server, moved) = below_a_renamed_directory(options, ask).await;
+        assert_eq!(moved, Ok(()));
+        server.tree(|tree| {
+            assert_eq!(tree.content(b"y").unwrap(), "new");
+            assert!(tree.content(b"b/x").is_none());
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_looked_at_below_a_directory_whose_renaming_was_lost_is_there() {
+    let ask = async |fs: Arc<Filesystem>, a| fs.lookup(a, b"x").await.map(drop);
+    let (_, found) = below_a_renamed_directory(Options::default(), ask).await;
+    assert_eq!(found, Ok(()));
 }
