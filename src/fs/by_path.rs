@@ -14,7 +14,7 @@ pub(super) trait Paths: Clone + PartialEq {
 }
 
 impl Paths for Bytes {
-    fn each(&self) -> impl Iterator<Item = &Bytes> + Send {
+    fn each(&self) -> impl Iterator<Item = &Self> + Send {
         std::iter::once(self)
     }
 }

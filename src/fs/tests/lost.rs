@@ -471,8 +471,27 @@ async fn what_is_renamed_out_of_a_directory_whose_renaming_was_lost_has_its_new_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_looked_at_below_a_directory_whose_renaming_was_lost_is_there() {
-    let ask = async |fs: Arc<Filesystem>, a| fs.lookup(a, b"x").await.map(drop);
-    let (_, found) = below_a_renamed_directory(Options::default(), ask).await;
-    assert_eq!(found, Ok(()));
+async fn what_was_looked_at_before_the_directory_above_was_renamed_is_found_after_both_were_lost() {
+    let (server, fs) = mount_again(&[]).await;
+    server.tree(|tree| {
+        tree.mkdir(b"a", 0o755).unwrap();
+        tree.put(b"a/x", b"data");
+    });
+    let a = look_up(&fs, "a").await;
+    cut_before(
+        &server,
+        |request| matches!(request, Request::Lstat { path } if path.ends_with(b"/x")),
+    );
+    let mut looking = Box::pin(fs.lookup(a, b"x"));
+    let mut moving = Box::pin(fs.rename((Ino::ROOT, b"a"), (Ino::ROOT, b"b"), false));
+    assert!(looking.as_mut().now_or_never().is_none(), "it is sent");
+    assert!(
+        moving.as_mut().now_or_never().is_none(),
+        "it is sent behind"
+    );
+    // It does that, and answers neither.
+    server.tree(|tree| tree.rename(b"a", b"b").unwrap());
+    let (found, moved) = tokio::join!(looking, moving);
+    assert_eq!((found.map(drop), moved), (Ok(()), Ok(())));
+    assert_eq!(fs.health().reconnects, 1);
 }
