@@ -84,6 +84,9 @@ pub struct Counts {
     /// How often requests went out after an answer had come in: what followed from an answer, or
     /// began anew, could not go with what was sent before.
     pub trips: u64,
+    /// The longest chain of requests of which each went out when the one before was answered: what
+    /// programs waited for, in round trips.
+    pub chain: u64,
     /// Requests by their names; extended ones by the name of the extension.
     pub requests: BTreeMap<String, u64>,
 }
@@ -129,6 +132,8 @@ struct State {
     bad: BTreeMap<u64, Badness>,
     /// How many bytes the READs under way asked for, by connection and id.
     asked: BTreeMap<(u64, u32), u32>,
+    /// Which link of a chain the requests under way are, by connection and id.
+    links: BTreeMap<(u64, u32), u64>,
     /// How many connections there have been.
     taken: u64,
     /// A process that is killed in the moment of the cut.
@@ -186,6 +191,7 @@ impl Wire {
         let mut state = self.shared.lock();
         state.counts = Counts::default();
         state.last = None;
+        state.links.clear();
     }
 
     /// Cuts everything before the `packet`-th packet this way, counted from 1 and from now on, and
@@ -316,7 +322,7 @@ impl Shared {
         {
             state.asked.insert((number, id), len);
         }
-        state.count(way, packet);
+        state.count(number, way, packet);
         true
     }
 
@@ -333,9 +339,10 @@ impl Shared {
 }
 
 impl State {
-    fn count(&mut self, way: Way, packet: &[u8]) {
+    fn count(&mut self, number: u64, way: Way, packet: &[u8]) {
         let bytes = packet.len() as u64;
         let counts = &mut self.counts;
+        let request = packet::id(packet).map(|id| (number, id));
         match way {
             Way::Up => {
                 counts.bytes_up += bytes;
@@ -344,10 +351,14 @@ impl State {
                     counts.trips += 1;
                 }
                 *counts.requests.entry(packet::name(packet)).or_default() += 1;
+                self.links
+                    .extend(request.map(|request| (request, counts.chain + 1)));
             }
             Way::Down => {
                 counts.bytes_down += bytes;
                 counts.packets_down += 1;
+                let link = request.and_then(|request| self.links.remove(&request));
+                counts.chain = counts.chain.max(link.unwrap_or(0));
             }
         }
         self.last = Some(way);
@@ -378,6 +389,7 @@ impl State {
         for number in &cut {
             self.dead.insert(*number);
             self.asked.retain(|(connection, _), _| connection != number);
+            self.links.retain(|(connection, _), _| connection != number);
             if let Some((ours, servers)) = self.ends.get(number) {
                 shut(ours, servers);
             }
