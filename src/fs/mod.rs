@@ -32,6 +32,7 @@ mod likeness;
 mod link_entries;
 mod link_whole;
 mod listings;
+mod making;
 mod may_link;
 #[cfg(test)]
 mod model;
@@ -49,6 +50,7 @@ mod shared_file;
 mod shut_down;
 mod survive;
 mod tables;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod told;
