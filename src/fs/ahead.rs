@@ -127,6 +127,10 @@ impl Filesystem {
             return None;
         }
         let shared = self.handles.shared(ino)?;
+        // Others may have written to it since, and where nothing is believed that is to be told.
+        if self.config.attr_timeout.is_zero() && shared.is_written() {
+            return None;
+        }
         let standing = shared.standing()?;
         let via = self.via_of(&shared)?;
         let attr = self.tables().attrs.last(ino)?;

@@ -2,7 +2,7 @@
 
 use super::ops::Op;
 use super::{Variant, copying, cow_doubting, run};
-use crate::fs::{Access, CopyIsHardlink};
+use crate::fs::{Access, Change, CopyIsHardlink};
 
 pub(super) const READ: Access = Access {
     read: true,
@@ -140,4 +140,39 @@ fn a_copy_into_a_file_with_names_that_are_not_known_changes_all_of_them() {
             copy(2, 0),
         ],
     );
+}
+
+#[test]
+fn who_gets_another_owner_is_told_the_size_that_others_gave_it() {
+    let made = Op::Create {
+        dir: 0,
+        name: 0,
+        mode: 0,
+        access: Access {
+            read: false,
+            ..WRITE
+        },
+        exclusive: false,
+        by_ann: true,
+    };
+    let link = Op::Link {
+        path: 0,
+        dir: 29,
+        name: 2,
+    };
+    let by_others = Op::ForeignWrite {
+        path: 9,
+        len: 7336,
+        fill: 193,
+    };
+    let change = Change {
+        uid: Some(7),
+        ..Change::default()
+    };
+    let give_away = Op::Setattr {
+        path: 12,
+        change,
+        via_open: Some(36),
+    };
+    run(&cow_doubting(), &[made, link, by_others, give_away]);
 }
