@@ -98,7 +98,7 @@ fn a_tree_is_removed_in_one_round_trip_a_file(ctx: &Ctx) {
     });
     // Besides one for each file, those for the directories.
     assert!(
-        trips <= DIRS * FILES + 4 * (DIRS + 1),
+        trips <= DIRS * FILES + 5 * (DIRS + 1),
         "{trips} round trips"
     );
     assert!(!site.behind.join("tree").exists());
