@@ -125,8 +125,8 @@ enum Finding {
 /// Whether a request was done.
 ///
 /// What was to be made is taken for made by us if it is as ours would be: an empty file with no
-/// other permissions (unless the server is known to give its own), an empty directory, a symbolic link that says the same. Somebody else may have
-/// made just that in the meantime.
+/// other permissions (unless the server is known to give its own), an empty directory, a symbolic link
+/// that says the same. Somebody else may have made just that in the meantime.
 async fn look(connection: &Connection, request: &Request, modes: Modes) -> Result<Finding> {
     let is_done = match request {
         Request::Remove { path } | Request::Rmdir { path } => is_gone(connection, path).await?,

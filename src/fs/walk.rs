@@ -2,9 +2,10 @@
 //! directories that come, and small files. Pure state; time is an argument. What it says is done in
 //! [`prefetch`](super::prefetch).
 //!
-//! A walk is a directory that is listed soon after its parent was. Files are fetched ahead in
-//! directories of which a second file is opened (the first, if the directory was just listed), and in
-//! those that come next while that goes on. The order is the server's, or that of inode numbers (cp(1)), whichever the last opens followed.
+//! A walk is a directory that is listed soon after its parent was: what is below it comes next, and then
+//! its siblings. Files are fetched ahead in directories of which a second file is opened (the first, if the
+//! directory was just listed), and in those that come next while that goes on. The order is the server's, or
+//! that of inode numbers (cp(1)), whichever the last opens followed.
 //!
 //! **Invariants:** what is ahead of programs is bounded in number and in bytes. More is under way
 //! only after a program had to wait for what was, and less after something was fetched in vain. What
