@@ -259,6 +259,7 @@ impl Listing {
         let told = self
             .told
             .get_or_insert_with(|| names_of(self.kept.as_ref()));
+        told.begin_anew();
         if !told.is_whole() {
             log::warn!(
                 "\"{}\" has very many entries: some are listed twice, as the connection was lost",

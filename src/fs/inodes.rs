@@ -9,6 +9,7 @@
 //! below it is here. A name leads to one node at most. Paths are never stored: they are the walk
 //! to the root, so that renaming a directory changes one name.
 
+mod nodes;
 mod paths;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use lru::LruCache;
 use smallvec::SmallVec;
 
+use self::nodes::Nodes;
 use super::Ino;
 use crate::sftp::FileKind;
 
@@ -34,8 +36,7 @@ pub(super) type Place = (Ino, Name);
 pub(super) struct Inodes {
     /// The mounted directory's absolute path on the server.
     root: Bytes,
-    /// Boxed: a table of a million has a million empty places too.
-    nodes: HashMap<Ino, Box<Node>>,
+    nodes: Nodes,
     /// Names whose node's number is not the name's hash.
     exceptions: HashMap<Place, Ino>,
     /// The same for nodes that were forgotten, and all names of those that have several.
@@ -48,6 +49,7 @@ pub(super) struct Inodes {
 
 #[derive(Debug)]
 struct Node {
+    ino: Ino,
     kind: FileKind,
     /// Where the node is; empty for the root and for what was removed while still in use.
     places: SmallVec<[Place; 1]>,
@@ -65,8 +67,8 @@ impl Inodes {
     pub(super) fn new(root: Bytes) -> Self {
         let remembered =
             LruCache::new(NonZeroUsize::new(REMEMBERED_MAX).unwrap_or(NonZeroUsize::MIN));
-        let mut nodes = HashMap::new();
-        nodes.insert(Ino::ROOT, Box::new(Node::new(FileKind::Directory)));
+        let mut nodes = Nodes::default();
+        nodes.add(Node::new(Ino::ROOT, FileKind::Directory));
         Self {
             root,
             nodes,
@@ -82,7 +84,7 @@ impl Inodes {
         let usual = usual_number(parent, name, 0);
         if self
             .nodes
-            .get(&usual)
+            .get(usual)
             .is_some_and(|node| node.is_at(parent, name))
         {
             return Some(usual);
@@ -109,36 +111,34 @@ impl Inodes {
             self.remove(parent, name);
         }
         let ino = self.number_for(parent, name, kind);
-        self.nodes
-            .entry(ino)
-            .or_insert_with(|| Box::new(Node::new(kind)));
+        self.nodes.add(Node::new(ino, kind));
         self.add_place(ino, parent, name);
         ino
     }
 
     /// Counts one more reply that told the kernel of this node.
     pub(super) fn looked_up(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.lookups += 1;
         }
     }
 
     /// The kernel forgets `count` of the replies. True if the node is gone.
     pub(super) fn forget(&mut self, ino: Ino, count: u64) -> bool {
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.lookups = node.lookups.saturating_sub(count);
         }
         self.drop_unused(ino)
     }
 
     pub(super) fn opened(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.opens += 1;
         }
     }
 
     pub(super) fn closed(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.opens = node.opens.saturating_sub(1);
         }
         self.drop_unused(ino);
@@ -153,7 +153,7 @@ impl Inodes {
             }
             return None;
         };
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.links_listed = node.links_listed.saturating_sub(1);
         }
         self.remove_place(ino, parent, name);
@@ -164,7 +164,7 @@ impl Inodes {
     /// Whether we know two names of a node.
     pub(super) fn has_other_name(&self, ino: Ino) -> bool {
         self.nodes
-            .get(&ino)
+            .get(ino)
             .is_some_and(|node| node.places.len() > 1)
     }
 
@@ -177,7 +177,7 @@ impl Inodes {
 
     /// Another name of the node that a name leads to, as a path; none if that is its only one.
     pub(super) fn other_path(&self, parent: Ino, name: &[u8]) -> Option<Bytes> {
-        let node = self.nodes.get(&self.find(parent, name)?)?;
+        let node = self.nodes.get(self.find(parent, name)?)?;
         let is_other = |place: &&Place| (place.0, &*place.1) != (parent, name);
         let (above, its) = node.places.iter().find(is_other)?;
         self.path_below(*above, its)
@@ -186,7 +186,7 @@ impl Inodes {
     /// A node has one more name, by link(2).
     pub(super) fn link(&mut self, ino: Ino, parent: Ino, name: &[u8]) {
         self.remove(parent, name);
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             let known = u32::try_from(node.places.len()).unwrap_or(u32::MAX);
             node.links_listed = node.links_listed.max(known).saturating_add(1);
         }
@@ -221,7 +221,7 @@ impl Inodes {
             self.remove(*parent, name);
             self.link(kept, *parent, name);
         }
-        if !self.nodes.contains_key(&gone) {
+        if !self.nodes.contains(gone) {
             self.drop_alias(gone);
         }
         places
@@ -252,13 +252,13 @@ impl Inodes {
     }
 
     pub(super) fn kind(&self, ino: Ino) -> Option<FileKind> {
-        self.nodes.get(&ino).map(|node| node.kind)
+        self.nodes.get(ino).map(|node| node.kind)
     }
 
     /// st_nlink: names that we know of, or what a listing showed if that is more. Directories
     /// have 1, which tells programs that their subdirectories are not counted.
     pub(super) fn links(&self, ino: Ino) -> u32 {
-        let Some(node) = self.nodes.get(&ino) else {
+        let Some(node) = self.nodes.get(ino) else {
             return 0;
         };
         if node.kind == FileKind::Directory {
@@ -273,14 +273,14 @@ impl Inodes {
 
     /// Notes the link count that a listing shows.
     pub(super) fn listed(&mut self, ino: Ino, links: u32) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.links_listed = links;
         }
     }
 
     /// The link count that a listing showed, if one did.
     pub(super) fn links_listed(&self, ino: Ino) -> Option<u32> {
-        let links = self.nodes.get(&ino)?.links_listed;
+        let links = self.nodes.get(ino)?.links_listed;
         (links > 0).then_some(links)
     }
 
@@ -296,7 +296,7 @@ impl Inodes {
         let mut attempt = 0;
         loop {
             let ino = usual_number(parent, name, attempt);
-            if !self.nodes.contains_key(&ino) && !self.reserved.contains_key(&ino) {
+            if !self.nodes.contains(ino) && !self.reserved.contains_key(&ino) {
                 return ino;
             }
             attempt += 1;
@@ -308,21 +308,21 @@ impl Inodes {
         if usual_number(parent, name, 0) != ino {
             self.exceptions.insert(place.clone(), ino);
         }
-        if let Some(above) = self.nodes.get_mut(&parent) {
+        if let Some(above) = self.nodes.get_mut(parent) {
             above.children += 1;
         }
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.places.push(place);
         }
     }
 
     fn remove_place(&mut self, ino: Ino, parent: Ino, name: &[u8]) {
         self.exceptions.remove(&place(parent, name));
-        if let Some(node) = self.nodes.get_mut(&ino) {
+        if let Some(node) = self.nodes.get_mut(ino) {
             node.places
                 .retain(|(above, its)| (*above, &**its) != (parent, name));
         }
-        if let Some(above) = self.nodes.get_mut(&parent) {
+        if let Some(above) = self.nodes.get_mut(parent) {
             above.children = above.children.saturating_sub(1);
         }
         self.drop_unused(parent);
@@ -330,10 +330,10 @@ impl Inodes {
 
     /// Forgets a node that nobody holds on to, and then its parents if they were only here for it.
     fn drop_unused(&mut self, ino: Ino) -> bool {
-        if ino == Ino::ROOT || self.nodes.get(&ino).is_none_or(|node| node.is_used()) {
+        if ino == Ino::ROOT || self.nodes.get(ino).is_none_or(|node| node.is_used()) {
             return false;
         }
-        let Some(node) = self.nodes.remove(&ino) else {
+        let Some(node) = self.nodes.remove(ino) else {
             return false;
         };
         self.drop_alias(ino);
@@ -345,7 +345,7 @@ impl Inodes {
             if self.exceptions.remove(&place).is_some() || is_shared {
                 self.remember(place, ino);
             }
-            if let Some(above) = self.nodes.get_mut(&parent) {
+            if let Some(above) = self.nodes.get_mut(parent) {
                 above.children = above.children.saturating_sub(1);
             }
             self.drop_unused(parent);
@@ -371,8 +371,9 @@ impl Inodes {
 }
 
 impl Node {
-    fn new(kind: FileKind) -> Self {
+    fn new(ino: Ino, kind: FileKind) -> Self {
         Self {
+            ino,
             kind,
             places: SmallVec::new(),
             lookups: 0,

@@ -5,16 +5,25 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 /// Names, as keyed hashes: that any two of a million have the same is less likely than 1 in 10 million.
+///
+/// They are looked for only after a loss. Until then each costs its 8 bytes and no order.
 pub(super) struct Told {
-    /// `None`: too many.
-    names: Option<HashSet<u64>>,
+    /// Told before the listing was begun anew; in the order of the hashes, once it was.
+    before: Vec<u64>,
+    since: HashSet<u64>,
+    is_anew: bool,
+    /// Not too many, so that all are here.
+    is_whole: bool,
     key: RandomState,
 }
 
 impl Told {
     pub(super) fn of<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut told = Self {
-            names: Some(HashSet::new()),
+            before: Vec::new(),
+            since: HashSet::new(),
+            is_anew: false,
+            is_whole: true,
             key: RandomState::new(),
         };
         names.for_each(|name| told.add(name));
@@ -22,35 +31,50 @@ impl Told {
     }
 
     pub(super) fn add(&mut self, name: &[u8]) {
+        if !self.is_whole {
+            return;
+        }
         let hash = self.key.hash_one(name);
-        let names = self.names.as_mut();
-        let is_too_much = names.is_some_and(|names| names.insert(hash) && names.len() > TOLD_MAX);
-        if is_too_much {
-            self.names = None;
+        if self.is_anew {
+            if self.before.binary_search(&hash).is_err() {
+                self.since.insert(hash);
+            }
+        } else {
+            self.before.push(hash);
+        }
+        if self.before.len() + self.since.len() > TOLD_MAX {
+            (self.before, self.since) = (Vec::new(), HashSet::new());
+            self.is_whole = false;
         }
     }
 
-    /// Whether a name was told. Of one that was, in a directory of too many names, this may not be
-    /// known any more; then it is told twice.
+    /// The listing is begun anew: from now on [`Self::has`] will be asked.
+    pub(super) fn begin_anew(&mut self) {
+        self.is_anew = true;
+        self.before.extend(self.since.drain());
+        self.before.sort_unstable();
+        self.before.dedup();
+    }
+
+    /// Whether a name was told, of a listing that was begun anew. Of one that was, in a directory of too
+    /// many names, this may not be known any more; then it is told twice.
     pub(super) fn has(&self, name: &[u8]) -> bool {
         let hash = self.key.hash_one(name);
-        self.names
-            .as_ref()
-            .is_some_and(|names| names.contains(&hash))
+        self.before.binary_search(&hash).is_ok() || self.since.contains(&hash)
     }
 
     /// How many were told, if all are known.
     pub(super) fn len(&self) -> Option<usize> {
-        self.names.as_ref().map(HashSet::len)
+        self.is_whole.then(|| self.before.len() + self.since.len())
     }
 
     /// Whether all that were told are known.
     pub(super) const fn is_whole(&self) -> bool {
-        self.names.is_some()
+        self.is_whole
     }
 }
 
-/// Of one open directory: 20 MiB at most.
+/// Of one open directory: 8 MiB at most, and 20 MiB after a loss.
 const TOLD_MAX: usize = 1 << 20;
 
 #[cfg(test)]
@@ -58,11 +82,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_told_is_known_and_nothing_else() {
-        let mut told = Told::of([&b"a"[..], b"b"].into_iter());
-        told.add(b"c");
-        assert!(told.has(b"a") && told.has(b"b") && told.has(b"c"));
-        assert!(!told.has(b"d"));
+    fn what_was_told_is_known_once_it_is_begun_anew_and_nothing_else() {
+        let mut told = Told::of([&b"b"[..], b"a"].into_iter());
+        for _ in 0..2 {
+            told.begin_anew();
+            told.add(b"c");
+            assert!(told.has(b"a") && told.has(b"b") && told.has(b"c"));
+            assert!(!told.has(b"d"));
+        }
+        assert_eq!(told.len(), Some(3));
     }
 
     #[test]
@@ -71,6 +99,7 @@ mod tests {
         for number in 0..=u32::try_from(TOLD_MAX).unwrap() {
             told.add(&number.to_be_bytes());
         }
+        told.begin_anew();
         assert!(!told.is_whole());
         assert!(!told.has(&0_u32.to_be_bytes()));
     }

@@ -11,7 +11,7 @@ impl Inodes {
         let mut names = Vec::new();
         let mut at = ino;
         while at != Ino::ROOT {
-            let (parent, name) = self.nodes.get(&at)?.places.first()?;
+            let (parent, name) = self.nodes.get(at)?.places.first()?;
             names.push(name);
             at = *parent;
             if names.len() > DEPTH_MAX {
@@ -32,7 +32,7 @@ impl Inodes {
 
     /// The names that lead to a node, as far as we know, each with its directory.
     pub(in crate::fs) fn places(&self, ino: Ino) -> &[Place] {
-        let node = self.nodes.get(&ino);
+        let node = self.nodes.get(ino);
         node.map_or(&[], |node| &node.places)
     }
 
@@ -70,7 +70,7 @@ impl Inodes {
 
     /// The directory that a node is in; the root's is itself.
     pub(in crate::fs) fn parent(&self, ino: Ino) -> Ino {
-        let place = self.nodes.get(&ino).and_then(|node| node.places.first());
+        let place = self.nodes.get(ino).and_then(|node| node.places.first());
         place.map_or(Ino::ROOT, |(parent, _)| *parent)
     }
 
