@@ -145,6 +145,11 @@ impl Lanes {
         }
     }
 
+    /// See [`Client::round_trip`](super::Client::round_trip).
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.metadata().flow().round_trip
+    }
+
     /// All connections that are there.
     fn open(&self) -> Vec<Arc<Connection>> {
         let mut connections = self.data.open();

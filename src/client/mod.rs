@@ -36,6 +36,7 @@ mod window;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::time::Duration;
 
 use bytes::Bytes;
 use nix::errno::Errno;
@@ -172,6 +173,11 @@ impl Client {
     /// How the connection is.
     pub(crate) fn health(&self) -> Health {
         self.lanes.health()
+    }
+
+    /// The least that an answer took on the first connection; `None` before the first answer.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.lanes.round_trip()
     }
 
     /// Asks the server at once whether it is there; a connection on which nothing comes back in a

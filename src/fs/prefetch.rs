@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::listings::Me;
 use super::survive::surviving;
-use super::walk::{Ahead, Fetched, Job};
+use super::walk::{Ahead, Fetch, Fetched, Job, Why};
 use super::{Filesystem, Ino, same_content};
 use crate::client::Handle;
 use crate::clock;
@@ -51,15 +51,18 @@ impl Filesystem {
             let mut tables = self.tables();
             let tables = &mut *tables;
             let now = clock::now();
-            for job in tables.walk.next(&mut tables.inodes, &mut tables.dirs, now) {
+            let jobs = tables
+                .walk
+                .next(&mut tables.inodes, &mut tables.dirs, &tables.attrs, now);
+            for job in jobs {
                 match job {
                     Job::List(ino) => listings.push(ino),
-                    Job::Fetch { ino, len, number } => {
+                    Job::Fetch(fetch) => {
                         let filesystem = Arc::clone(&filesystem);
-                        let fetching = async move { filesystem.fetch(ino, len, number).await };
+                        let fetching = async move { filesystem.fetch(fetch).await };
                         let fetching = fetching.boxed().shared();
                         // In one step with the choice: what we change from now on drops it.
-                        tables.walk.begin(ino, (len, number), fetching.clone(), now);
+                        tables.walk.begin(fetch, fetching.clone(), now);
                         fetches.push(fetching);
                     }
                 }
@@ -80,9 +83,9 @@ impl Filesystem {
         }
     }
 
-    async fn fetch(&self, ino: Ino, len: u64, number: u64) {
+    async fn fetch(&self, fetch: Fetch) {
         let began = clock::now();
-        let fetched = surviving(self.fetch_whole(ino, len)).await;
+        let fetched = surviving(self.fetch_whole(fetch.ino, fetch.len, fetch.why)).await;
         if let Err(error) = &fetched {
             log::debug!("a file is not fetched ahead: {error}");
         }
@@ -91,9 +94,7 @@ impl Filesystem {
             let mut tables = self.tables();
             let tables = &mut *tables;
             let fetched = fetched.ok().flatten();
-            let unwanted = tables
-                .walk
-                .end((ino, number), fetched, took, &mut tables.inodes);
+            let unwanted = tables.walk.end(fetch, fetched, took, &mut tables.inodes);
             (unwanted, tables.walk.take_dropped())
         };
         // Closes handles, which sends requests, under no lock.
@@ -101,22 +102,39 @@ impl Filesystem {
         self.go_ahead();
     }
 
-    /// A file as it is at one moment; nothing if it is not what the listing said.
-    async fn fetch_whole(&self, ino: Ino, len: u64) -> Result<Option<Fetched>> {
+    /// A file as it is at one moment; nothing if it is not what is known of it, or if its name leads
+    /// elsewhere by then.
+    async fn fetch_whole(&self, ino: Ino, len: u64, why: Why) -> Result<Option<Fetched>> {
         let path = self.path(ino)?;
         #[cfg(test)]
         super::survive::trip(&path);
-        let asked = self.now();
-        let handle = self
+        let mut asked = self.now();
+        let open = self
             .client
-            .open(path, OpenFlags::READ, Attrs::default())
-            .await?;
-        let (data, attrs) = tokio::join!(self.read_whole(&handle, len), self.client.fstat(&handle));
+            .open(path.clone(), OpenFlags::READ, Attrs::default());
+        let handle = open.await?;
+        let is_again = why != Why::Walk;
+        if is_again {
+            // What counts is how old it is now, and so the name is looked at once more.
+            asked = self.now();
+        }
+        let named = async {
+            match is_again {
+                true => self.look(path).await.map(Some),
+                false => Ok(None),
+            }
+        };
+        let data = self.read_whole(&handle, len);
+        let (data, attrs, named) = tokio::join!(data, self.client.fstat(&handle), named);
         let (data, attrs) = (data?, attrs?);
         let attr = self.translator.local(&attrs)?;
         let is_whole =
             attr.kind == FileKind::Regular && attrs.size == Some(len) && data.len() as u64 == len;
-        Ok(is_whole.then_some(Fetched {
+        let is_named = match named? {
+            Some(named) => self.translator.local(&named)?.says_as(&attr),
+            None => true,
+        };
+        Ok((is_whole && is_named).then_some(Fetched {
             handle,
             attr,
             data,
@@ -141,12 +159,18 @@ impl Filesystem {
     /// A file that was fetched ahead, for the program that opens it now to read, if that may still
     /// be believed.
     pub(super) async fn take_ahead(&self, ino: Ino) -> Option<Fetched> {
+        let again_life = self.again_life();
+        {
+            let mut tables = self.tables();
+            let tables = &mut *tables;
+            let now = clock::now();
+            tables.walk.opened(ino, again_life, &tables.inodes, now);
+        }
         loop {
             let ahead = {
                 let mut tables = self.tables();
                 let tables = &mut *tables;
-                tables.walk.opened(ino, &tables.inodes, clock::now());
-                tables.walk.take(ino, &mut tables.inodes)
+                tables.walk.take(ino, &mut tables.inodes, clock::now())
             };
             self.go_ahead();
             match ahead? {
@@ -154,6 +178,17 @@ impl Filesystem {
                 Ahead::Here(fetched) => return self.is_believed(ino, &fetched).then_some(fetched),
             }
         }
+    }
+
+    /// For how long what was fetched because it was opened before in the same order may be opened without
+    /// asking: so long that programs find it there, and so short that who changes it on the server meanwhile
+    /// can hardly have told them. Nothing where the server is near, or is not asked at each open.
+    fn again_life(&self) -> Duration {
+        let round_trip = self.client.round_trip().unwrap_or_default();
+        if self.config.nocto || round_trip < FAR {
+            return Duration::ZERO;
+        }
+        (round_trip * AGAIN_ROUND_TRIPS).min(self.config.attr_timeout)
     }
 
     /// Whether what was fetched is still what is known of the file.
@@ -188,4 +223,8 @@ async fn sweep(me: Me) {
 
 /// What nobody came for so long is in the way of what is ahead of others.
 const LIFE_MAX: Duration = Duration::from_secs(10);
+/// Nearer servers answer sooner than a program comes back.
+const FAR: Duration = Duration::from_millis(2);
+/// A fetch is answered after one of these.
+const AGAIN_ROUND_TRIPS: u32 = 4;
 const SWEEP: Duration = Duration::from_secs(1);

@@ -4,8 +4,10 @@
 //!
 //! A walk is a directory that is listed soon after its parent was: what is below it comes next, and then
 //! its siblings. Files are fetched ahead in directories of which a second file is opened (the first, if the
-//! directory was just listed), and in those that come next while that goes on. The order is the server's, or
-//! that of inode numbers (cp(1)), whichever the last opens followed.
+//! directory was just listed), and in those that come next while that goes on, unless the program has left
+//! some without a look at their files. The order is the server's, or that of inode numbers (cp(1)), whichever
+//! the last opens followed. Files are fetched, too, that were opened next when it did the same before
+//! (`trail.rs`).
 //!
 //! **Invariants:** what is ahead of programs is bounded in number and in bytes. More is under way
 //! only after a program had to wait for what was, and less after something was fetched in vain. What
@@ -14,6 +16,8 @@
 mod files;
 mod order;
 mod pace;
+mod reading;
+mod trail;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -22,12 +26,13 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use self::files::FilesAhead;
-pub(super) use self::files::{Ahead, Fetched, Fetching};
+pub(super) use self::files::{Ahead, Fetch, Fetched, Fetching, Why};
 use self::order::Order;
 use self::pace::Pace;
+use self::trail::Trail;
 use super::Ino;
 use super::inodes::{Inodes, Name};
-use crate::cache::{DirCache, Directory};
+use crate::cache::{AttrCache, DirCache};
 use crate::client::Handle;
 use crate::sftp::FileKind;
 
@@ -48,6 +53,13 @@ pub(super) struct Walk {
     order: Order,
     /// Programs open small files one after the other, until then.
     reading_until: Option<Instant>,
+    /// The directory that was listed or looked through last.
+    entered: Option<Ino>,
+    trail: Trail,
+    /// Files that come next because they did before: each asked for once for each open that says so.
+    again: VecDeque<Ino>,
+    /// For so long what is fetched because it was opened before is opened again without asking.
+    again_life: Duration,
     pub(super) tally: Tally,
     /// Somebody looks after what gets too old.
     pub(super) is_swept: bool,
@@ -69,18 +81,15 @@ struct Visit {
     opened: HashSet<Ino>,
     /// The last two files opened.
     last: [Option<Ino>; 2],
+    /// Directories below, or below those, that were left one after the other with no file of them opened.
+    unread: u32,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Job {
     List(Ino),
-    /// `number` tells fetches of one file apart.
-    Fetch {
-        ino: Ino,
-        len: u64,
-        number: u64,
-    },
+    Fetch(Fetch),
 }
 
 impl Walk {
@@ -98,6 +107,10 @@ impl Walk {
             directories_pace: Pace::new(DIRECTORIES_FIRST, DIRECTORIES_LEAST, DIRECTORIES_MAX),
             order: Order::Place,
             reading_until: None,
+            entered: None,
+            trail: Trail::new(),
+            again: VecDeque::new(),
+            again_life: Duration::ZERO,
             tally: Tally::default(),
             is_swept: false,
         }
@@ -129,6 +142,7 @@ impl Walk {
         }
         visit.listed_at = Some(now);
         self.source(ino);
+        self.enters(ino, inodes, dirs);
         let parent = inodes.parent(ino);
         if self.was_listed_within(JUST_LISTED, parent, now) {
             // Who goes below at once comes to the others there too: where a walk begins nothing above
@@ -163,32 +177,12 @@ impl Walk {
         }
     }
 
-    /// A program opens a file for reading.
-    pub(super) fn opened(&mut self, ino: Ino, inodes: &Inodes, now: Instant) {
-        let dir = inodes.parent(ino);
-        let visit = self.visits.get_or_insert_mut(dir, Visit::default);
-        if visit.opened.len() < OPENED_MAX {
-            visit.opened.insert(ino);
-        }
-        if visit.last[1] != Some(ino) {
-            visit.last = [visit.last[1], Some(ino)];
-        }
-        // Who has just listed the directory will hardly stop at its first file.
-        let is_listed = visit
-            .listed_at
-            .is_some_and(|at| now.duration_since(at) < JUST_LISTED);
-        let enough = if is_listed { 1 } else { OPENS };
-        if visit.opened.len() >= enough {
-            self.reading_until = Some(now + READING_LASTS);
-        }
-        self.source(dir);
-    }
-
     /// What to ask for now. The numbers of what is asked for are held until it is used or dropped.
     pub(super) fn next(
         &mut self,
         inodes: &mut Inodes,
         dirs: &mut DirCache,
+        attrs: &AttrCache,
         now: Instant,
     ) -> Vec<Job> {
         let mut jobs = Vec::new();
@@ -198,36 +192,40 @@ impl Walk {
             self.listed.insert(ino, now);
             jobs.push(Job::List(ino));
         }
-        if self.reading_until.is_none_or(|until| until < now) {
-            return jobs;
-        }
-        while self.files.has_room()
+        while self.reading_until.is_some_and(|until| now <= until)
+            && self.files.has_room(Why::Walk)
             && let Some((ino, len)) = self.next_file(inodes, dirs)
         {
-            let number = self.files.plan(len);
-            jobs.push(Job::Fetch { ino, len, number });
+            jobs.push(Job::Fetch(self.files.plan(ino, len, Why::Walk)));
         }
+        self.plan_again(&mut jobs, inodes, attrs, now);
         jobs
     }
 
     /// What is ahead of a program that opens a file. What is here is given away.
-    pub(super) fn take(&mut self, ino: Ino, inodes: &mut Inodes) -> Option<Ahead> {
-        let ahead = self.files.take(ino, inodes)?;
-        self.tally.files_used += u64::from(matches!(ahead, Ahead::Here(_)));
+    pub(super) fn take(&mut self, ino: Ino, inodes: &mut Inodes, now: Instant) -> Option<Ahead> {
+        let why = self.files.why(ino)?;
+        let ahead = self.files.take(ino, inodes, now)?;
+        if matches!(ahead, Ahead::Here(_)) {
+            self.tally.files_used += 1;
+            if why != Why::Walk {
+                self.trail.used();
+            }
+        }
         Some(ahead)
     }
 
     /// A file is being fetched: called for each one that [`Self::next`] names, under the same lock, so
     /// that what we change from now on drops it.
-    pub(super) fn begin(&mut self, ino: Ino, fetch: (u64, u64), fetching: Fetching, now: Instant) {
-        self.files.begin(ino, fetch, fetching, now);
+    pub(super) fn begin(&mut self, fetch: Fetch, fetching: Fetching, now: Instant) {
+        self.files.begin(fetch, fetching, now);
     }
 
     /// A fetch has ended, well or not, after `took`. What was changed meanwhile is not kept, and given
     /// back.
     pub(super) fn end(
         &mut self,
-        fetch: (Ino, u64),
+        fetch: Fetch,
         fetched: Option<Fetched>,
         took: Duration,
         inodes: &mut Inodes,
@@ -249,7 +247,8 @@ impl Walk {
 
     /// Drops what nobody came for in time. True if there is nothing left.
     pub(super) fn sweep(&mut self, life: Duration, inodes: &mut Inodes, now: Instant) -> bool {
-        self.tally.files_wasted += self.files.sweep(life, inodes, now);
+        self.files.sweep(life, inodes, now);
+        self.count_vain();
         let old = self.listed.iter();
         let old = old.filter(|(_, since)| now.duration_since(**since) >= life);
         let old: Vec<Ino> = old.map(|(ino, _)| *ino).collect();
@@ -283,15 +282,6 @@ impl Walk {
         listed_at(ino).is_some_and(|at| {
             now.duration_since(at) < FRESH || listed_at(parent).is_none_or(|above| above <= at)
         })
-    }
-
-    /// The files of this directory come next.
-    fn source(&mut self, dir: Ino) {
-        if self.sources.front() != Some(&dir) {
-            self.sources.retain(|source| *source != dir);
-            self.sources.push_front(dir);
-            self.sources.truncate(REMEMBERED);
-        }
     }
 
     fn queue_below(&mut self, ino: Ino, dirs: &mut DirCache, now: Instant) {
@@ -343,60 +333,6 @@ impl Walk {
         }
         None
     }
-
-    fn next_file(&mut self, inodes: &mut Inodes, dirs: &mut DirCache) -> Option<(Ino, u64)> {
-        while let Some(dir) = self.sources.front().copied() {
-            if let Some(directory) = dirs.get(dir)
-                && inodes.kind(dir).is_some()
-                && let Some(file) = self.next_file_of(dir, &directory, inodes)
-            {
-                return Some(file);
-            }
-            self.sources.pop_front();
-        }
-        None
-    }
-
-    fn next_file_of(
-        &mut self,
-        dir: Ino,
-        directory: &Directory,
-        inodes: &mut Inodes,
-    ) -> Option<(Ino, u64)> {
-        if !self.todo.contains(&dir) {
-            let last = self.visits.peek(&dir).map_or([None; 2], |visit| visit.last);
-            if let [Some(one), Some(other)] = last
-                && let Some(order) = Order::followed([one, other], dir, directory, inodes)
-            {
-                self.order = order;
-            }
-            // From where the program is.
-            let names = self.order.sort(dir, directory, last[1], inodes);
-            self.todo.put(dir, names);
-        }
-        let todo = self.todo.get_mut(&dir)?;
-        while let Some(name) = todo.pop_front() {
-            let Some(len) = directory.find(&name).and_then(|entry| {
-                let attr = entry.attr?;
-                (entry.kind == FileKind::Regular && attr.size <= FILE_MAX).then_some(attr.size)
-            }) else {
-                continue;
-            };
-            if is_other(inodes, dir, &name, FileKind::Regular) {
-                continue;
-            }
-            let ino = inodes.enter(dir, &name, FileKind::Regular);
-            inodes.opened(ino);
-            let visit = self.visits.peek(&dir);
-            let is_opened = visit.is_some_and(|visit| visit.opened.contains(&ino));
-            if is_opened || self.files.contains(ino) {
-                inodes.closed(ino);
-                continue;
-            }
-            return Some((ino, len));
-        }
-        None
-    }
 }
 
 /// Whether a name is known to lead to a file of another kind than an older listing says: to enter
@@ -406,12 +342,8 @@ fn is_other(inodes: &Inodes, parent: Ino, name: &[u8], kind: FileKind) -> bool {
     known.is_some_and(|known| known != kind)
 }
 
-/// So many files opened in a directory have the others fetched, and one if the directory was just
-/// listed.
-const OPENS: usize = 2;
+/// A program that has listed a directory so lately is still at it.
 const JUST_LISTED: Duration = Duration::from_secs(2);
-/// How long after the last of them that goes on, also in the directories that come.
-const READING_LASTS: Duration = Duration::from_secs(3);
 /// How long after a directory was listed its subdirectories are taken for its walk's.
 const WALK_LASTS: Duration = Duration::from_secs(10);
 /// A younger listing is not asked for again.
@@ -422,12 +354,8 @@ const SOURCES_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const REMEMBERED: usize = 1024;
 /// Directories waiting to be listed ahead.
 const COMING_MAX: usize = 4096;
-/// Files remembered as opened, of one directory.
-const OPENED_MAX: usize = 1 << 12;
 /// Directories ahead of a walk: at first, when walks were not what they seemed or answers get slow,
 /// and at most. A level of a tree that has no more than that takes one listing's time.
 const DIRECTORIES_FIRST: usize = 32;
 const DIRECTORIES_LEAST: usize = 4;
 const DIRECTORIES_MAX: usize = 64;
-/// The largest file fetched whole, one request; larger ones are read ahead when they are opened.
-const FILE_MAX: u64 = 255 << 10;

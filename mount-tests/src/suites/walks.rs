@@ -22,6 +22,9 @@ pub fn suite() -> Suite {
             case(a_tree_is_listed_in_few_round_trips).on_mount_only(),
             case(a_tree_is_removed_in_one_round_trip_a_file).on_mount_only(),
             case(what_was_fetched_ahead_is_believed_no_longer_than_attributes).on_mount_only(),
+            case(files_opened_in_the_same_order_again_take_few_round_trips).on_mount_only(),
+            case(a_file_of_a_known_order_is_opened_as_it_was_a_moment_ago).on_mount_only(),
+            case(who_lists_and_reads_nothing_has_no_files_fetched).on_mount_only(),
         ],
     }
 }
@@ -127,5 +130,73 @@ fn what_was_fetched_ahead_is_believed_no_longer_than_attributes(ctx: &Ctx) {
     // As long as it may be believed; that is what is claimed, not how fast anything is.
     std::thread::sleep(ATTRIBUTES + Duration::from_millis(200));
     assert_eq!(fs::read(dir.join("f9")).unwrap(), b"another content");
+    site.end();
+}
+
+/// Two files of each directory, so that no listing says what comes next.
+fn here_and_there() -> Vec<String> {
+    let turn = |file: u64| (0..DIRS).map(move |dir| format!("tree/d{}/f{file}", (dir * 5) % DIRS));
+    [3, 11].into_iter().flat_map(turn).collect()
+}
+
+/// Reads files one after the other, as one program does.
+fn read_in_order(site: &Site, files: &[String]) -> Vec<u8> {
+    let read = |file: &String| fs::read(site.dir.join(file)).unwrap();
+    files.iter().flat_map(read).collect()
+}
+
+fn files_opened_in_the_same_order_again_take_few_round_trips(ctx: &Ctx) {
+    let site = planted(ctx);
+    let files = here_and_there();
+    let first = read_in_order(&site, &files);
+    let mut again = Vec::new();
+    let trips = trips(ctx, &site, "16 files in the same order again", || {
+        again = read_in_order(&site, &files);
+    });
+    assert!(first == again, "another content");
+    // Without fetching ahead one or two for each file.
+    assert!(trips <= files.len() as u64 / 2, "{trips} round trips");
+    site.end();
+}
+
+fn a_file_of_a_known_order_is_opened_as_it_was_a_moment_ago(ctx: &Ctx) {
+    let site = planted(ctx);
+    let files = here_and_there();
+    for _ in 0..2 {
+        read_in_order(&site, &files);
+    }
+    // What comes behind them is fetched now, and changed on the server then.
+    let (opened, coming) = files.split_at(4);
+    site.wire().reset();
+    read_in_order(&site, opened);
+    let opens = site.wire().counts().of("OPEN");
+    assert!(opens > opened.len() as u64, "nothing was fetched ahead");
+    for file in coming {
+        fs::write(site.behind.join(file), "another content").unwrap();
+    }
+    // Longer than the few round trips for which it is believed.
+    std::thread::sleep(LATENCY * 20);
+    for file in coming {
+        let content = fs::read(site.dir.join(file)).unwrap();
+        assert_eq!(content, b"another content", "{file}");
+    }
+    site.end();
+}
+
+fn who_lists_and_reads_nothing_has_no_files_fetched(ctx: &Ctx) {
+    let site = planted(ctx);
+    fs::write(site.behind.join("tree/one"), "one").unwrap();
+    fs::write(site.behind.join("tree/two"), "two").unwrap();
+    site.wire().reset();
+    // As `git status` does: files of its own first, and then the names of all others.
+    for file in ["tree/one", "tree/two"] {
+        fs::read(site.dir.join(file)).unwrap();
+    }
+    run("find", &["tree", "-ls"], &site.dir);
+    // So long that all would be fetched that was thought to come.
+    std::thread::sleep(LATENCY * 50);
+    let opens = site.wire().counts().of("OPEN");
+    ctx.note(format!("{opens} files opened on the server"));
+    assert!(opens <= DIRS * FILES / 2, "{opens} files");
     site.end();
 }

@@ -36,8 +36,9 @@ impl Nodes {
             return;
         }
         let (hash, key) = (self.hash(node.ino), &self.key);
-        let hash_of = |node: &Box<Node>| key.hash_one(node.ino);
-        self.table.insert_unique(hash, Box::new(node), hash_of);
+        let node = Box::new(node);
+        self.table
+            .insert_unique(hash, node, |node| key.hash_one(node.ino));
     }
 
     pub(super) fn remove(&mut self, ino: Ino) -> Option<Node> {

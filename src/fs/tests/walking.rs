@@ -335,8 +335,15 @@ async fn a_file_that_is_renamed_while_its_open_waits_is_not_taken_for_the_next_o
     {
         let mut tables = fs.tables();
         tables.inodes.opened(ino);
-        let now = crate::clock::now();
-        tables.walk.begin(ino, (4, u64::MAX), fetching, now);
+        let (now, why) = (crate::clock::now(), crate::fs::walk::Why::Walk);
+        let (len, number) = (4, u64::MAX);
+        let fetch = crate::fs::walk::Fetch {
+            ino,
+            len,
+            number,
+            why,
+        };
+        tables.walk.begin(fetch, fetching, now);
     }
     let renames = async {
         let root = Ino::ROOT;
@@ -363,11 +370,12 @@ async fn a_walk_soon_after_another_one_is_listed_ahead_too() {
         let now = crate::clock::now() + Duration::from_secs(later);
         let mut tables = fs.tables();
         let tables = &mut *tables;
-        let (walk, inodes, dirs) = (&mut tables.walk, &mut tables.inodes, &mut tables.dirs);
+        let (walk, attrs) = (&mut tables.walk, &tables.attrs);
+        let (inodes, dirs) = (&mut tables.inodes, &mut tables.dirs);
         for ino in [Ino::ROOT, inodes.find(Ino::ROOT, b"d").unwrap()] {
             walk.visited(ino, false, inodes, dirs, now);
         }
-        let jobs = walk.next(inodes, dirs, now).into_iter();
+        let jobs = walk.next(inodes, dirs, attrs, now).into_iter();
         jobs.filter(|job| matches!(job, crate::fs::walk::Job::List(_)))
             .count()
     };
