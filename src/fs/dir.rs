@@ -175,10 +175,15 @@ impl Listing {
         (index..).zip(self.entries.iter().skip(skip))
     }
 
-    /// Ends the listing on the server; nobody waits for that.
+    /// Ends the listing on the server, behind what was asked for; nobody waits for that.
     pub(super) fn close(&mut self) {
-        self.asked.clear();
         self.handle = None;
+    }
+
+    /// Ends it, and nobody wants what was asked for.
+    fn give_up(&mut self) {
+        self.asked.clear();
+        self.close();
     }
 
     fn end(&self) -> u64 {
@@ -223,32 +228,54 @@ impl Listing {
             }
             page => page?,
         };
-        match page {
-            Some(names) => {
-                self.comes_to_an_end(&names)?;
-                self.pages_ahead = (self.pages_ahead * 2).min(PAGES_AHEAD_MAX);
-                let before = self.end();
-                for entry in &names {
-                    self.take_in(entry, asked, translator);
-                }
-                // Pages that were told before do not show that it comes any further.
-                if self.end() > before {
-                    self.losses = Losses::default();
-                }
-            }
-            None => {
-                self.is_complete = true;
-                self.close();
-            }
+        self.pages_ahead = (self.pages_ahead * 2).min(PAGES_AHEAD_MAX);
+        self.take_in_page(page, asked, translator)
+    }
+
+    fn take_in_page(
+        &mut self,
+        page: Option<Vec<NameEntry>>,
+        asked: Asked,
+        translator: &Translator,
+    ) -> Result<()> {
+        let Some(names) = page else {
+            self.is_complete = true;
+            self.give_up();
+            return Ok(());
+        };
+        self.comes_to_an_end(&names)?;
+        let before = self.end();
+        for entry in &names {
+            self.take_in(entry, asked, translator);
+        }
+        // Pages that were told before do not show that it comes any further.
+        if self.end() > before {
+            self.losses = Losses::default();
         }
         Ok(())
+    }
+
+    /// Takes in what was asked for and asks for no more: nobody reads on, but who lists the directory
+    /// next need not ask if this was all. `rm -r` looks whether there is anything, and then lists it.
+    pub(super) async fn take_in_rest(&mut self, translator: &Translator) {
+        while self.kept.is_some()
+            && let Some((asked, page)) = self.asked.front_mut()
+        {
+            let (asked, page) = (*asked, page.await);
+            self.asked.pop_front();
+            let taken = page.and_then(|page| self.take_in_page(page, asked, translator));
+            if taken.is_err() {
+                return;
+            }
+            self.drop_before(self.end());
+        }
     }
 
     /// The connection was lost in the middle: the listing is begun anew, and what was listed before
     /// is left out of it.
     async fn go_on_anew(&mut self, error: &Error) -> Result<()> {
         self.losses.count(error)?;
-        self.close();
+        self.give_up();
         tokio::time::sleep(self.losses.rest()).await;
         self.open_anew().await
     }
@@ -339,7 +366,7 @@ impl Listing {
     }
 
     async fn restart(&mut self) -> Result<()> {
-        self.close();
+        self.give_up();
         (self.told, self.is_anew) = (Some(names_of(None)), false);
         (self.left_out, self.hidden) = (0, 0);
         (self.kept, self.remembered) = (None, None);

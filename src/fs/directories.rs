@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use nix::errno::Errno;
 use tokio::sync::Mutex;
 
@@ -290,17 +291,26 @@ impl Filesystem {
 
     /// The server's handle goes with the last who lists the directory.
     pub(crate) fn releasedir(&self, fh: Fh) {
-        let Some(dir) = self.handles.remove_dir(fh) else {
+        let (Some(dir), Some(filesystem)) = (self.handles.remove_dir(fh), self.me.upgrade()) else {
             return;
         };
-        let mut tables = self.tables();
-        tables.inodes.closed(dir.ino);
-        if let Some(fetch) = dir.fetch {
-            tables.dirs.cancel(dir.ino, fetch);
+        let mut rest = async move { filesystem.finish_listing(&dir).await }.boxed();
+        // Mostly all is here already, and is remembered before the next one asks.
+        if (&mut rest).now_or_never().is_none() {
+            tokio::spawn(rest);
         }
-        drop(tables);
-        // Closing sends a request, under no lock.
-        drop(dir);
+    }
+
+    async fn finish_listing(&self, dir: &OpenDir) {
+        let mut listing = dir.listing.lock().await;
+        // At once: there are servers that remove no directory that is open.
+        listing.close();
+        if let Some(fetch) = dir.fetch {
+            listing.take_in_rest(&self.translator).await;
+            self.keep_listing(dir, &mut listing);
+            self.tables().dirs.cancel(dir.ino, fetch);
+        }
+        self.tables().inodes.closed(dir.ino);
     }
 }
 

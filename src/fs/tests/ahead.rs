@@ -339,6 +339,8 @@ async fn where_the_server_may_change_the_order_a_change_is_sent_when_the_data_is
                 None
             }
             Request::Opendir { .. } => Some(Reply::ThenHeld(Response::Handle(text("d")))),
+            // So that it is asked for each time.
+            Request::Readdir { .. } => Some(Reply::Answer(status(StatusCode::FAILURE))),
             _ => None,
         }
     })

@@ -1,5 +1,7 @@
 //! Listings, also of servers that list what cannot be.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::*;
 use crate::testing::peak;
 
@@ -176,4 +178,48 @@ async fn a_file_that_we_removed_is_not_believed_in_because_an_older_listing_has_
         fs.lookup(Ino::ROOT, b"a").await.err(),
         Some(Error::Errno(Errno::ENOENT))
     );
+}
+
+/// As `rm -r` looks whether a directory is empty before it lists it.
+#[tokio::test]
+async fn a_listing_that_was_left_at_its_first_page_is_remembered_if_that_was_all() {
+    let (server, fs) = mount(&[("a", b""), ("b", b"")]).await;
+    let opens = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&opens);
+    server.intercept(move |request| {
+        let is_open = matches!(request, Request::Opendir { .. });
+        counted.fetch_add(u32::from(is_open), Ordering::Relaxed);
+        None
+    });
+    let fh = fs.opendir(Ino::ROOT).await.unwrap();
+    let one = |entry: &crate::fs::DirEntry<'_>| entry.next > 3;
+    fs.readdir(fh, 0, false, one).await.unwrap();
+    fs.releasedir(fh);
+    while fs.listing(Ino::ROOT).is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(names(&fs, true).await, [b"a", b"b"]);
+    assert_eq!(opens.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn who_leaves_a_large_directory_at_its_beginning_has_no_more_of_it_asked_for() {
+    let (server, fs) = mount(&[]).await;
+    server.tree(|tree| (0..5_000).for_each(|n| tree.put(format!("{n:04}").as_bytes(), b"")));
+    let pages = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&pages);
+    server.intercept(move |request| {
+        let is_page = matches!(request, Request::Readdir { .. });
+        counted.fetch_add(u32::from(is_page), Ordering::Relaxed);
+        None
+    });
+    let fh = fs.opendir(Ino::ROOT).await.unwrap();
+    fs.readdir(fh, 0, false, |_| true).await.unwrap();
+    fs.readdir(fh, 2, false, |_| true).await.unwrap();
+    fs.releasedir(fh);
+    // What is asked behind it is answered behind it.
+    fs.statfs(Ino::ROOT).await.unwrap();
+    let asked = pages.load(Ordering::Relaxed);
+    assert!(asked <= 8, "{asked} pages");
+    assert!(fs.listing(Ino::ROOT).is_none());
 }

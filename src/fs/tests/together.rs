@@ -131,6 +131,8 @@ async fn holding_attributes() -> Arc<Filesystem> {
                     })
                 }
                 Request::Opendir { .. } => Some(Reply::ThenHeld(Response::Handle(text("d")))),
+                // So that it is asked for each time.
+                Request::Readdir { .. } => Some(Reply::Answer(status(StatusCode::FAILURE))),
                 _ => None,
             }
         },
@@ -279,6 +281,8 @@ async fn no_name_is_moved_while_a_file_is_opened_by_it_for_the_kernels_pages() {
                 None
             }
             Request::Opendir { .. } => Some(Reply::ThenHeld(Response::Handle(text("d")))),
+            // So that it is asked for each time.
+            Request::Readdir { .. } => Some(Reply::Answer(status(StatusCode::FAILURE))),
             _ => None,
         }
     });

@@ -19,6 +19,8 @@ async fn holding(config: Config) -> (Arc<Filesystem>, Arc<Mutex<Vec<(u64, usize)
             Some(Reply::Hold(status(StatusCode::OK)))
         }
         Request::Opendir { .. } => Some(Reply::ThenHeld(Response::Handle(text("d")))),
+        // So that it is asked for each time.
+        Request::Readdir { .. } => Some(Reply::Answer(status(StatusCode::FAILURE))),
         _ => None,
     })
     .await;
