@@ -56,7 +56,7 @@ pub(super) struct Listing {
     /// The index of the first of `entries` in the whole directory.
     first: u64,
     is_complete: bool,
-    /// Somebody has read from the beginning: reading from there again is rewinddir(3).
+    /// Somebody has read of it.
     has_begun: bool,
     /// Pages in a row that held nothing but `.` and `..`.
     barren: u32,
@@ -143,6 +143,14 @@ impl Listing {
         Ok(self.kept.take().unwrap_or_default())
     }
 
+    /// Begins again from the first entry, if it was read before: rewinddir(3).
+    pub(super) async fn rewind(&mut self) -> Result<()> {
+        match self.has_begun {
+            true => self.restart().await,
+            false => Ok(()),
+        }
+    }
+
     /// Reads until the entry of `index` is here, unless the directory ends before it.
     pub(super) async fn read_to(
         &mut self,
@@ -150,9 +158,7 @@ impl Listing {
         now: Asked,
         translator: &Translator,
     ) -> Result<()> {
-        if index == 0 && self.has_begun {
-            self.restart().await?;
-        } else if index < self.first {
+        if index < self.first {
             self.step_back().await?;
         }
         self.has_begun = true;

@@ -83,6 +83,13 @@ impl Filesystem {
         mut take: impl FnMut(&DirEntry<'_>) -> bool + Send,
     ) -> Result<()> {
         let dir = self.handles.dir(fh).ok_or(Error::Errno(Errno::EBADF))?;
+        let mut listing = dir.listing.lock().await;
+        if let Ok(path) = self.path(dir.ino) {
+            listing.is_at(path);
+        }
+        if offset == 0 {
+            self.explained(listing.rewind().await).await?;
+        }
         let parent = self.tables().inodes.parent(dir.ino);
         for (at, ino, name) in [(0, dir.ino, &b"."[..]), (1, parent, b"..")] {
             let dots = DirEntry {
@@ -96,18 +103,9 @@ impl Filesystem {
                 return Ok(());
             }
         }
-        let now = self.now();
-        let mut listing = dir.listing.lock().await;
-        if let Ok(path) = self.path(dir.ino) {
-            listing.is_at(path);
-        }
-        let from = offset.saturating_sub(DOTS);
-        if let Err(error) = listing.read_to(from, now, &self.translator).await {
-            return Err(self
-                .explain(Operation::List, error, Refused::Other)
-                .await
-                .into());
-        }
+        let (now, from) = (self.now(), offset.saturating_sub(DOTS));
+        let read = listing.read_to(from, now, &self.translator).await;
+        self.explained(read).await?;
         self.keep_listing(&dir, &mut listing);
         for (index, row) in listing.rows(from) {
             let entry = Seen {
@@ -122,6 +120,16 @@ impl Filesystem {
             }
         }
         Ok(())
+    }
+
+    async fn explained(&self, listed: Result<()>) -> Result<()> {
+        match listed {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self
+                .explain(Operation::List, error, Refused::Other)
+                .await
+                .into()),
+        }
     }
 
     /// Remembers a listing that was read to its end.

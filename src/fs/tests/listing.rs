@@ -223,3 +223,25 @@ async fn who_leaves_a_large_directory_at_its_beginning_has_no_more_of_it_asked_f
     assert!(asked <= 8, "{asked} pages");
     assert!(fs.listing(Ino::ROOT).is_none());
 }
+
+#[tokio::test]
+async fn an_empty_directory_is_asked_for_once_to_its_end_and_anew_by_who_rewinds() {
+    let (server, fs) = mount(&[]).await;
+    let opens = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&opens);
+    server.intercept(move |request| {
+        let is_open = matches!(request, Request::Opendir { .. });
+        counted.fetch_add(u32::from(is_open), Ordering::Relaxed);
+        None
+    });
+    let fh = fs.opendir(Ino::ROOT).await.unwrap();
+    // getdents(2) once for the dots, and once for the end.
+    for (offset, opened) in [(0, 1), (2, 1), (2, 1), (0, 2)] {
+        fs.readdir(fh, offset, true, |_| false).await.unwrap();
+        assert_eq!(opens.load(Ordering::Relaxed), opened, "from {offset}");
+    }
+    server.tree(|tree| tree.put(b"new", b""));
+    assert!(names_from(&fs, fh, 2, false).await.is_empty());
+    assert_eq!(names_from(&fs, fh, 0, false).await.len(), 3);
+    fs.releasedir(fh);
+}
