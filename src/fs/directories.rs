@@ -297,7 +297,8 @@ impl Filesystem {
         tables.inodes.has_other_name(ino) && !is_as_known()
     }
 
-    /// The server's handle goes with the last who lists the directory.
+    /// The last who lists a directory is gone. The server's handle goes at once; what was asked for already
+    /// is taken in, for the next who lists it.
     pub(crate) fn releasedir(&self, fh: Fh) {
         let (Some(dir), Some(filesystem)) = (self.handles.remove_dir(fh), self.me.upgrade()) else {
             return;

@@ -324,7 +324,9 @@ impl Handles {
             let version = file.shared.version();
             // Somebody may have written to it just now.
             let is_read_only = !others.iter().any(|other| other.access.write);
-            let fetched = held.filter(|_| is_read_only).map(|held| Whole {
+            // A file without a size may have content: those of /proc do.
+            let is_something = is_read_only && !data.is_empty();
+            let fetched = held.filter(|_| is_something).map(|held| Whole {
                 version,
                 data,
                 _held: held,

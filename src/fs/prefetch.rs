@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
+use super::config::Symlinks;
 use super::listings::Me;
 use super::survive::surviving;
 use super::walk::{Ahead, Fetch, Fetched, Job, Why};
@@ -62,7 +63,9 @@ impl Filesystem {
                         let fetching = async move { filesystem.fetch(fetch).await };
                         let fetching = fetching.boxed().shared();
                         // In one step with the choice: what we change from now on drops it.
-                        tables.walk.begin(fetch, fetching.clone(), now);
+                        tables
+                            .walk
+                            .begin(fetch, fetching.clone(), &mut tables.inodes, now);
                         fetches.push(fetching);
                     }
                 }
@@ -160,32 +163,38 @@ impl Filesystem {
     /// be believed.
     pub(super) async fn take_ahead(&self, ino: Ino) -> Option<Fetched> {
         let again_life = self.again_life();
+        let opened = clock::now();
         {
             let mut tables = self.tables();
             let tables = &mut *tables;
-            let now = clock::now();
-            tables.walk.opened(ino, again_life, &tables.inodes, now);
+            tables.walk.opened(ino, again_life, &tables.inodes, opened);
         }
+        let mut has_waited = false;
         loop {
             let ahead = {
                 let mut tables = self.tables();
                 let tables = &mut *tables;
-                tables.walk.take(ino, &mut tables.inodes, clock::now())
+                tables.walk.take(ino, &mut tables.inodes, opened)
             };
             self.go_ahead();
             match ahead? {
+                // It was dropped, and is being fetched once more: the server can be asked as well.
+                Ahead::UnderWay(_) if has_waited => return None,
                 Ahead::UnderWay(fetching) => fetching.await,
                 Ahead::Here(fetched) => return self.is_believed(ino, &fetched).then_some(fetched),
             }
+            has_waited = true;
         }
     }
 
     /// For how long what was fetched because it was opened before in the same order may be opened without
-    /// asking: so long that programs find it there, and so short that who changes it on the server meanwhile
-    /// can hardly have told them. Nothing where the server is near, or is not asked at each open.
+    /// asking: so long that programs find it there, and so short that they would have to hear of a change on
+    /// the server within that time. Nothing where the server is near or is not asked at each open, or where one
+    /// file has names that we do not see.
     fn again_life(&self) -> Duration {
         let round_trip = self.client.round_trip().unwrap_or_default();
-        if self.config.nocto || round_trip < FAR {
+        let follows = self.config.symlinks == Symlinks::Follow;
+        if self.config.nocto || follows || round_trip < FAR {
             return Duration::ZERO;
         }
         (round_trip * AGAIN_ROUND_TRIPS).min(self.config.attr_timeout)

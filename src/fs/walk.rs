@@ -10,8 +10,8 @@
 //! (`trail.rs`).
 //!
 //! **Invariants:** what is ahead of programs is bounded in number and in bytes. More is under way
-//! only after a program had to wait for what was, and less after something was fetched in vain. What
-//! we change ourselves is dropped at once.
+//! only after a program had to wait for what was, or came for it in time, and less after something was
+//! fetched in vain. What we change ourselves is dropped at once.
 
 mod files;
 mod order;
@@ -186,6 +186,7 @@ impl Walk {
         now: Instant,
     ) -> Vec<Job> {
         let mut jobs = Vec::new();
+        self.files.expire(inodes, now);
         while self.listed.len() < self.directories_pace.now()
             && let Some(ino) = self.next_directory(inodes, dirs, now)
         {
@@ -198,14 +199,14 @@ impl Walk {
         {
             jobs.push(Job::Fetch(self.files.plan(ino, len, Why::Walk)));
         }
-        self.plan_again(&mut jobs, inodes, attrs, now);
+        self.plan_again(&mut jobs, inodes, (dirs, attrs), now);
         jobs
     }
 
-    /// What is ahead of a program that opens a file. What is here is given away.
-    pub(super) fn take(&mut self, ino: Ino, inodes: &mut Inodes, now: Instant) -> Option<Ahead> {
+    /// What is ahead of a program that opened a file at this moment.
+    pub(super) fn take(&mut self, ino: Ino, inodes: &mut Inodes, opened: Instant) -> Option<Ahead> {
         let why = self.files.why(ino)?;
-        let ahead = self.files.take(ino, inodes, now)?;
+        let ahead = self.files.take(ino, inodes, opened)?;
         if matches!(ahead, Ahead::Here(_)) {
             self.tally.files_used += 1;
             if why != Why::Walk {
@@ -217,8 +218,14 @@ impl Walk {
 
     /// A file is being fetched: called for each one that [`Self::next`] names, under the same lock, so
     /// that what we change from now on drops it.
-    pub(super) fn begin(&mut self, fetch: Fetch, fetching: Fetching, now: Instant) {
-        self.files.begin(fetch, fetching, now);
+    pub(super) fn begin(
+        &mut self,
+        fetch: Fetch,
+        fetching: Fetching,
+        inodes: &mut Inodes,
+        now: Instant,
+    ) {
+        self.files.begin(fetch, fetching, inodes, now);
     }
 
     /// A fetch has ended, well or not, after `took`. What was changed meanwhile is not kept, and given

@@ -24,6 +24,7 @@ pub fn suite() -> Suite {
             case(what_was_fetched_ahead_is_believed_no_longer_than_attributes).on_mount_only(),
             case(files_opened_in_the_same_order_again_take_few_round_trips).on_mount_only(),
             case(a_file_of_a_known_order_is_opened_as_it_was_a_moment_ago).on_mount_only(),
+            case(what_is_written_here_is_seen_at_once_though_it_was_fetched).on_mount_only(),
             case(who_lists_and_reads_nothing_has_no_files_fetched).on_mount_only(),
         ],
     }
@@ -180,6 +181,30 @@ fn a_file_of_a_known_order_is_opened_as_it_was_a_moment_ago(ctx: &Ctx) {
         let content = fs::read(site.dir.join(file)).unwrap();
         assert_eq!(content, b"another content", "{file}");
     }
+    site.end();
+}
+
+fn what_is_written_here_is_seen_at_once_though_it_was_fetched(ctx: &Ctx) {
+    let site = planted(ctx);
+    let files = here_and_there();
+    for _ in 0..2 {
+        read_in_order(&site, &files);
+    }
+    let (opened, coming) = files.split_at(4);
+    read_in_order(&site, opened);
+    // The same length, and in the same second: nothing else tells.
+    let old = fs::read(site.dir.join(&coming[0])).unwrap();
+    let new: Vec<u8> = old.iter().map(u8::to_ascii_uppercase).collect();
+    for file in &coming[1..3] {
+        let at = site.dir.join(file);
+        let new = &new[..fs::metadata(&at).unwrap().len() as usize];
+        fs::write(&at, new).unwrap();
+        assert_eq!(fs::read(&at).unwrap(), new, "{file}");
+    }
+    fs::rename(site.dir.join(&coming[3]), site.dir.join(&coming[4])).unwrap();
+    let moved = fs::read(site.dir.join(&coming[4])).unwrap();
+    assert_eq!(moved, fs::read(site.behind.join(&coming[4])).unwrap());
+    assert!(fs::read(site.dir.join(&coming[3])).is_err());
     site.end();
 }
 

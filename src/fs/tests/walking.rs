@@ -343,7 +343,8 @@ async fn a_file_that_is_renamed_while_its_open_waits_is_not_taken_for_the_next_o
             number,
             why,
         };
-        tables.walk.begin(fetch, fetching, now);
+        let tables = &mut *tables;
+        tables.walk.begin(fetch, fetching, &mut tables.inodes, now);
     }
     let renames = async {
         let root = Ino::ROOT;
@@ -407,4 +408,57 @@ async fn who_goes_from_a_directory_into_one_below_at_once_has_the_others_listed_
         |request: &Request| matches!(request, Request::Opendir { path } if !path.ends_with(b"/0"));
     let asked = server.take_requests();
     assert_eq!(asked.iter().filter(|request| others(request)).count(), 9);
+}
+
+/// A walk that begins anew, through files that were opened in the same order before.
+#[tokio::test]
+async fn what_comes_next_for_two_reasons_is_fetched_once() {
+    use futures_util::FutureExt;
+
+    use crate::fs::walk::Job;
+    let names: Vec<String> = (0..20).map(|n| format!("d/{n:02}")).collect();
+    let (server, fs) = mount(&[]).await;
+    mkdirs(&server, &["d"]);
+    server.tree(|tree| {
+        names
+            .iter()
+            .for_each(|name| tree.put(name.as_bytes(), b"content"));
+    });
+    let dir = look_up(&fs, "d").await;
+    list(&fs, dir).await;
+    let mut files = Vec::new();
+    for name in &names {
+        files.push(fs.lookup(dir, &name.as_bytes()[2..]).await.unwrap().ino);
+    }
+    let start = crate::clock::now();
+    let mut tables = fs.tables();
+    let tables = &mut *tables;
+    let (walk, attrs) = (&mut tables.walk, &tables.attrs);
+    let (inodes, dirs) = (&mut tables.inodes, &mut tables.dirs);
+    let life = Duration::from_millis(80);
+    // The second time it is another walk.
+    for begins in [Duration::ZERO, Duration::from_secs(30)] {
+        let now = start + begins;
+        walk.visited(dir, false, inodes, dirs, now);
+        for ino in &files[..2] {
+            walk.opened(*ino, life, inodes, now + Duration::from_secs(5));
+        }
+        let mut planned = Vec::new();
+        for job in walk.next(inodes, dirs, attrs, now + Duration::from_secs(5)) {
+            if let Job::Fetch(fetch) = job {
+                planned.push(fetch.ino);
+                let fetching = async {}.boxed().shared();
+                walk.begin(fetch, fetching, inodes, now);
+                walk.end(fetch, None, life, inodes);
+            }
+        }
+        let count = planned.len();
+        assert!(count > 0);
+        planned.sort();
+        planned.dedup();
+        assert_eq!(planned.len(), count);
+        for ino in &files[2..12] {
+            walk.opened(*ino, life, inodes, now + Duration::from_secs(5));
+        }
+    }
 }

@@ -116,19 +116,21 @@ impl FilesAhead {
         }
     }
 
-    /// What is ahead of a program that opens a file. What is here is given away, or shared with those
-    /// who open it again soon.
-    pub(super) fn take(&mut self, ino: Ino, inodes: &mut Inodes, now: Instant) -> Option<Ahead> {
+    /// What is ahead of a program that opened a file at this moment. What is here is given away, or shared
+    /// with those who open it again soon.
+    pub(super) fn take(&mut self, ino: Ino, inodes: &mut Inodes, opened: Instant) -> Option<Ahead> {
         let file = self.files.get_mut(&ino)?;
         let fetched = match &file.state {
             State::UnderWay(fetching) => {
-                self.pace.late();
+                if file.fetch.why == Why::Walk {
+                    self.pace.late();
+                }
                 return Some(Ahead::UnderWay(fetching.clone()));
             }
             State::Here(fetched) => fetched.clone(),
         };
         match file.fetch.why {
-            Why::Again { life } if now.duration_since(fetched.asked.at) < life => {
+            Why::Again { life } if opened.saturating_duration_since(fetched.asked.at) < life => {
                 file.is_used = true;
             }
             Why::Again { .. } => {
@@ -177,7 +179,15 @@ impl FilesAhead {
     }
 
     /// As [`Walk::begin`](super::Walk::begin).
-    pub(super) fn begin(&mut self, fetch: Fetch, fetching: Fetching, now: Instant) {
+    pub(super) fn begin(
+        &mut self,
+        fetch: Fetch,
+        fetching: Fetching,
+        inodes: &mut Inodes,
+        now: Instant,
+    ) {
+        // Two names of one file may have been planned.
+        self.drop(fetch.ino, inodes);
         self.bytes += fetch.len;
         let file = AheadFile {
             state: State::UnderWay(fetching),
@@ -207,11 +217,16 @@ impl FilesAhead {
                 file.state = State::Here(fetched);
                 let Fetch { len, why, .. } = file.fetch;
                 self.under_way(why).ends(len);
-                self.pace.has_taken(took);
+                if why == Why::Walk {
+                    self.pace.has_taken(took);
+                }
             }
             None => {
-                // The server may have no handle left: a program that opens a file needs it more.
-                self.pace.wasted();
+                match fetch.why {
+                    // The server may have no handle left: a program that opens a file needs it more.
+                    Why::Walk => self.pace.wasted(),
+                    Why::Again { .. } => self.again.vain += 1,
+                }
                 self.drop(fetch.ino, inodes);
             }
         }
@@ -234,6 +249,13 @@ impl FilesAhead {
         }
         for fetch in &old {
             self.give_up(fetch.ino, inodes);
+        }
+    }
+
+    /// Drops what was opened again and will not be once more in time, where it is in the way of others.
+    pub(super) fn expire(&mut self, inodes: &mut Inodes, now: Instant) {
+        if self.files.len() >= self.max / 4 {
+            self.sweep(Duration::MAX, inodes, now);
         }
     }
 

@@ -63,10 +63,14 @@ impl Walk {
         &mut self,
         jobs: &mut Vec<Job>,
         inodes: &mut Inodes,
-        attrs: &AttrCache,
+        (dirs, attrs): (&mut DirCache, &AttrCache),
         now: Instant,
     ) {
         let life = self.again_life;
+        let is_planned = |jobs: &[Job], ino| {
+            let mut jobs = jobs.iter();
+            jobs.any(|job| matches!(job, Job::Fetch(fetch) if fetch.ino == ino))
+        };
         while self.files.has_room(Why::Again { life })
             && let Some(ino) = self.again.pop_front()
         {
@@ -74,8 +78,10 @@ impl Walk {
             let Some(len) = len.filter(|len| *len <= FILE_MAX) else {
                 continue;
             };
-            let is_file = inodes.kind(ino) == Some(FileKind::Regular);
-            if is_file && self.files.make_way(ino, inodes, now) {
+            if has_one_name(ino, inodes, dirs)
+                && !is_planned(jobs, ino)
+                && self.files.make_way(ino, inodes, now)
+            {
                 inodes.opened(ino);
                 jobs.push(Job::Fetch(self.files.plan(ino, len, Why::Again { life })));
             }
@@ -186,6 +192,17 @@ impl Walk {
         }
         None
     }
+}
+
+/// Whether a regular file is known to have one name: what we write by another one would not be seen by who
+/// opens this one unasked.
+fn has_one_name(ino: Ino, inodes: &Inodes, dirs: &mut DirCache) -> bool {
+    let [(parent, name)] = inodes.places(ino) else {
+        return false;
+    };
+    let listed = || dirs.get(*parent)?.find(name)?.links;
+    let links = inodes.links_listed(ino).or_else(listed);
+    inodes.kind(ino) == Some(FileKind::Regular) && links == Some(1)
 }
 
 /// So many directories left unread have no files of those beside and below them fetched, until one is opened

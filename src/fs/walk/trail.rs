@@ -20,6 +20,8 @@ pub(super) struct Trail {
     /// So many of the next ones are worth fetching.
     depth: usize,
     depth_max: usize,
+    /// Opens that come as expected, until something is fetched again after all was in vain.
+    probe_in: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,7 @@ impl Trail {
             last: None,
             depth: 0,
             depth_max: DEPTH_FIRST,
+            probe_in: 0,
         }
     }
 
@@ -48,8 +51,17 @@ impl Trail {
     }
 
     /// It was not: others are opened, or they are opened too slowly for it.
-    pub(super) fn wasted(&mut self) {
-        self.depth_max = (self.depth_max / 2).max(1);
+    pub(super) const fn wasted(&mut self) {
+        self.depth_max /= 2;
+        self.probe_in = PROBE_AFTER;
+    }
+
+    /// Where all was in vain one file is tried again after a while.
+    const fn probe(&mut self) {
+        self.probe_in = self.probe_in.saturating_sub(1);
+        if self.depth_max == 0 && self.probe_in == 0 {
+            self.depth_max = 1;
+        }
     }
 
     /// A file is opened. What comes next is worth fetching while programs do what they did before.
@@ -68,6 +80,9 @@ impl Trail {
             Some(was_soon) if was_soon == is_soon => DEPTH_FIRST,
             _ => 0,
         };
+        if self.depth > 0 {
+            self.probe();
+        }
         self.depth = self.depth.min(self.depth_max);
         self.at = found.or_else(|| self.find_last(ino));
         self.opens.push_back(Open { ino, is_soon });
@@ -131,6 +146,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// opened in time.
 const DEPTH_FIRST: usize = 4;
 const DEPTH_MAX: usize = 32;
+const PROBE_AFTER: u32 = 32;
 /// Opens that may be missing now of what was done before.
 const SKIPPED_MAX: usize = 3;
 
@@ -215,23 +231,23 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_come_in_time_has_one_file_fetched_until_he_does() {
+    fn who_does_not_come_in_time_has_nothing_fetched_but_one_file_now_and_then() {
         let (mut trail, mut now) = trail();
         let files = [1, 2, 3, 4, 5, 6, 7, 8, 9];
         open(&mut trail, &mut now, &files, MS);
         (0..9).for_each(|_| trail.wasted());
-        let again: Vec<usize> = files
-            .iter()
-            .map(|file| {
-                trail.opened(Ino(*file), now + MS);
-                trail.coming().len()
-            })
-            .collect();
-        assert_eq!(again, [0, 1, 1, 1, 1, 1, 1, 1, 0]);
-        (0..2).for_each(|_| trail.used());
-        now += MS;
-        (0..4).for_each(|file| trail.opened(Ino(file), now));
-        assert_eq!(trail.coming().len(), 4);
+        let mut fetched = 0;
+        for file in files.iter().cycle().take(180) {
+            now += MS;
+            trail.opened(Ino(*file), now);
+            if !trail.coming().is_empty() {
+                fetched += 1;
+                trail.wasted();
+            }
+        }
+        assert!((4..=6).contains(&fetched), "{fetched} of 180");
+        (0..3).for_each(|_| trail.used());
+        assert_eq!(trail.depth_max, 0, "nothing was fetched");
     }
 
     #[test]
