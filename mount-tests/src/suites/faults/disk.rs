@@ -24,6 +24,7 @@ pub(super) fn a_full_disk_is_told_as_a_local_disk_tells_it(ctx: &Ctx) {
         until_refused(&dir, &behind, steps, is_full)?;
         // Once more: the error of one file is not another one's.
         fs::remove_file(dir.join("big")).told("unlink big")?;
+        has_room(&behind)?;
         until_refused(&dir, &behind, steps, is_full)?;
         steps.next("a new file on a full disk");
         let mut more = File::create(dir.join("more")).told("create more")?;
@@ -32,6 +33,7 @@ pub(super) fn a_full_disk_is_told_as_a_local_disk_tells_it(ctx: &Ctx) {
         drop(more);
         steps.next("room again");
         fs::remove_file(dir.join("big")).told("unlink big")?;
+        has_room(&behind)?;
         let small = content("small", 100_000);
         fs::write(dir.join("small"), &small).told("write small")?;
         let file = File::open(dir.join("small")).told("open small")?;
@@ -40,6 +42,16 @@ pub(super) fn a_full_disk_is_told_as_a_local_disk_tells_it(ctx: &Ctx) {
         hold(found == small, "small has other bytes on the server")
     });
     place.end(ctx);
+}
+
+/// Waits until the server has closed what was removed: who closes a file does not wait for that.
+fn has_room(at: &Path) -> Result<(), String> {
+    let end = std::time::Instant::now() + Duration::from_secs(25);
+    let is_free = || {
+        let stat = nix::sys::statvfs::statvfs(at).ok()?;
+        (stat.blocks_free() > stat.blocks() / 2).then_some(())
+    };
+    process::wait_for(end, is_free).ok_or_else(|| "what was removed still takes room".to_owned())
 }
 
 fn is_full(why: &std::io::Error) -> bool {
