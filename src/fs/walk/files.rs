@@ -92,6 +92,13 @@ pub(in crate::fs) struct Fetched {
     pub(in crate::fs) asked: Asked,
 }
 
+impl Fetched {
+    /// How long ago it was as it is.
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.asked.at)
+    }
+}
+
 /// A file that is ahead of the program that opens it.
 pub(in crate::fs) enum Ahead {
     Here(Fetched),
@@ -130,9 +137,7 @@ impl FilesAhead {
             State::Here(fetched) => fetched.clone(),
         };
         match file.fetch.why {
-            Why::Again { life } if opened.saturating_duration_since(fetched.asked.at) < life => {
-                file.is_used = true;
-            }
+            Why::Again { life } if fetched.age(opened) < life => file.is_used = true,
             Why::Again { .. } => {
                 self.give_up(ino, inodes);
                 return None;
@@ -235,14 +240,12 @@ impl FilesAhead {
 
     /// Drops what nobody came for within `life`, or within its own.
     pub(super) fn sweep(&mut self, life: Duration, inodes: &mut Inodes, now: Instant) {
-        let is_old = |file: &AheadFile| {
-            let life = match file.fetch.why {
-                Why::Walk => life,
-                Why::Again { life } => life,
-            };
-            now.duration_since(file.since) >= life && matches!(file.state, State::Here(_))
+        let is_old = |file: &&AheadFile| match (&file.state, file.fetch.why) {
+            (State::Here(_), Why::Walk) => now.duration_since(file.since) >= life,
+            (State::Here(fetched), Why::Again { life }) => fetched.age(now) >= life,
+            (State::UnderWay(_), _) => false,
         };
-        let old = self.files.values().filter(|file| is_old(file));
+        let old = self.files.values().filter(is_old);
         let old: Vec<Fetch> = old.map(|file| file.fetch).collect();
         if old.iter().any(|fetch| fetch.why == Why::Walk) {
             self.pace.wasted();
@@ -309,9 +312,7 @@ impl FilesAhead {
             return true;
         };
         let is_aging = match (&file.state, file.fetch.why) {
-            (State::Here(fetched), Why::Again { life }) => {
-                now.duration_since(fetched.asked.at) >= life * 3 / 4
-            }
+            (State::Here(fetched), Why::Again { life }) => fetched.age(now) >= life * 3 / 4,
             _ => false,
         };
         if is_aging {

@@ -24,7 +24,9 @@ impl Walk {
         self.again_life = again_life;
         self.count_vain();
         if !again_life.is_zero() {
-            self.trail.opened(ino, now);
+            // Between two opens a program may wait for the server several times.
+            let pause = PAUSE.max(again_life * PAUSE_LIVES);
+            self.trail.opened(ino, pause, now);
             self.again = self.trail.coming();
         }
         let dir = inodes.parent(ino);
@@ -205,6 +207,10 @@ fn has_one_name(ino: Ino, inodes: &Inodes, dirs: &mut DirCache) -> bool {
     inodes.kind(ino) == Some(FileKind::Regular) && links == Some(1)
 }
 
+/// Who opens nothing for so long does something else then; where the server is far, for so many times as long
+/// as what was fetched lasts.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_LIVES: u32 = 5;
 /// So many directories left unread have no files of those beside and below them fetched, until one is opened
 /// in the directory that was entered last.
 const UNREAD_MAX: u32 = 4;

@@ -64,10 +64,11 @@ impl Trail {
         }
     }
 
-    /// A file is opened. What comes next is worth fetching while programs do what they did before.
-    pub(super) fn opened(&mut self, ino: Ino, now: Instant) {
+    /// A file is opened. What comes next is worth fetching while programs do what they did before. Who
+    /// opens nothing for `pause` does something else then.
+    pub(super) fn opened(&mut self, ino: Ino, pause: Duration, now: Instant) {
         let last = self.last.replace(now);
-        let is_soon = last.is_some_and(|last| now.duration_since(last) < PAUSE);
+        let is_soon = last.is_some_and(|last| now.duration_since(last) < pause);
         let expected = self.at.and_then(|at| self.find_behind(at, ino));
         if expected.is_none_or(|at| at >= self.again_since) {
             self.again_since = self.gone + self.opens.len();
@@ -140,8 +141,6 @@ impl Trail {
 
 /// Opens remembered: those of a build of some hundred files, or of `git status` some ten times.
 const LEN_MAX: usize = 1 << 10;
-/// Who opens nothing for so long does something else then.
-const PAUSE: Duration = Duration::from_millis(500);
 /// Files that are fetched when one came as expected, and twice as many with each further one, while they are
 /// opened in time.
 const DEPTH_FIRST: usize = 4;
@@ -155,6 +154,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const PAUSE: Duration = Duration::from_millis(500);
 
     /// Opens files, each so long after the one before, and tells what comes next after each.
     fn open(
@@ -166,7 +166,7 @@ mod tests {
         let mut coming = Vec::new();
         for file in files {
             *start += each;
-            trail.opened(Ino(*file), *start);
+            trail.opened(Ino(*file), PAUSE, *start);
             trail.used();
             coming.push(trail.coming().iter().map(|ino| ino.0).collect());
         }
@@ -239,7 +239,7 @@ mod tests {
         let mut fetched = 0;
         for file in files.iter().cycle().take(180) {
             now += MS;
-            trail.opened(Ino(*file), now);
+            trail.opened(Ino(*file), PAUSE, now);
             if !trail.coming().is_empty() {
                 fetched += 1;
                 trail.wasted();
