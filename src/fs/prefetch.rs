@@ -188,9 +188,9 @@ impl Filesystem {
     }
 
     /// For how long what was fetched because it was opened before in the same order may be opened without
-    /// asking: so long that programs find it there, and so short that they would have to hear of a change on
-    /// the server within that time. Nothing where the server is near or is not asked at each open, or where one
-    /// file has names that we do not see.
+    /// asking: so long that programs find it there, and far shorter than what is fetched ahead of a walk.
+    /// Nothing where the server is near or is not asked at each open, or where one file has names that we do
+    /// not see.
     fn again_life(&self) -> Duration {
         let round_trip = self.client.round_trip().unwrap_or_default();
         let follows = self.config.symlinks == Symlinks::Follow;
@@ -234,6 +234,7 @@ async fn sweep(me: Me) {
 const LIFE_MAX: Duration = Duration::from_secs(10);
 /// Nearer servers answer sooner than a program comes back.
 const FAR: Duration = Duration::from_millis(2);
-/// A fetch is answered after one of these.
-const AGAIN_ROUND_TRIPS: u32 = 4;
+/// A fetch is answered after one of these. To have something changed on the server by a new connection of
+/// ssh(1) takes more than four.
+const AGAIN_ROUND_TRIPS: u32 = 2;
 const SWEEP: Duration = Duration::from_secs(1);

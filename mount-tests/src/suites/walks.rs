@@ -24,6 +24,7 @@ pub fn suite() -> Suite {
             case(what_was_fetched_ahead_is_believed_no_longer_than_attributes).on_mount_only(),
             case(files_opened_in_the_same_order_again_take_few_round_trips).on_mount_only(),
             case(a_file_of_a_known_order_is_opened_as_it_was_a_moment_ago).on_mount_only(),
+            case(what_a_command_on_the_server_changes_is_read_anew_each_time).on_mount_only(),
             case(what_is_written_here_is_seen_at_once_though_it_was_fetched).on_mount_only(),
             case(who_lists_and_reads_nothing_has_no_files_fetched).on_mount_only(),
         ],
@@ -180,6 +181,23 @@ fn a_file_of_a_known_order_is_opened_as_it_was_a_moment_ago(ctx: &Ctx) {
     for file in coming {
         let content = fs::read(site.dir.join(file)).unwrap();
         assert_eq!(content, b"another content", "{file}");
+    }
+    site.end();
+}
+
+/// As `while cat state && ssh HOST step; do cat result; done`: to log in takes more than four round trips.
+fn what_a_command_on_the_server_changes_is_read_anew_each_time(ctx: &Ctx) {
+    let site = planted(ctx);
+    // So that the directories are listed, and the files known to have one name.
+    read_in_order(&site, &here_and_there());
+    for turn in 0..12 {
+        fs::read(site.dir.join("tree/d1/f3")).unwrap();
+        std::thread::sleep(LATENCY * 2);
+        let content = format!("turn {turn:02}");
+        fs::write(site.behind.join("tree/d0/f7"), &content).unwrap();
+        std::thread::sleep(LATENCY * 2);
+        let found = fs::read_to_string(site.dir.join("tree/d0/f7")).unwrap();
+        assert_eq!(found, content);
     }
     site.end();
 }

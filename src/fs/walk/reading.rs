@@ -210,7 +210,7 @@ fn has_one_name(ino: Ino, inodes: &Inodes, dirs: &mut DirCache) -> bool {
 /// Who opens nothing for so long does something else then; where the server is far, for so many times as long
 /// as what was fetched lasts.
 const PAUSE: Duration = Duration::from_millis(500);
-const PAUSE_LIVES: u32 = 5;
+const PAUSE_LIVES: u32 = 10;
 /// So many directories left unread have no files of those beside and below them fetched, until one is opened
 /// in the directory that was entered last.
 const UNREAD_MAX: u32 = 4;
